@@ -1,0 +1,215 @@
+"""Fixtures every behaviour test stands on: one body, run on stock asyncio and on oxloop.
+
+``--loop asyncio|oxloop|both`` chooses the loops. A loop that cannot be imported fails its
+tests; it never skips them.
+"""
+
+import asyncio
+import contextlib
+import gc
+import importlib.util
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from support.loops import LOOP_NAMES, factory_of
+
+pytest_plugins = ["pytester"]
+
+REQUIRED = (
+    "aiohttp",
+    "h11",
+    "httptools",
+    "httpx",
+    "hypothesis",
+    "pytest_asyncio",
+    "pytest_timeout",
+    "uvicorn",
+    "websockets",
+)
+TIMEOUT_S = 60
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--loop",
+        choices=(*LOOP_NAMES, "both"),
+        default="both",
+        help="the event loop to run the behaviour tests on (default: both)",
+    )
+
+
+def pytest_configure(config):
+    missing = [name for name in REQUIRED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise pytest.UsageError(f"install tests/requirements.txt, missing: {', '.join(missing)}")
+    config.addinivalue_line("markers", "both_modes: also run with loop.set_debug(True)")
+    config.addinivalue_line(
+        "markers",
+        "asyncio_since(major, minor): stock asyncio has the behaviour from this Python on,"
+        " oxloop on every version",
+    )
+    config.addinivalue_line("filterwarnings", "error")
+    # The policy API is deprecated from 3.14 on, and third parties still touch it.
+    config.addinivalue_line("filterwarnings", "ignore:.*[Ee]vent.?[Ll]oop.?[Pp]olicy.*")
+
+
+def pytest_generate_tests(metafunc):
+    if "loop_name" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("--loop")
+        names = LOOP_NAMES if chosen == "both" else (chosen,)
+        metafunc.parametrize("loop_name", names, indirect=True, scope="session")
+    both_modes = metafunc.definition.get_closest_marker("both_modes")
+    if both_modes and "debug_mode" in metafunc.fixturenames:
+        metafunc.parametrize("debug_mode", [False, True], ids=["plain", "debug"], indirect=True)
+
+
+def pytest_collection_modifyitems(config, items):
+    kept, deselected = [], []
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TIMEOUT_S))
+        (deselected if _lacked_by_asyncio(item) else kept).append(item)
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = kept
+
+
+def _lacked_by_asyncio(item):
+    since = item.get_closest_marker("asyncio_since")
+    callspec = getattr(item, "callspec", None)
+    if since is None or callspec is None or callspec.params.get("loop_name") != "asyncio":
+        return False
+    return sys.version_info < since.args
+
+
+def pytest_collection_finish():
+    # What collection made is never garbage: with it out of the way the
+    # collections after every test cost a fraction of a millisecond.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def loop_name(request):
+    return request.param
+
+
+@pytest.fixture
+def loop_factory(loop_name):
+    """The zero-argument callable that makes a loop of the kind under test."""
+    return factory_of(loop_name)
+
+
+@pytest.fixture
+def debug_mode(request):
+    return getattr(request, "param", False)
+
+
+class Unhandled(list):
+    """Contexts that reached the loop's exception handler; a test takes those it expects."""
+
+    def __call__(self, loop, context):
+        self.append(context)
+
+    def take(self):
+        taken = list(self)
+        self.clear()
+        return taken
+
+    def take_one(self):
+        (context,) = self.take()
+        return context
+
+
+@pytest.fixture
+def unhandled():
+    return Unhandled()
+
+
+@pytest.fixture
+def loop(loop_factory, debug_mode, unhandled):
+    """A new loop; after the test it is drained, closed, and must have reported no error."""
+    loop = loop_factory()
+    loop.set_debug(debug_mode)
+    loop.set_exception_handler(unhandled)
+    try:
+        yield loop
+    finally:
+        drain_and_close(loop)
+    gc.collect()
+    unexpected = unhandled.take()
+    assert not unexpected, f"the exception handler was called: {unexpected}"
+
+
+def drain_and_close(loop):
+    if loop.is_closed():
+        return
+    try:
+        for _ in range(4):
+            loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
+
+
+@pytest.fixture
+def run(loop):
+    """Runs a coroutine to its end on ``loop``, under a deadline."""
+
+    def run(coro, timeout=20):
+        async def main():
+            async with asyncio.timeout(timeout):
+                return await coro
+
+        return loop.run_until_complete(main())
+
+    return run
+
+
+def open_channels():
+    """fd -> target of every socket, pipe and anonymous inode of this process."""
+    channels = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/proc/self/fd/{name}")
+            if not target.startswith("/"):
+                channels[int(name)] = target
+    return channels
+
+
+@pytest.fixture(autouse=True)
+def process_as_before():
+    """No test leaves a descriptor, a running loop, a hook or a signal handler behind."""
+    before = open_channels()
+    sigint = signal.getsignal(signal.SIGINT)
+    yield
+    deadline = time.monotonic() + 2
+    while True:
+        gc.collect()
+        leaked = dict(open_channels().items() - before.items())
+        if not leaked or time.monotonic() > deadline:
+            break
+        time.sleep(0.01)  # a thread of an executor may be closing its socket
+    assert not leaked, f"descriptors left open: {leaked}"
+    assert asyncio._get_running_loop() is None
+    assert signal.set_wakeup_fd(-1) == -1, "the signal wakeup fd was left set"
+    assert signal.getsignal(signal.SIGINT) is sigint
+    assert sys.get_asyncgen_hooks() == (None, None)
+    assert sys.get_coroutine_origin_tracking_depth() == 0
+
+
+@pytest.fixture
+def unused_port():
+    """A loopback port that nothing listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]

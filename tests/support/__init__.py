@@ -1,0 +1,1 @@
+"""What the behaviour tests share: loops by name, recording protocols, real peers, programs."""

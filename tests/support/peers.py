@@ -1,0 +1,143 @@
+"""Real sockets at the other end: connected pairs, listeners, and patient waiting."""
+
+import asyncio
+import contextlib
+import hashlib
+import socket
+import struct
+import threading
+import time
+
+PATIENCE_S = 15
+
+
+def tcp_pair(sndbuf=None, rcvbuf=None):
+    """(near, far): connected TCP sockets over loopback, both with a timeout."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        if rcvbuf is not None:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+        near = socket.socket()
+        if sndbuf is not None:
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sndbuf)
+        near.connect(listener.getsockname())
+        far, _ = listener.accept()
+    return _patient(near, far)
+
+
+def unix_pair(sndbuf=None):
+    """(near, far): connected Unix stream sockets, both with a timeout."""
+    near, far = socket.socketpair()
+    if sndbuf is not None:
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sndbuf)
+    return _patient(near, far)
+
+
+PAIRS = {"tcp": tcp_pair, "unix": unix_pair}
+
+
+def _patient(near, far):
+    near.setblocking(False)
+    far.settimeout(PATIENCE_S)
+    return near, far
+
+
+def reset(sock):
+    """Closes ``sock`` so that the other end sees a RST."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+async def until(predicate, patience=PATIENCE_S):
+    """Lets the loop run until ``predicate()`` is true."""
+    deadline = time.monotonic() + patience
+    while not predicate():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"never true: {predicate}")
+        await asyncio.sleep(0.001)
+
+
+async def turns(count=5):
+    """Lets the loop run that many iterations."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def read_exactly(sock, count):
+    """Blocking read of ``count`` bytes."""
+    data = bytearray()
+    while len(data) < count:
+        chunk = sock.recv(min(65536, count - len(data)))
+        if not chunk:
+            break
+        data += chunk
+    return bytes(data)
+
+
+def read_all(sock):
+    """Blocking read up to EOF."""
+    data = bytearray()
+    while chunk := sock.recv(65536):
+        data += chunk
+    return bytes(data)
+
+
+def pattern(size, seed=b"oxloop"):
+    """``size`` bytes that do not repeat in a way that would hide a reordering."""
+    block, blocks = hashlib.sha512(seed).digest(), []
+    for _ in range(-(-size // 64)):
+        blocks.append(block)
+        block = hashlib.sha512(block).digest()
+    return b"".join(blocks)[:size]
+
+
+class Listener:
+    """A thread that accepts on loopback and hands every connection to ``serve``."""
+
+    def __init__(self, serve, family=socket.AF_INET, address=("127.0.0.1", 0)):
+        self.sock = socket.socket(family)
+        self.sock.bind(address)
+        self.sock.listen(64)
+        self.sock.settimeout(PATIENCE_S)
+        self.address = self.sock.getsockname()
+        self._serve = serve
+        self._conns = []
+        self._closing = False
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc):
+        self._closing = True
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self.sock.close()
+        for thread, conn in self._conns:
+            with contextlib.suppress(OSError):
+                conn.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            conn.close()
+
+    def _accept(self):
+        while not self._closing:
+            try:
+                conn, _ = self.sock.accept()
+            except OSError:
+                return
+            conn.settimeout(PATIENCE_S)
+            thread = threading.Thread(target=self._one, args=(conn,), daemon=True)
+            self._conns.append((thread, conn))
+            thread.start()
+
+    def _one(self, conn):
+        with contextlib.suppress(OSError):
+            self._serve(conn)
+
+
+def echo(conn):
+    """Serves one connection: sends back what it reads, then closes."""
+    with conn:
+        while data := conn.recv(65536):
+            conn.sendall(data)

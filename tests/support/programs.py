@@ -1,0 +1,48 @@
+"""Programs that run in an interpreter of their own, with the loop under test made there."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+PRELUDE = {
+    "asyncio": "import asyncio\nnew_event_loop = asyncio.SelectorEventLoop\n",
+    "oxloop": "import asyncio\nimport oxloop\nnew_event_loop = oxloop.new_event_loop\n",
+}
+
+
+def command(loop_name, source, *options):
+    """argv of a program that begins with ``asyncio`` and ``new_event_loop`` defined."""
+    return [sys.executable, *options, "-c", PRELUDE[loop_name] + textwrap.dedent(source)]
+
+
+def run_program(loop_name, source, *options, env=None, timeout=30):
+    """Runs the program to its end; its CompletedProcess has text output."""
+    return subprocess.run(
+        command(loop_name, source, *options),
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def start_program(loop_name, source, *options, env=None):
+    """Starts the program with its stdin and stdout as text pipes."""
+    return subprocess.Popen(
+        command(loop_name, source, *options),
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def output_of(loop_name, source, *options, env=None, timeout=30):
+    """The standard output of a program that must end well and say nothing on stderr."""
+    done = run_program(loop_name, source, *options, env=env, timeout=timeout)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", done.stderr
+    return done.stdout
