@@ -1,0 +1,236 @@
+//! Run: warm-up, then a window of requests on all connections.
+//!
+//! Single-threaded and level-triggered. The counters, the latencies and the server's CPU
+//! clock are read at the same two moments, between two batches of events, so that
+//! requests and CPU time belong to exactly one window.
+//!
+//! Cost: the same calls as the server makes, on a core of its own.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+
+use crate::connection::Connection;
+use crate::histogram::Histogram;
+use crate::options::Options;
+use crate::sys::{CpuClock, monotonic};
+
+const BUFFER_LEN: usize = 256 * 1024;
+const EVENTS_MAX: usize = 1024;
+const SILENCE_MAX_NS: u64 = 5_000_000_000;
+const WAIT_MAX_NS: u64 = 999_999_999;
+
+/// What one window showed.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) latencies: Histogram,
+    pub(crate) window_ns: u64,
+    pub(crate) server_cpu_ns: Option<u64>,
+    /// Connections that got no answer in the window: a sign of starvation.
+    pub(crate) idle_connections: usize,
+}
+
+struct Run<'a> {
+    options: &'a Options,
+    epoll: OwnedFd,
+    connections: Vec<Connection>,
+    interests: Vec<EventFlags>,
+    buffer: Vec<u8>,
+    latencies: Histogram,
+}
+
+/// Connect, warm up and measure as the options say.
+pub(crate) fn run(options: &Options) -> io::Result<Report> {
+    let server_clock = options.server_pid.map(CpuClock::of_process).transpose()?;
+    let read_server_clock = || server_clock.map(CpuClock::read).transpose();
+    let mut run = Run::connect(options)?;
+    run.exchange_until(monotonic() + options.warmup_ns)?;
+    run.latencies.clear();
+    run.connections
+        .iter_mut()
+        .for_each(|connection| connection.answers = 0);
+    let (start_ns, start_cpu_ns) = (monotonic(), read_server_clock()?);
+    run.exchange_until(start_ns + options.window_ns)?;
+    let (end_ns, end_cpu_ns) = (monotonic(), read_server_clock()?);
+    Ok(Report {
+        window_ns: end_ns - start_ns,
+        server_cpu_ns: end_cpu_ns.zip(start_cpu_ns).map(|(end, start)| end - start),
+        idle_connections: run
+            .connections
+            .iter()
+            .filter(|each| each.answers == 0)
+            .count(),
+        latencies: run.latencies,
+    })
+}
+
+impl<'a> Run<'a> {
+    fn connect(options: &'a Options) -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let mut connections = Vec::with_capacity(options.connections);
+        for index in 0..options.connections {
+            let connection = Connection::open(&options.address)?;
+            epoll::add(
+                &epoll,
+                &connection,
+                EventData::new_u64(index as u64),
+                EventFlags::IN,
+            )?;
+            connections.push(connection);
+        }
+        let interests = vec![EventFlags::IN; connections.len()];
+        let (buffer, latencies) = (vec![0; BUFFER_LEN], Histogram::new());
+        let mut run = Self {
+            options,
+            epoll,
+            connections,
+            interests,
+            buffer,
+            latencies,
+        };
+        for index in 0..run.connections.len() {
+            run.start(index, monotonic())?;
+        }
+        Ok(run)
+    }
+
+    fn exchange_until(&mut self, end_ns: u64) -> io::Result<()> {
+        let unused = Event {
+            flags: EventFlags::empty(),
+            data: EventData::new_u64(0),
+        };
+        let mut events = vec![unused; EVENTS_MAX];
+        let mut now_ns = monotonic();
+        let mut last_event_ns = now_ns;
+        while now_ns < end_ns {
+            let wait_ns = (end_ns - now_ns).min(WAIT_MAX_NS);
+            let timeout = Timespec {
+                tv_sec: 0,
+                tv_nsec: wait_ns as i64,
+            };
+            let count = match epoll::wait(&self.epoll, events.as_mut_slice(), Some(&timeout)) {
+                Ok(count) => count,
+                Err(Errno::INTR) => 0,
+                Err(error) => return Err(error.into()),
+            };
+            for event in &events[..count] {
+                self.dispatch(event.data.u64() as usize, event.flags)?;
+            }
+            now_ns = monotonic();
+            if count > 0 {
+                last_event_ns = now_ns;
+            } else if now_ns - last_event_ns > SILENCE_MAX_NS {
+                let text = "no answer on any connection for 5 s";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+        }
+        Ok(())
+    }
+
+    fn dispatch(&mut self, index: usize, flags: EventFlags) -> io::Result<()> {
+        let workload = &self.options.workload;
+        if flags.contains(EventFlags::OUT) && self.connections[index].send(workload)? {
+            self.watch(index, EventFlags::IN)?;
+        }
+        if !flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+            return Ok(());
+        }
+        if let Some(started_ns) = self.connections[index].receive(workload, &mut self.buffer)? {
+            let now_ns = monotonic();
+            self.latencies.record(now_ns - started_ns);
+            self.start(index, now_ns)?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, index: usize, now_ns: u64) -> io::Result<()> {
+        let is_sent = self.connections[index].start(&self.options.workload, now_ns)?;
+        let interest = if is_sent {
+            EventFlags::IN
+        } else {
+            EventFlags::IN | EventFlags::OUT
+        };
+        self.watch(index, interest)
+    }
+
+    fn watch(&mut self, index: usize, interest: EventFlags) -> io::Result<()> {
+        if self.interests[index] != interest {
+            let data = EventData::new_u64(index as u64);
+            epoll::modify(&self.epoll, &self.connections[index], data, interest)?;
+            self.interests[index] = interest;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use super::run;
+    use crate::options::Options;
+
+    fn options(address: &str, arguments: &str) -> Options {
+        let arguments = format!("{address} --warmup 0.05 --seconds 0.2 {arguments}");
+        Options::parse(arguments.split_whitespace().map(String::from)).expect("good options")
+    }
+
+    /// A server that passes each chunk it reads to `answer`, on a thread a connection.
+    fn serve(answer: fn(&mut TcpStream, &mut [u8])) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                thread::spawn(move || converse(stream, answer));
+            }
+        });
+        address
+    }
+
+    fn converse(mut stream: TcpStream, answer: fn(&mut TcpStream, &mut [u8])) {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            answer(&mut stream, &mut buffer[..count]);
+        }
+    }
+
+    fn echo(stream: &mut TcpStream, bytes: &mut [u8]) {
+        // The client may leave at the end of its window.
+        drop(stream.write_all(bytes));
+    }
+
+    #[test]
+    fn every_connection_is_answered_and_the_server_is_timed() {
+        let address = serve(echo);
+        for size in [17, 1024, 1 << 20] {
+            let pid = std::process::id();
+            let arguments = format!("--connections 3 --size {size} --server-pid {pid}");
+            let report = run(&options(&address, &arguments)).expect("a good server");
+            assert!(report.latencies.count() > 0);
+            assert_eq!(report.idle_connections, 0);
+            assert!(report.window_ns >= 200_000_000);
+            assert!(report.server_cpu_ns.expect("a pid was given") > 0);
+        }
+    }
+
+    #[test]
+    fn a_server_that_changes_a_byte_is_found_out() {
+        let address = serve(|stream, bytes| {
+            bytes[bytes.len() - 1] ^= 1;
+            echo(stream, bytes);
+        });
+        let error = run(&options(&address, "")).expect_err("a wrong echo");
+        assert_eq!(error.to_string(), "what came back is not what was sent");
+    }
+
+    #[test]
+    fn a_server_that_leaves_is_an_error() {
+        let address = serve(|stream, _| drop(stream.shutdown(std::net::Shutdown::Both)));
+        run(&options(&address, "")).expect_err("no echo");
+    }
+}
