@@ -1,0 +1,138 @@
+# Needs Rust (cargo), a C compiler and Python >= 3.11 with venv; the rest comes from PyPI and crates.io.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+PROFILE ?= release
+LOOP    ?= oxloop:new_event_loop
+HOST    ?= 127.0.0.1
+PORT    ?= 8000
+PYTEST_ARGS      ?=
+CONFORMANCE_ARGS ?=
+BENCH_ARGS       ?=
+CARGO_TARGET_DIR ?= target
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+PY     := $(VENV)/bin/python
+STAMPS := $(VENV)/.stamps
+LOCKED := $(if $(CI),--locked)
+
+# What cargo needs to know of Python when maturin is not the one who calls it.
+CARGO_ENV := PYO3_PYTHON=$(abspath $(PY)) PYO3_BUILD_EXTENSION_MODULE=1
+
+EXTENSION_SOURCES := $(shell find crates -name '*.rs' -o -name Cargo.toml) \
+	$(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed) \
+	Cargo.toml Cargo.lock pyproject.toml README.md LICENSE-MIT LICENSE-APACHE
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  Variables: PYTHON=$(PYTHON) VENV=$(VENV) PROFILE=$(PROFILE) LOOP=$(LOOP)"
+	@echo "             HOST=$(HOST) PORT=$(PORT) PYTEST_ARGS= CONFORMANCE_ARGS= BENCH_ARGS="
+
+# --- build --------------------------------------------------------------------------------------
+
+$(STAMPS)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1); oxloop needs Python >= 3.11 (make PYTHON=...)" >&2; \
+	  exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade pip
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/tools: scripts/requirements.txt | $(STAMPS)/venv
+	$(PY) -m pip install --quiet -r $<
+	@touch $@
+
+$(STAMPS)/examples: examples/requirements.txt | $(STAMPS)/venv
+	$(PY) -m pip install --quiet -r $<
+	@touch $@
+
+$(STAMPS)/tests: tests/requirements.txt examples/requirements.txt | $(STAMPS)/venv
+	$(PY) -m pip install --quiet -r $<
+	@touch $@
+
+# One target directory an interpreter: PyO3 is compiled for one, and would be again at each change.
+$(STAMPS)/oxloop-$(PROFILE): $(EXTENSION_SOURCES) $(STAMPS)/tools
+	@command -v cargo >/dev/null || { echo "make: cargo is missing, install Rust" >&2; exit 1; }
+	@rm -rf $(VENV)/wheel $(STAMPS)/oxloop-*
+	$(PY) -m maturin build --quiet --profile $(PROFILE) $(LOCKED) --interpreter $(PY) \
+	  --compatibility linux --out $(VENV)/wheel \
+	  --target-dir $(CARGO_TARGET_DIR)/$$($(PY) -c 'import sys; print(sys.implementation.cache_tag)')
+	$(PY) -m pip install --quiet --force-reinstall --no-deps $(VENV)/wheel/oxloop-*.whl
+	@touch $@
+
+.PHONY: build
+build: $(STAMPS)/oxloop-$(PROFILE) ## Build oxloop into VENV, made with PYTHON if it does not exist
+	@$(PY) -c 'import sys, oxloop; print("oxloop", oxloop.__version__, "on Python", sys.version.split()[0], "in $(VENV)")'
+
+# --- run ----------------------------------------------------------------------------------------
+
+.PHONY: run
+run: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/examples ## Serve examples/ on oxloop; SELFTEST=1 tests it instead
+ifeq ($(filter-out 0,$(SELFTEST)),)
+	@$(PY) -m uvicorn app:app --app-dir examples --loop $(LOOP) --host $(HOST) --port $(PORT) --no-access-log
+else
+	@$(PY) examples/selftest.py --loop $(LOOP)
+endif
+
+# --- test ---------------------------------------------------------------------------------------
+
+.PHONY: test test-rust test-python test-conformance
+test: test-rust test-python test-conformance ## Rust tests, the Python suite, CPython's own asyncio tests
+
+test-rust: $(STAMPS)/venv ## The Rust part of `make test`
+	$(CARGO_ENV) cargo test $(LOCKED) --workspace
+
+test-python: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests ## The Python suite, on asyncio and on oxloop
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+test-conformance: $(STAMPS)/oxloop-$(PROFILE) ## CPython's test.test_asyncio with the loop swapped in
+	$(PY) tests/conformance/run.py --loop oxloop $(CONFORMANCE_ARGS)
+
+# --- check --------------------------------------------------------------------------------------
+
+.PHONY: check check-rust check-python check-stubs check-tidy format
+check: check-tidy check-python check-rust check-stubs ## Formatting, lints, types, stubs, house rules
+
+check-rust: $(STAMPS)/venv ## rustfmt, clippy and rustdoc, warnings are errors
+	cargo fmt --all --check
+	$(CARGO_ENV) cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
+	$(CARGO_ENV) RUSTDOCFLAGS="-D warnings" cargo doc $(LOCKED) --quiet --no-deps --document-private-items \
+	  -p reactor -p oxloop
+
+check-python: $(STAMPS)/tools $(STAMPS)/tests ## ruff and mypy --strict
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy python/oxloop
+	$(PY) -m mypy --python-version 3.14 python/oxloop
+	$(PY) -m mypy scripts examples
+
+check-stubs: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests ## The stubs against the built extension
+	$(PY) -m mypy.stubtest oxloop --mypy-config-file pyproject.toml --allowlist scripts/stubtest-allowlist.txt
+
+check-tidy: $(STAMPS)/venv ## The house rules that a program can check
+	$(PY) scripts/tidy.py
+
+format: $(STAMPS)/tools ## Format Rust and Python
+	cargo fmt --all
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+# --- bench --------------------------------------------------------------------------------------
+
+.PHONY: bench
+bench: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests ## Compare event loops; peers go into a venv of their own
+	benches/setup-peers
+	$(PY) benches/compare.py $(BENCH_ARGS)
+
+# --- clean --------------------------------------------------------------------------------------
+
+.PHONY: clean
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) .venv-* $(CARGO_TARGET_DIR) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
