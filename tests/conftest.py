@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import gc
 import importlib.util
-import os
 import signal
 import socket
 import sys
@@ -178,11 +177,11 @@ def run(loop):
 def open_channels():
     """fd -> target of every socket, pipe and anonymous inode of this process."""
     channels = {}
-    for name in os.listdir("/proc/self/fd"):
+    for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
-            target = os.readlink(f"/proc/self/fd/{name}")
+            target = str(link.readlink())
             if not target.startswith("/"):
-                channels[int(name)] = target
+                channels[int(link.name)] = target
     return channels
 
 

@@ -150,7 +150,7 @@ def test_cancelled_handle_does_not_run(loop):
 
 def test_handle_cancelled_by_an_earlier_callback_of_the_same_iteration(loop):
     ran = []
-    loop.call_soon(lambda: later.cancel())
+    loop.call_soon(lambda: later.cancel())  # noqa: PLW0108 - bound below
     later = loop.call_soon(ran.append, 1)
     run_once(loop)
     assert ran == []
@@ -243,11 +243,16 @@ def test_timer_handles_compare_by_deadline(loop):
     early = loop.call_at(now + 1, int)
     late = loop.call_at(now + 2, int)
     twin = loop.call_at(now + 1, int)
-    assert early < late and late > early
-    assert early <= late and late >= early
-    assert early <= twin and early >= twin
-    assert early == twin and early != late
-    assert not early < twin and not early > twin
+    assert early < late
+    assert late > early
+    assert early <= late
+    assert late >= early
+    assert early <= twin
+    assert early >= twin
+    assert early == twin
+    assert early != late
+    assert not early < twin
+    assert not early > twin
     assert hash(early) == hash(twin)
     assert sorted([late, early]) == [early, late]
     assert early != 5
@@ -307,12 +312,13 @@ def test_due_timers_run_behind_what_is_ready(loop):
 def test_timer_cancelled_in_the_iteration_it_is_due(loop):
     ran = []
     when = loop.time()
-    first = loop.call_at(when, lambda: second.cancel())
+    first = loop.call_at(when, lambda: second.cancel())  # noqa: PLW0108 - bound below
     second = loop.call_at(when + 1e-6, ran.append, 1)
     time.sleep(0.002)
     run_once(loop)
     assert ran == []
-    assert second.cancelled() and not first.cancelled()
+    assert second.cancelled()
+    assert not first.cancelled()
 
 
 def test_call_at_takes_integers_and_float_subclasses(loop):
@@ -477,7 +483,8 @@ class TestContext:
         # From 3.12 on the handler itself is to run in that context, and cannot either.
         reports = [report["exception"] for report in unhandled.take()]
         reports += [record.exc_info[1] for record in caplog.records if record.exc_info]
-        assert reports and all("cannot enter context" in str(exc) for exc in reports)
+        assert reports
+        assert all("cannot enter context" in str(exc) for exc in reports)
         assert ran == []
 
     @pytest.mark.parametrize("wrong", [1, "context", {}])
@@ -551,7 +558,7 @@ class TestRefusals:
             lambda: loop.call_later(1, int),
             lambda: loop.call_at(1, int),
         ):
-            with pytest.raises(RuntimeError, match="^Event loop is closed$"):
+            with pytest.raises(RuntimeError, match=r"^Event loop is closed$"):
                 call()
 
 
