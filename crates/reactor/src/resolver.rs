@@ -1,0 +1,22 @@
+//! Resolver: threads for `getaddrinfo` and `getnameinfo`, which only exist as blocking calls.
+//!
+//! A thread is started when a job arrives and none waits for one, up to the maximum; it ends after
+//! half a minute without work, or at close. Signals pass these threads by. A child of fork(2) has
+//! the pool's memory but not its threads: there, every method does nothing or refuses, and the child
+//! makes a pool of its own.
+//!
+//! Invariants:
+//! - a job runs at most once, and never after its ticket's `cancel` returned `true`;
+//! - a result is delivered at most once, and never after `cancel` returned `true`;
+//! - no lock is held while a job runs, is delivered or is dropped.
+//!
+//! Cost: two allocations a job; a thread's stack for the ones at work.
+//! Differs from asyncio: the default executor queues name lookups behind other blocking work.
+
+#![forbid(unsafe_code)]
+
+mod pool;
+mod query;
+
+pub use pool::{Job, Resolver, SubmitError, Ticket};
+pub use query::{AddrInfo, Hints, ResolveError, getaddrinfo, getnameinfo};

@@ -1,0 +1,142 @@
+//! getaddrinfo(3) and getnameinfo(3).
+
+use std::ffi::{CStr, c_char};
+use std::io;
+use std::mem::MaybeUninit;
+use std::ptr;
+
+use libc::{addrinfo, c_int, socklen_t};
+
+use super::address::RawAddress;
+use crate::addr::SocketAddress;
+use crate::resolver::{AddrInfo, Hints, ResolveError};
+
+const HOST_LEN_MAX: usize = libc::NI_MAXHOST as usize;
+
+/// NI_MAXSERV of netdb.h.
+const SERVICE_LEN_MAX: usize = 32;
+
+/// The list that getaddrinfo made, freed as one.
+struct Answers(*mut addrinfo);
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: the pointer came from getaddrinfo and is freed here only.
+            unsafe { libc::freeaddrinfo(self.0) };
+        }
+    }
+}
+
+pub(crate) fn getaddrinfo(
+    host: Option<&CStr>,
+    service: Option<&CStr>,
+    hints: Hints,
+) -> Result<Vec<AddrInfo>, ResolveError> {
+    // SAFETY: an addrinfo is plain integers and pointers, for which zero is a value.
+    let mut raw_hints: addrinfo = unsafe { MaybeUninit::zeroed().assume_init() };
+    raw_hints.ai_flags = hints.flags;
+    raw_hints.ai_family = hints.family;
+    raw_hints.ai_socktype = hints.socktype;
+    raw_hints.ai_protocol = hints.protocol;
+    let mut answers = Answers(ptr::null_mut());
+    // SAFETY: the strings end with NUL and, like the hints, are alive during the call, which fills
+    // in the list.
+    let code = unsafe {
+        libc::getaddrinfo(
+            host.map_or(ptr::null(), CStr::as_ptr),
+            service.map_or(ptr::null(), CStr::as_ptr),
+            &raw const raw_hints,
+            &raw mut answers.0,
+        )
+    };
+    succeed(code)?;
+    Ok(copy_answers(&answers))
+}
+
+fn copy_answers(answers: &Answers) -> Vec<AddrInfo> {
+    let mut infos = Vec::new();
+    let mut next = answers.0;
+    // SAFETY: the list is alive as long as `answers`, and each element points to the next or is null.
+    while let Some(answer) = unsafe { next.as_ref() } {
+        next = answer.ai_next;
+        if answer.ai_addr.is_null() {
+            continue;
+        }
+        // SAFETY: an answer's address has as many bytes as its length says.
+        let address = unsafe { RawAddress::copy_from(answer.ai_addr, answer.ai_addrlen) };
+        let canonname = (!answer.ai_canonname.is_null()).then(|| {
+            // SAFETY: it is not null, ends with NUL, and is alive as long as `answers`.
+            unsafe { CStr::from_ptr(answer.ai_canonname) }
+                .to_bytes()
+                .to_vec()
+        });
+        infos.push(AddrInfo {
+            family: answer.ai_family,
+            socktype: answer.ai_socktype,
+            protocol: answer.ai_protocol,
+            canonname,
+            address: address.to_address(),
+        });
+    }
+    infos
+}
+
+pub(crate) fn getnameinfo(
+    address: &SocketAddress,
+    flags: c_int,
+) -> Result<(Vec<u8>, Vec<u8>), ResolveError> {
+    let address = RawAddress::new(address).map_err(|_| ResolveError {
+        code: libc::EAI_FAMILY,
+        errno: None,
+    })?;
+    let mut host: [c_char; HOST_LEN_MAX] = [0; HOST_LEN_MAX];
+    let mut service: [c_char; SERVICE_LEN_MAX] = [0; SERVICE_LEN_MAX];
+    // SAFETY: the address has as many bytes as its length says, and the two buffers as many as is
+    // said here; all are alive during the call.
+    let code = unsafe {
+        libc::getnameinfo(
+            address.as_ptr(),
+            address.len(),
+            host.as_mut_ptr(),
+            HOST_LEN_MAX as socklen_t,
+            service.as_mut_ptr(),
+            SERVICE_LEN_MAX as socklen_t,
+            flags,
+        )
+    };
+    succeed(code)?;
+    Ok((until_nul(&host), until_nul(&service)))
+}
+
+fn until_nul(buffer: &[c_char]) -> Vec<u8> {
+    buffer
+        .iter()
+        .take_while(|byte| **byte != 0)
+        .map(|byte| *byte as u8)
+        .collect()
+}
+
+/// Reads errno at once, before anything else can change it.
+fn succeed(code: c_int) -> Result<(), ResolveError> {
+    match code {
+        0 => Ok(()),
+        libc::EAI_SYSTEM => Err(ResolveError {
+            code,
+            errno: io::Error::last_os_error().raw_os_error(),
+        }),
+        _ => Err(ResolveError { code, errno: None }),
+    }
+}
+
+pub(crate) fn message(code: c_int) -> String {
+    // SAFETY: takes no pointer.
+    let text = unsafe { libc::gai_strerror(code) };
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: it is not null, and glibc and musl return a constant string that ends with NUL.
+    unsafe { CStr::from_ptr(text) }
+        .to_string_lossy()
+        .into_owned()
+}
