@@ -1,0 +1,328 @@
+"""What reaches the exception handler, in which form, and what the default one logs."""
+
+import asyncio
+import contextvars
+import gc
+import logging
+
+import pytest
+
+pytestmark = pytest.mark.both_modes
+
+VAR = contextvars.ContextVar("VAR", default="outside")
+
+
+def run_once(loop):
+    loop.stop()
+    loop.run_forever()
+
+
+def fail(text="the reason"):
+    raise LookupError(text)
+
+
+class TestHandlerOfTheLoop:
+    def test_none_by_default(self, loop_factory):
+        loop = loop_factory()
+        assert loop.get_exception_handler() is None
+        loop.close()
+
+    def test_set_and_get(self, loop):
+        def handler(loop, context):
+            pass
+
+        loop.set_exception_handler(handler)
+        assert loop.get_exception_handler() is handler
+        loop.set_exception_handler(None)
+        assert loop.get_exception_handler() is None
+
+    @pytest.mark.parametrize("wrong", [1, "text", object()])
+    def test_must_be_callable(self, loop, wrong):
+        with pytest.raises(TypeError) as caught:
+            loop.set_exception_handler(wrong)
+        assert str(caught.value) == f"A callable object or None is expected, got {wrong!r}"
+
+    def test_is_given_the_loop_and_the_context_itself(self, loop):
+        got = []
+        loop.set_exception_handler(lambda *args: got.append(args))
+        context = {"message": "text"}
+        loop.call_exception_handler(context)
+        ((given_loop, given_context),) = got
+        assert given_loop is loop
+        assert given_context is context
+
+
+class TestContexts:
+    def test_callback(self, loop, unhandled):
+        handle = loop.call_soon(fail, "in callback")
+        run_once(loop)
+        context = unhandled.take_one()
+        assert context["message"].startswith("Exception in callback ")
+        assert " fail(" in context["message"]
+        assert str(context["exception"]) == "in callback"
+        assert context["handle"] is handle
+        assert set(context) - {"source_traceback"} == {"message", "exception", "handle"}
+
+    def test_timer(self, loop, unhandled):
+        handle = loop.call_later(0.001, fail)
+        loop.call_later(0.003, loop.stop)
+        loop.run_forever()
+        context = unhandled.take_one()
+        assert context["message"].startswith("Exception in callback ")
+        assert context["handle"] is handle
+
+    def test_threadsafe(self, loop, unhandled):
+        handle = loop.call_soon_threadsafe(fail)
+        run_once(loop)
+        assert unhandled.take_one()["handle"] is handle
+
+    def test_reader(self, loop, unhandled):
+        import socket
+
+        near, far = socket.socketpair()
+        with near, far:
+
+            def readable():
+                loop.remove_reader(near)
+                fail()
+
+            loop.add_reader(near, readable)
+            far.send(b"x")
+            loop.call_later(0.02, loop.stop)
+            loop.run_forever()
+        context = unhandled.take_one()
+        assert context["message"].startswith("Exception in callback ")
+        assert isinstance(context["exception"], LookupError)
+        assert isinstance(context["handle"], asyncio.Handle)
+
+    def test_the_loop_goes_on(self, loop, unhandled):
+        ran = []
+        for number in range(3):
+            loop.call_soon(fail, str(number))
+            loop.call_soon(ran.append, number)
+        run_once(loop)
+        assert ran == [0, 1, 2]
+        assert [str(context["exception"]) for context in unhandled.take()] == ["0", "1", "2"]
+
+    def test_base_exceptions_other_than_the_two(self, loop, unhandled):
+        class Strange(BaseException):
+            pass
+
+        def strange():
+            raise Strange
+
+        ran = []
+        loop.call_soon(strange)
+        loop.call_soon(ran.append, 1)
+        run_once(loop)
+        assert ran == [1]
+        assert isinstance(unhandled.take_one()["exception"], Strange)
+
+    def test_cancelled_error_from_a_callback(self, loop, unhandled):
+        def cancelled():
+            raise asyncio.CancelledError
+
+        loop.call_soon(cancelled)
+        run_once(loop)
+        assert isinstance(unhandled.take_one()["exception"], asyncio.CancelledError)
+
+    def test_task_never_retrieved(self, loop, unhandled):
+        async def main():
+            fail("in task")
+
+        task = loop.create_task(main())
+        run_once(loop)
+        del task
+        gc.collect()
+        context = unhandled.take_one()
+        assert context["message"] == "Task exception was never retrieved"
+        assert str(context["exception"]) == "in task"
+        assert isinstance(context["future"], asyncio.Task)
+
+    def test_pending_task_destroyed(self, loop, unhandled):
+        class Never:
+            def __await__(self):
+                yield from asyncio.get_running_loop().create_future()
+
+        async def main():
+            await Never()
+
+        task = loop.create_task(main())
+        run_once(loop)
+        del task
+        gc.collect()
+        context = unhandled.take_one()
+        assert context["message"] == "Task was destroyed but it is pending!"
+
+    def test_future_never_retrieved(self, loop, unhandled):
+        future = loop.create_future()
+        future.set_exception(LookupError("in future"))
+        del future
+        gc.collect()
+        context = unhandled.take_one()
+        assert context["message"] == "Future exception was never retrieved"
+
+    @pytest.mark.asyncio_since(3, 12)
+    def test_handler_runs_in_the_context_of_the_callback(self, loop):
+        seen = []
+        loop.set_exception_handler(lambda loop, context: seen.append(VAR.get()))
+        context = contextvars.copy_context()
+        context.run(VAR.set, "inside")
+        loop.call_soon(fail, context=context)
+        run_once(loop)
+        assert seen == ["inside"]
+
+    @pytest.mark.asyncio_since(3, 12)
+    def test_handler_runs_in_the_context_of_the_task(self, loop):
+        seen = []
+        loop.set_exception_handler(lambda loop, context: seen.append(VAR.get()))
+
+        async def main():
+            VAR.set("inside the task")
+            fail()
+
+        task = loop.create_task(main())
+        run_once(loop)
+        del task
+        gc.collect()
+        assert seen == ["inside the task"]
+
+
+class TestHandlerThatRaises:
+    def test_is_logged_with_the_context(self, loop, caplog):
+        def handler(loop, context):
+            raise ZeroDivisionError("in handler")
+
+        loop.set_exception_handler(handler)
+        loop.call_soon(fail)
+        ran = []
+        loop.call_soon(ran.append, 1)
+        run_once(loop)
+        (record,) = caplog.records
+        assert record.name == "asyncio"
+        assert record.getMessage().startswith("Unhandled error in exception handler\ncontext: {")
+        assert record.exc_info[0] is ZeroDivisionError
+        assert ran == [1]
+
+    @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+    def test_keyboard_interrupt_and_system_exit_leave(self, loop, kind):
+        def handler(loop, context):
+            raise kind
+
+        loop.set_exception_handler(handler)
+        with pytest.raises(kind):
+            loop.call_exception_handler({"message": "text"})
+        loop.call_soon(fail)
+        with pytest.raises(kind):
+            loop.run_forever()
+
+    def test_default_handler_overridden_and_raising(self, loop_factory, caplog):
+        class Sub(type(self._loop_of(loop_factory))):
+            def default_exception_handler(self, context):
+                raise ZeroDivisionError("in default")
+
+        loop = Sub()
+        loop.call_exception_handler({"message": "text"})
+        (record,) = caplog.records
+        assert record.getMessage() == "Exception in default exception handler"
+        caplog.clear()
+        loop.set_exception_handler(lambda loop, context: fail())
+        loop.call_exception_handler({"message": "text"})
+        (record,) = caplog.records
+        assert record.getMessage() == (
+            "Exception in default exception handler while handling"
+            " an unexpected error in custom exception handler"
+        )
+        loop.close()
+
+    def _loop_of(self, loop_factory):
+        loop = loop_factory()
+        loop.close()
+        return loop
+
+
+class TestDefaultHandler:
+    @pytest.fixture(autouse=True)
+    def default_handler(self, loop):
+        loop.set_exception_handler(None)
+
+    def test_callback(self, loop, caplog):
+        loop.call_soon(fail, "to be logged")
+        run_once(loop)
+        (record,) = caplog.records
+        assert record.name == "asyncio"
+        assert record.levelno == logging.ERROR
+        text = record.getMessage()
+        # Outside of debug mode newer Pythons leave out the arguments.
+        assert text.startswith("Exception in callback fail(")
+        assert "\nhandle: <Handle fail(" in text
+        kind, exception, traceback = record.exc_info
+        assert kind is LookupError
+        assert str(exception) == "to be logged"
+        assert traceback is exception.__traceback__
+
+    def test_lines_are_sorted_by_key(self, loop, caplog):
+        loop.call_exception_handler({"zebra": 1, "message": "Message", "apple": "2"})
+        (record,) = caplog.records
+        assert record.getMessage() == "Message\napple: '2'\nzebra: 1"
+        assert not record.exc_info
+
+    @pytest.mark.parametrize("context", [{}, {"message": ""}, {"message": None}])
+    def test_without_a_message(self, loop, caplog, context):
+        loop.call_exception_handler(context)
+        (record,) = caplog.records
+        assert record.getMessage() == "Unhandled exception in event loop"
+
+    def test_can_be_called_by_a_custom_handler(self, loop, caplog):
+        loop.set_exception_handler(lambda loop, context: loop.default_exception_handler(context))
+        loop.call_exception_handler({"message": "passed on"})
+        (record,) = caplog.records
+        assert record.getMessage() == "passed on"
+
+    def test_context_that_cannot_be_printed(self, loop, caplog):
+        class Unprintable:
+            def __repr__(self):
+                raise ZeroDivisionError("no repr")
+
+        loop.call_exception_handler({"message": "text", "thing": Unprintable()})
+        (record,) = caplog.records
+        assert record.getMessage() == "Exception in default exception handler"
+        assert record.exc_info[0] is ZeroDivisionError
+
+    def test_logging_config_of_the_program_applies(self, loop, caplog):
+        logger = logging.getLogger("asyncio")
+        logger.disabled = True
+        try:
+            loop.call_exception_handler({"message": "text"})
+        finally:
+            logger.disabled = False
+        assert caplog.records == []
+
+    def test_keyboard_interrupt_in_repr_leaves(self, loop):
+        class Interrupting:
+            def __repr__(self):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            loop.call_exception_handler({"message": "text", "thing": Interrupting()})
+
+
+def test_exception_is_not_kept_by_the_loop(loop, unhandled):
+    import weakref
+
+    class ReasonError(Exception):
+        pass
+
+    refs = []
+
+    def raising():
+        exception = ReasonError()
+        refs.append(weakref.ref(exception))
+        raise exception
+
+    loop.call_soon(raising)
+    run_once(loop)
+    unhandled.take()
+    run_once(loop)
+    gc.collect()
+    assert refs[0]() is None
