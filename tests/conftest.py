@@ -151,6 +151,7 @@ def loop(loop_factory, debug_mode, unhandled):
 def drain_and_close(loop):
     if loop.is_closed():
         return
+    loop.set_task_factory(None)
     try:
         for _ in range(4):
             loop.run_until_complete(asyncio.sleep(0))

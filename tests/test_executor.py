@@ -131,6 +131,7 @@ def test_cancelled_while_queued(loop, run):
             second.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await second
+            await asyncio.sleep(0)  # the cancellation passes on in a callback
             release.set()
             await first
 
