@@ -28,8 +28,11 @@ use heap::{Entry, QuaternaryHeap};
 /// asyncio's `_MIN_SCHEDULED_TIMER_HANDLES`.
 const COMPACTION_LEN_MIN: usize = 100;
 
-/// A buffer for fewer entries than this is never given back.
+/// A buffer for fewer timers than this is never given back.
 const CAPACITY_KEPT: usize = 256;
+
+/// A buffer for more timers than this is given back when the last timer is popped.
+const CAPACITY_KEPT_EMPTY: usize = 4096;
 
 /// Timers in the order of their deadlines, which are seconds on the clock of [`crate::clock`].
 pub struct TimerHeap<T> {
@@ -110,20 +113,25 @@ impl<T> TimerHeap<T> {
     /// cancelled, say so with [`TimerHeap::note_cancelled_popped`].
     #[inline]
     pub fn pop_due(&mut self, end: f64) -> Option<T> {
-        if self.heap_is_next() {
-            let entry = self.heap.first()?;
-            return if entry.deadline() < end {
-                self.heap.pop().map(|e| e.item)
-            } else {
-                None
-            };
-        }
-        let entry = self.run.front()?;
-        if entry.deadline() < end {
-            self.run.pop_front().map(|e| e.item)
+        let (deadline, _) = self.peek()?;
+        if deadline < end {
+            self.pop_entry().map(|entry| entry.item)
         } else {
             None
         }
+    }
+
+    #[inline]
+    fn pop_entry(&mut self) -> Option<Entry<T>> {
+        let entry = if self.heap_is_next() {
+            self.heap.pop()
+        } else {
+            self.run.pop_front()
+        };
+        if self.is_empty() {
+            self.shrink_when_empty();
+        }
+        entry
     }
 
     #[inline]
@@ -206,6 +214,13 @@ impl<T> TimerHeap<T> {
             .chain(self.heap.take())
             .map(|entry| entry.item)
             .collect()
+    }
+
+    /// A burst of timers leaves large buffers behind; freeing them costs less than their pops did.
+    fn shrink_when_empty(&mut self) {
+        if self.run.capacity().max(self.heap.capacity()) > CAPACITY_KEPT_EMPTY {
+            self.shrink();
+        }
     }
 
     fn shrink(&mut self) {
