@@ -1,0 +1,56 @@
+"""Loops: how each event loop that is compared is made.
+
+A loop's package is imported only when that loop is asked for: some packages change
+asyncio as they are imported, and every measurement is a process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAMES = (
+    "asyncio",
+    "uvloop",
+    "zuvloop",
+    "rloop",
+    "rsloop",
+    "aiofastnet-asyncio",
+    "aiofastnet-uvloop",
+    "oxloop",
+)
+SUBJECT = "oxloop"
+
+
+def base_name(spec: str) -> str:
+    """Return the loop's name in NAME or NAME@DIRECTORY."""
+    return spec.partition("@")[0]
+
+
+def is_subject(spec: str) -> bool:
+    """Tell the measured project's loop from its peers."""
+    return base_name(spec) == SUBJECT
+
+
+def factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """Return what makes a loop of that name; ImportError when it is not installed."""
+    if name == "asyncio":
+        return asyncio.SelectorEventLoop
+    package, _, base = name.partition("-")
+    module = importlib.import_module(package)
+    if base:
+        wrapped: Callable[[], asyncio.AbstractEventLoop] = module.loop_factory(factory(base))
+        return wrapped
+    made: Callable[[], asyncio.AbstractEventLoop] = module.new_event_loop
+    return made
+
+
+def new_event_loop(name: str) -> asyncio.AbstractEventLoop:
+    """Make a loop of that name and set it as the thread's current loop."""
+    loop = factory(name)()
+    asyncio.set_event_loop(loop)
+    return loop

@@ -1,0 +1,194 @@
+"""Measurement: one row on one loop, in processes of its own, started and ended here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import loops
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import rows
+
+HERE = Path(__file__).resolve().parent
+HTTP_BODY = "Hello, world!"
+READY_TIMEOUT = 30.0
+RUN_TIMEOUT = 120.0
+FLOOR = "floor"
+# A loop that fails like this does not support the row: asking it again is no use.
+UNSUPPORTED = ("NotImplementedError", "ImportError", "ModuleNotFoundError", "AttributeError")
+EXCEPTION_LINE = re.compile(r"[\w.]+(Error|Exception|Exit)\b")
+
+
+class MeasurementError(Exception):
+    """A measurement that gave no number; its text is the reason."""
+
+    @property
+    def is_permanent(self) -> bool:
+        return str(self).startswith(UNSUPPORTED)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one measurement showed. Latencies and the wall rate exist for servers only."""
+
+    rate: float  # operations or requests per CPU-second
+    cpu_seconds: float
+    wall_rate: float | None = None
+    p50_us: float | None = None
+    p99_us: float | None = None
+    idle_connections: int = 0
+
+    def to_json(self) -> dict[str, float | None]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and how long measurements run."""
+
+    python: Path
+    programs: Path  # the directory of the floor and load programs
+    warmup: float
+    seconds: float
+    server_core: int
+    client_core: int
+
+    def measure(self, row: rows.Row, spec: str) -> Sample:
+        """Measure a row on a loop (NAME or NAME@DIRECTORY) or on the floor."""
+        if row.server is None:
+            return self._measure_micro(row.name, spec)
+        with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+            is_unix = row.server.transport == "unix"
+            address = f"{directory}/server" if is_unix else "127.0.0.1:0"
+            command = self._server_command(row.server, spec, address)
+            with running_server(command, environment(spec), Path(directory)) as server:
+                return self._load(row.server, *server)
+
+    def _measure_micro(self, name: str, spec: str) -> Sample:
+        command: list[str | Path] = [self.python, HERE / "micro.py", "--benchmark", name]
+        command += ["--loop", loops.base_name(spec), "--core", str(self.server_core)]
+        result = run_to_json(command, environment(spec))
+        return Sample(result["operations"] / result["cpu_seconds"], result["cpu_seconds"])
+
+    def _server_command(self, server: rows.Server, spec: str, address: str) -> list[str | Path]:
+        core = ["--core", str(self.server_core)]
+        if spec == FLOOR:
+            http = ["--http"] if server.mode == "http" else []
+            return [self.programs / "floor", *http, *core, address]
+        command: list[str | Path] = [self.python, HERE / "servers.py", *core]
+        command += ["--loop", loops.base_name(spec), "--kind", server.kind]
+        return [*command, "--size", str(server.size), "--address", address]
+
+    def _load(self, server: rows.Server, pid: int, address: str) -> Sample:
+        command: list[str | Path] = [self.programs / "load", "--core", str(self.client_core)]
+        command += ["--connections", str(server.connections), "--mode", server.mode]
+        command += ["--warmup", str(self.warmup), "--seconds", str(self.seconds)]
+        command += ["--server-pid", str(pid)]
+        if server.mode == "http":
+            command += ["--body", HTTP_BODY]
+        else:
+            command += ["--size", str(server.size)]
+        result = run_to_json([*command, address], None)
+        requests, cpu_seconds = result["requests"], result["server_cpu_seconds"]
+        if not requests or not cpu_seconds:
+            raise MeasurementError("no request was answered in the window")
+        return Sample(
+            rate=requests / cpu_seconds,
+            cpu_seconds=cpu_seconds,
+            wall_rate=requests / result["seconds"],
+            p50_us=result["p50_us"],
+            p99_us=result["p99_us"],
+            idle_connections=int(result["idle_connections"]),
+        )
+
+
+def environment(spec: str) -> dict[str, str]:
+    """Return the environment for a loop: DIRECTORY of NAME@DIRECTORY is searched first."""
+    # Neither the caller's debug mode nor its module path may leak into a measurement.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    directory = spec.partition("@")[2]
+    if directory:
+        kept["PYTHONPATH"] = str(Path(directory).resolve())
+    return kept
+
+
+def run_to_json(command: list[str | Path], env: dict[str, str] | None) -> dict[str, float]:
+    """Run a program to its end and return the JSON object it prints."""
+    try:
+        done = subprocess.run(
+            command, env=env, capture_output=True, text=True, timeout=RUN_TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired as expired:
+        raise MeasurementError(f"no result after {RUN_TIMEOUT:.0f} s") from expired
+    if done.returncode:
+        raise MeasurementError(reason(done.stderr, done.returncode))
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
+@contextlib.contextmanager
+def running_server(
+    command: list[str | Path], env: dict[str, str], directory: Path
+) -> Iterator[tuple[int, str]]:
+    """Start a server, yield its pid and address, and kill it; add its last words to errors."""
+    with (
+        (directory / "stderr").open("w+") as stderr,
+        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=stderr) as process,
+    ):
+        try:
+            yield process.pid, await_address(process)
+        except MeasurementError as error:
+            process.kill()
+            status = process.wait()
+            stderr.seek(0)
+            text = stderr.read()
+            if text.strip() or status > 0:
+                raise MeasurementError(f"{reason(text, status)} ({error})") from error
+            raise
+        finally:
+            process.kill()
+
+
+def await_address(process: subprocess.Popen[bytes]) -> str:
+    """Return the address that a server prints when it is ready."""
+    assert process.stdout is not None
+    if not select.select([process.stdout], [], [], READY_TIMEOUT)[0]:
+        raise MeasurementError(f"not ready after {READY_TIMEOUT:.0f} s")
+    word, _, address = process.stdout.readline().decode().strip().partition(" ")
+    if word != "ready":
+        raise MeasurementError("ended before it was ready")
+    return address
+
+
+def reason(stderr: str, status: int) -> str:
+    """Return the line that says why a program failed: an exception's last, else the last."""
+    lines = [line.rstrip() for line in stderr.splitlines() if line.strip()]
+    # A Rust backtrace may follow the exception of a Rust extension.
+    raised = [line for line in lines if EXCEPTION_LINE.match(line)]
+    return (raised or lines or [f"ended with status {status}"])[-1].strip()
+
+
+def build_programs(root: Path) -> Path:
+    """Build the floor and the load generator; return the directory they are in."""
+    cargo = ["cargo", "build", "--release", "--package", "floor", "--package", "load"]
+    if subprocess.run([*cargo, "--quiet"], cwd=root, check=False).returncode:
+        sys.exit("compare: the floor and load programs could not be built")
+    metadata = subprocess.run(
+        ["cargo", "metadata", "--no-deps", "--format-version", "1"],
+        cwd=root,
+        check=True,
+        capture_output=True,
+    )
+    return Path(json.loads(metadata.stdout)["target_directory"]) / "release"

@@ -1,0 +1,116 @@
+"""Rows: what is measured, and the ratio each row is meant to reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import micro
+
+KINDS = ("protocol", "buffered", "streams-read", "streams-readline", "streams-readexactly")
+TRANSPORTS = ("tcp", "unix")
+SIZES = {"1k": 1024, "100k": 100 * 1024}
+CONNECTIONS = (1, 20, 200)
+
+# Against the best peer of the row, on CPython 3.14.
+TARGETS = {
+    "call_soon-chain": 1.4,
+    "sleep-0": 1.25,
+    "call_soon-bulk-0": 1.0,
+    "call_soon-bulk-3": 1.0,
+    "timers-cancelled": 1.0,
+    "timers-fired-batch": 1.1,
+    "timers-fired-chain": 1.1,
+    "call_soon_threadsafe": 1.0,
+    "tasks-gathered": 1.03,
+    "echo-protocol-tcp-1k-x20": 1.0,
+    "echo-streams-read-tcp-1k-x20": 1.05,
+    "echo-streams-readline-tcp-1k-x20": 1.05,
+    "echo-streams-readexactly-tcp-1k-x20": 1.05,
+    "http-uvicorn": 1.0,
+}
+# Against the server without a loop.
+FLOOR_TARGETS = {"echo-protocol-tcp-1k-x20": 0.93}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server row: what serves, over what, and what the load generator sends."""
+
+    kind: str
+    transport: str
+    connections: int
+    mode: str
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a server row, or without a server a micro benchmark."""
+
+    name: str
+    is_standard: bool
+    server: Server | None = None
+
+    @property
+    def target(self) -> float | None:
+        return TARGETS.get(self.name)
+
+    @property
+    def floor_target(self) -> float | None:
+        return FLOOR_TARGETS.get(self.name)
+
+
+def echo_row(kind: str, transport: str, size: str, connections: int) -> Row:
+    """Make an echo row; the standard ones cross each kind with one other thing at a time."""
+    mode = "line" if kind == "streams-readline" else "bytes"
+    is_scaled = kind in {"protocol", "streams-read"} and (transport, size) == ("tcp", "1k")
+    return Row(
+        name=f"echo-{kind}-{transport}-{size}-x{connections}",
+        is_standard=is_scaled or (connections == 20 and f"{transport}-{size}" != "unix-100k"),
+        server=Server(kind, transport, connections, mode, SIZES[size]),
+    )
+
+
+def http_row(kind: str) -> Row:
+    return Row(f"http-{kind}", is_standard=True, server=Server(kind, "tcp", 20, "http"))
+
+
+ROWS = (
+    *(Row(name, is_standard=True) for name in micro.BENCHMARKS),
+    *(
+        echo_row(kind, transport, size, connections)
+        for kind in KINDS
+        for transport in TRANSPORTS
+        for size in SIZES
+        for connections in CONNECTIONS
+    ),
+    *(http_row(kind) for kind in ("uvicorn", "uvicorn-h11", "aiohttp")),
+)
+
+
+def select(patterns: str) -> list[Row]:
+    """Return the rows that comma-separated words or patterns name, in the table's order.
+
+    The words are `standard`, `all`, `micro` and `targets`; anything else is a shell pattern.
+    """
+    chosen = patterns.split(",")
+    rows = [row for row in ROWS if any(is_named(row, pattern) for pattern in chosen)]
+    for pattern in chosen:
+        if not any(is_named(row, pattern) for row in ROWS):
+            raise ValueError(f"no row is named {pattern!r}")
+    return rows
+
+
+def is_named(row: Row, pattern: str) -> bool:
+    match pattern:
+        case "all":
+            return True
+        case "standard":
+            return row.is_standard
+        case "micro":
+            return row.server is None
+        case "targets":
+            return row.target is not None
+        case _:
+            return fnmatchcase(row.name, pattern)

@@ -1,0 +1,213 @@
+"""The server under test: one kind of server on one event loop, until it is killed.
+
+Prints `ready ADDRESS` once it listens. Nothing else runs in the process: the load
+generator reads its CPU clock from outside, and it ends by the signal that kills it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+import loops
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable
+
+BODY = b"Hello, world!"
+BUFFER_LEN = 256 * 1024
+# asyncio's default limit of 64 KiB is shorter than the longest line measured.
+STREAM_LIMIT = 256 * 1024
+BACKLOG = 1024
+
+
+class EchoProtocol(asyncio.Protocol):
+    """Writes back what it receives."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: Any = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+class EchoBufferedProtocol(asyncio.BufferedProtocol):
+    """Receives into one buffer and writes back a copy of the part that was filled.
+
+    It must be a copy: the transport may keep what it cannot send at once, and the buffer
+    is filled again by the next read.
+    """
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: Any = transport
+        self.view = memoryview(bytearray(BUFFER_LEN))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.transport.write(bytes(self.view[:nbytes]))
+
+
+def streams_echo(
+    next_message: Callable[[asyncio.StreamReader], Awaitable[bytes]],
+) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+    """Return a connection handler that writes back each message that `next_message` reads."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while message := await next_message(reader):
+                writer.write(message)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the load generator leaves in the middle of a message
+        finally:
+            writer.close()
+
+    return handle
+
+
+def settle_allocator() -> None:
+    """Free one large block, which tells glibc to keep blocks of that size.
+
+    Sooner or later a long-running program does so. Until then a loop that reads into a new
+    buffer of 256 KiB each time, as asyncio does, maps and unmaps memory at every read, which
+    is four times slower: what is measured would depend on what was freed by chance before.
+    """
+    block = bytearray(1 << 20)
+    del block
+
+
+def announce(address: str) -> None:
+    print("ready", address, flush=True)
+
+
+def split_tcp(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host, int(port)
+
+
+def bound_tcp(server: asyncio.AbstractServer) -> str:
+    """Return the address of a server with the port that the kernel picked."""
+    host, port = server.sockets[0].getsockname()  # type: ignore[attr-defined]
+    return f"{host}:{port}"
+
+
+async def until_killed() -> None:
+    """Wait for ever; not by serve_forever, which fails on rloop once the server listens."""
+    await asyncio.get_running_loop().create_future()
+
+
+# Every server listens by host and port, as programs do: a loop that is given a socket may
+# treat its connections differently (asyncio sets TCP_NODELAY by the socket's protocol).
+
+
+async def serve_protocol(address: str, protocol: Callable[[], Any]) -> None:
+    loop = asyncio.get_running_loop()
+    if "/" in address:
+        server = await loop.create_unix_server(protocol, address, backlog=BACKLOG)
+    else:
+        server = await loop.create_server(protocol, *split_tcp(address), backlog=BACKLOG)
+        address = bound_tcp(server)
+    announce(address)
+    await until_killed()
+    server.close()
+
+
+async def serve_streams(address: str, next_message: Callable[..., Awaitable[bytes]]) -> None:
+    handle = streams_echo(next_message)
+    limits: dict[str, Any] = {"limit": STREAM_LIMIT, "backlog": BACKLOG}
+    if "/" in address:
+        server = await asyncio.start_unix_server(handle, address, **limits)
+    else:
+        server = await asyncio.start_server(handle, *split_tcp(address), **limits)
+        address = bound_tcp(server)
+    announce(address)
+    await until_killed()
+    server.close()
+
+
+async def plaintext(scope: Any, receive: Any, send: Any) -> None:
+    """Answer every request with the same plaintext: the ASGI application measured."""
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(BODY))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": BODY})
+
+
+async def serve_uvicorn(address: str, http: str) -> None:
+    import uvicorn  # noqa: PLC0415 - only this kind of server pays for the import
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            announce(bound_tcp(self.servers[0]))
+
+    host, port = split_tcp(address)
+    config = uvicorn.Config(
+        plaintext,
+        host=host,
+        port=port,
+        http=http,
+        backlog=BACKLOG,
+        lifespan="off",
+        access_log=False,
+        log_level="error",
+    )
+    await Server(config).serve()
+
+
+async def serve_aiohttp(address: str) -> None:
+    from aiohttp import web  # noqa: PLC0415 - only this kind of server pays for the import
+
+    async def handle(request: web.Request) -> web.Response:
+        return web.Response(body=BODY, content_type="text/plain")
+
+    application = web.Application()
+    application.router.add_get("/", handle)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, *split_tcp(address), backlog=BACKLOG).start()
+    host, port = runner.addresses[0]
+    announce(f"{host}:{port}")
+    await until_killed()
+
+
+KINDS: dict[str, Callable[[str, int], Awaitable[None]]] = {
+    "protocol": lambda address, size: serve_protocol(address, EchoProtocol),
+    "buffered": lambda address, size: serve_protocol(address, EchoBufferedProtocol),
+    "streams-read": lambda address, size: serve_streams(
+        address, lambda reader: reader.read(BUFFER_LEN)
+    ),
+    "streams-readline": lambda address, size: serve_streams(
+        address, lambda reader: reader.readline()
+    ),
+    "streams-readexactly": lambda address, size: serve_streams(
+        address, lambda reader: reader.readexactly(size)
+    ),
+    "uvicorn": lambda address, size: serve_uvicorn(address, "httptools"),
+    "uvicorn-h11": lambda address, size: serve_uvicorn(address, "h11"),
+    "aiohttp": lambda address, size: serve_aiohttp(address),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--loop", required=True, choices=loops.NAMES)
+    parser.add_argument("--kind", required=True, choices=KINDS)
+    parser.add_argument("--address", default="127.0.0.1:0", help="host:port or a Unix path")
+    parser.add_argument("--size", type=int, default=1024, help="message length for readexactly")
+    parser.add_argument("--core", type=int, help="run on this core")
+    options = parser.parse_args()
+    if options.core is not None:
+        # Before the loop is made, so that threads of its own stay on the core too.
+        os.sched_setaffinity(0, {options.core})
+    settle_allocator()
+    loop = loops.new_event_loop(options.loop)
+    loop.run_until_complete(KINDS[options.kind](options.address, options.size))
+
+
+if __name__ == "__main__":
+    main()

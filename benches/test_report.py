@@ -1,0 +1,91 @@
+"""What the comparison concludes from samples, and that its measurements are real."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import measurement
+import report
+import rows
+
+
+def line(name: str, **rates: list[float]) -> report.Line:
+    [row] = rows.select(name)
+    return report.Line(
+        row,
+        {
+            spec: report.Cell([measurement.Sample(rate, 1.0) for rate in samples])
+            for spec, samples in rates.items()
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("subject", "floor", "verdict"),
+    [(100.0, 107.0, "pass"), (99.0, 100.0, "short"), (110.0, 120.0, "short")],
+)
+def test_a_row_passes_when_both_of_its_targets_are_reached(
+    subject: float, floor: float, verdict: str
+) -> None:
+    found = line(
+        "echo-protocol-tcp-1k-x20", asyncio=[70.0], uvloop=[100.0], oxloop=[subject], floor=[floor]
+    )
+    assert found.best_peer == ("uvloop", 100.0)
+    assert found.peer_ratio == pytest.approx(subject / 100.0)
+    assert found.floor_ratio == pytest.approx(subject / floor)
+    assert found.verdict == verdict
+
+
+def test_medians_are_compared_not_extremes() -> None:
+    found = line("sleep-0", asyncio=[1.0, 100.0, 3.0], uvloop=[4.0, 5.0, 2.0], oxloop=[6, 1, 5])
+    assert found.best_peer == ("uvloop", 4.0)
+    assert found.peer_ratio == 1.25
+    assert found.verdict == "pass"
+
+
+def test_no_verdict_without_a_result_or_a_target() -> None:
+    assert line("sleep-0", asyncio=[1.0], oxloop=[]).verdict == "-"
+    assert line("queue", asyncio=[1.0], oxloop=[2.0]).verdict == "-"
+
+
+def test_an_empty_cell_has_its_reason_in_the_notes() -> None:
+    found = line("sleep-0", asyncio=[1.0], oxloop=[])
+    found.cells["oxloop"].failure = "ImportError: none"
+    assert "oxloop: ImportError: none - sleep-0" in report.notes([found])
+    assert "| sleep-0 |   0.0 k |      - |" in report.rates_table([found], ["asyncio", "oxloop"])
+
+
+def test_every_target_names_a_standard_row() -> None:
+    standard = {row.name for row in rows.select("standard")}
+    assert {*rows.TARGETS, *rows.FLOOR_TARGETS} <= standard
+    with pytest.raises(ValueError, match="'sleeep'"):
+        rows.select("micro,sleeep")
+
+
+def test_a_reason_is_the_exception_even_before_a_native_backtrace() -> None:
+    text = 'Traceback:\n  File "a"\nRuntimeError: bad\n\nStack backtrace:\n 0: _start\n'
+    assert measurement.reason(text, 1) == "RuntimeError: bad"
+    assert measurement.reason("", 3) == "ended with status 3"
+
+
+def test_a_micro_benchmark_runs_in_a_process_of_its_own() -> None:
+    core = min(os.sched_getaffinity(0))
+    bench = measurement.Bench(Path(sys.executable), Path(), 0.1, 0.1, core, core)
+    [row] = rows.select("run_in_executor")
+    sample = bench.measure(row, "asyncio")
+    assert sample.rate == pytest.approx(10_000 / sample.cpu_seconds)
+
+
+def test_a_loop_that_is_not_installed_is_given_up(tmp_path: Path) -> None:
+    (tmp_path / "oxloop.py").write_text("raise ImportError('half built')")
+    core = min(os.sched_getaffinity(0))
+    bench = measurement.Bench(Path(sys.executable), Path(), 0.1, 0.1, core, core)
+    for name in ("sleep-0", "echo-protocol-tcp-1k-x1"):
+        [row] = rows.select(name)
+        with pytest.raises(measurement.MeasurementError, match="half built") as caught:
+            bench.measure(row, f"oxloop@{tmp_path}")
+        assert caught.value.is_permanent
