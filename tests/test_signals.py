@@ -1,0 +1,493 @@
+"""add_signal_handler, plain signal handlers, and Ctrl-C in real programs."""
+
+import asyncio
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from support.peers import until
+from support.programs import output_of, run_program, start_program
+
+
+@pytest.fixture(autouse=True)
+def dispositions_as_before():
+    watched = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in watched]
+    yield
+    assert [signal.getsignal(number) for number in watched] == before
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+
+
+class TestAddSignalHandler:
+    def test_is_called(self, loop, run):
+        got = []
+
+        async def main():
+            assert loop.add_signal_handler(signal.SIGUSR1, got.append, "one") is None
+            send(signal.SIGUSR1)
+            await until(lambda: got)
+            assert loop.remove_signal_handler(signal.SIGUSR1) is True
+
+        run(main())
+        assert got == ["one"]
+
+    def test_is_called_in_the_loop(self, loop, run):
+        got = []
+
+        def handler():
+            got.append((asyncio.get_running_loop(), threading.current_thread()))
+
+        async def main():
+            loop.add_signal_handler(signal.SIGUSR1, handler)
+            send(signal.SIGUSR1)
+            assert got == []
+            await until(lambda: got)
+            loop.remove_signal_handler(signal.SIGUSR1)
+
+        run(main())
+        assert got == [(loop, threading.main_thread())]
+
+    def test_wakes_a_sleeping_loop(self, loop, run):
+        async def main():
+            future = loop.create_future()
+            loop.add_signal_handler(signal.SIGUSR1, future.set_result, "woken")
+            timer = threading.Timer(0.03, send, (signal.SIGUSR1,))
+            timer.start()
+            started = time.monotonic()
+            assert await future == "woken"
+            assert time.monotonic() - started < 10
+            timer.join()
+            loop.remove_signal_handler(signal.SIGUSR1)
+
+        run(main())
+
+    def test_replaced(self, loop, run):
+        old, new = [], []
+
+        async def main():
+            loop.add_signal_handler(signal.SIGUSR1, old.append, 1)
+            loop.add_signal_handler(signal.SIGUSR1, new.append, 1)
+            send(signal.SIGUSR1)
+            await until(lambda: new)
+            loop.remove_signal_handler(signal.SIGUSR1)
+
+        run(main())
+        assert old == []
+
+    def test_several_signals(self, loop, run):
+        got = []
+
+        async def main():
+            for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+                loop.add_signal_handler(number, got.append, number)
+            for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+                send(number)
+            await until(lambda: len(got) == 3)
+            for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+                assert loop.remove_signal_handler(number) is True
+
+        run(main())
+        assert set(got) == {signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP}
+
+    def test_many_of_one_signal(self, loop, run):
+        got = []
+
+        async def main():
+            loop.add_signal_handler(signal.SIGUSR1, got.append, 1)
+            for _ in range(20):
+                count = len(got)
+                send(signal.SIGUSR1)
+                await until(lambda count=count: len(got) > count)
+            loop.remove_signal_handler(signal.SIGUSR1)
+
+        run(main())
+        assert len(got) >= 20
+
+    def test_sigint(self, loop, run):
+        got = []
+
+        async def main():
+            loop.add_signal_handler(signal.SIGINT, got.append, 1)
+            send(signal.SIGINT)
+            await until(lambda: got)
+            assert loop.remove_signal_handler(signal.SIGINT) is True
+
+        run(main())
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    def test_exception_in_the_handler(self, loop, run, unhandled):
+        def fail():
+            raise LookupError("in signal handler")
+
+        async def main():
+            loop.add_signal_handler(signal.SIGUSR1, fail)
+            send(signal.SIGUSR1)
+            await until(lambda: unhandled)
+            loop.remove_signal_handler(signal.SIGUSR1)
+
+        run(main())
+        context = unhandled.take_one()
+        assert isinstance(context["exception"], LookupError)
+        assert context["message"].startswith("Exception in callback ")
+
+    def test_removed_while_the_call_is_queued(self, loop, run):
+        got = []
+
+        async def main():
+            loop.add_signal_handler(signal.SIGUSR1, got.append, 1)
+            loop.remove_signal_handler(signal.SIGUSR1)
+            signal.signal(signal.SIGUSR1, lambda number, frame: got.append(2))
+            send(signal.SIGUSR1)
+            await until(lambda: got)
+            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+
+        run(main())
+        assert got == [2]
+
+
+class TestRemove:
+    def test_never_added(self, loop):
+        assert loop.remove_signal_handler(signal.SIGUSR1) is False
+
+    def test_restores_the_default(self, loop):
+        loop.add_signal_handler(signal.SIGUSR1, int)
+        assert signal.getsignal(signal.SIGUSR1) is not signal.SIG_DFL
+        assert loop.remove_signal_handler(signal.SIGUSR1) is True
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+        assert loop.remove_signal_handler(signal.SIGUSR1) is False
+
+    def test_close_removes_all(self, loop):
+        loop.add_signal_handler(signal.SIGUSR1, int)
+        loop.add_signal_handler(signal.SIGINT, int)
+        loop.close()
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("number", [0, -1, 65, 1000])
+    def test_number_out_of_range(self, loop, number):
+        for method in (lambda n: loop.add_signal_handler(n, int), loop.remove_signal_handler):
+            with pytest.raises(ValueError, match="invalid signal number"):
+                method(number)
+
+    @pytest.mark.parametrize("number", ["SIGUSR1", None, 1.5])
+    def test_not_a_number(self, loop, number):
+        for method in (lambda n: loop.add_signal_handler(n, int), loop.remove_signal_handler):
+            with pytest.raises(TypeError, match=r"sig must be an int, not"):
+                method(number)
+
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+    def test_signals_that_cannot_be_caught(self, loop, number):
+        with pytest.raises(RuntimeError, match=rf"^sig {number} cannot be caught$"):
+            loop.add_signal_handler(number, int)
+
+    def test_coroutine_function(self, loop):
+        async def coroutine():
+            pass
+
+        with pytest.raises(TypeError, match=r"^coroutines cannot be used with add_signal_handler"):
+            loop.add_signal_handler(signal.SIGUSR1, coroutine)
+        coro = coroutine()
+        with pytest.raises(TypeError, match=r"^coroutines cannot be used with add_signal_handler"):
+            loop.add_signal_handler(signal.SIGUSR1, coro)
+        coro.close()
+
+    def test_closed_loop(self, loop):
+        loop.close()
+        with pytest.raises(RuntimeError, match=r"^Event loop is closed$"):
+            loop.add_signal_handler(signal.SIGUSR1, int)
+
+    def test_other_thread(self, loop_factory):
+        errors = []
+
+        def body():
+            loop = loop_factory()
+            try:
+                loop.add_signal_handler(signal.SIGUSR1, int)
+            except (RuntimeError, ValueError) as exc:
+                errors.append(exc)
+            loop.run_until_complete(asyncio.sleep(0))
+            loop.close()
+
+        thread = threading.Thread(target=body)
+        thread.start()
+        thread.join()
+        (error,) = errors
+        assert isinstance(error, RuntimeError)
+        assert "set_wakeup_fd only works in main thread" in str(error)
+
+
+class TestPlainHandlers:
+    """signal.signal is all that uvicorn, Runner and ipykernel use."""
+
+    def test_runs_while_the_loop_sleeps(self, loop, run):
+        async def main():
+            future = loop.create_future()
+
+            def handler(number, frame):
+                loop.call_soon_threadsafe(future.set_result, number)
+
+            previous = signal.signal(signal.SIGUSR1, handler)
+            timer = threading.Timer(0.03, send, (signal.SIGUSR1,))
+            timer.start()
+            started = time.monotonic()
+            assert await future == signal.SIGUSR1
+            assert time.monotonic() - started < 10
+            timer.join()
+            signal.signal(signal.SIGUSR1, previous)
+
+        run(main())
+
+    def test_runs_while_the_loop_is_busy(self, loop, run):
+        got = []
+        previous = signal.signal(signal.SIGUSR1, lambda number, frame: got.append(number))
+
+        async def main():
+            send(signal.SIGUSR1)
+            await until(lambda: got)
+
+        run(main())
+        signal.signal(signal.SIGUSR1, previous)
+
+    def test_exception_leaves_run_forever(self, loop):
+        class LeaveError(Exception):
+            pass
+
+        def handler(number, frame):
+            raise LeaveError
+
+        previous = signal.signal(signal.SIGUSR1, handler)
+        timer = threading.Timer(0.03, send, (signal.SIGUSR1,))
+        timer.start()
+        try:
+            with pytest.raises(LeaveError):
+                loop.run_forever()
+        finally:
+            timer.join()
+            signal.signal(signal.SIGUSR1, previous)
+        assert loop.run_until_complete(asyncio.sleep(0, "again")) == "again"
+
+    def test_ignored_signals_do_no_harm(self, loop, run):
+        previous = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+        async def main():
+            timer = threading.Timer(0.01, send, (signal.SIGUSR1,))
+            timer.start()
+            before = time.monotonic()
+            await asyncio.sleep(0.03)
+            assert time.monotonic() - before >= 0.03
+            timer.join()
+
+        run(main())
+        signal.signal(signal.SIGUSR1, previous)
+
+    def test_storm_of_signals_ends_no_sleep_early(self, loop, run):
+        hits = []
+        previous = signal.signal(signal.SIGUSR2, lambda number, frame: hits.append(1))
+
+        async def main():
+            stop = threading.Event()
+
+            def storm():
+                while not stop.wait(0.001):
+                    send(signal.SIGUSR2)
+
+            thread = threading.Thread(target=storm)
+            thread.start()
+            for _ in range(10):
+                before = loop.time()
+                await asyncio.sleep(0.005)
+                assert loop.time() - before >= 0.005 - 1e-6
+            stop.set()
+            thread.join()
+
+        run(main())
+        signal.signal(signal.SIGUSR2, previous)
+        assert hits
+
+
+class TestWakeupFd:
+    def test_programs_own_wakeup_fd_is_given_back(self, loop, run):
+        import socket
+
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        far.setblocking(False)
+        signal.set_wakeup_fd(near.fileno(), warn_on_full_buffer=False)
+        try:
+            run(asyncio.sleep(0.001))
+            assert signal.set_wakeup_fd(-1) == near.fileno()
+        finally:
+            signal.set_wakeup_fd(-1)
+            near.close()
+            far.close()
+
+
+class TestPrograms:
+    def test_ctrl_c_cancels_the_main_task(self, loop_name):
+        program = start_program(
+            loop_name,
+            """
+            async def main():
+                print("ready", flush=True)
+                try:
+                    await asyncio.sleep(60)
+                except asyncio.CancelledError:
+                    print("cancelled", flush=True)
+                    raise
+
+            try:
+                with asyncio.Runner(loop_factory=new_event_loop) as runner:
+                    runner.run(main())
+            except KeyboardInterrupt:
+                print("interrupted", flush=True)
+            """,
+        )
+        assert program.stdout.readline() == "ready\n"
+        program.send_signal(signal.SIGINT)
+        output, errors = program.communicate(timeout=20)
+        assert (output, errors) == ("cancelled\ninterrupted\n", "")
+        assert program.returncode == 0
+
+    def test_ctrl_c_without_a_runner_leaves_run_forever(self, loop_name):
+        program = start_program(
+            loop_name,
+            """
+            loop = new_event_loop()
+            loop.call_soon(lambda: print("ready", flush=True))
+            try:
+                loop.run_forever()
+            except KeyboardInterrupt:
+                print("interrupted", loop.is_running(), flush=True)
+            print(loop.run_until_complete(asyncio.sleep(0.001, "again")), flush=True)
+            loop.close()
+            """,
+        )
+        assert program.stdout.readline() == "ready\n"
+        time.sleep(0.02)
+        program.send_signal(signal.SIGINT)
+        output, errors = program.communicate(timeout=20)
+        assert (output, errors) == ("interrupted False\nagain\n", "")
+
+    def test_unhandled_ctrl_c_ends_the_process_as_python_does(self, loop_name):
+        program = start_program(
+            loop_name,
+            """
+            async def main():
+                print("ready", flush=True)
+                await asyncio.sleep(60)
+
+            with asyncio.Runner(loop_factory=new_event_loop) as runner:
+                runner.run(main())
+            """,
+        )
+        assert program.stdout.readline() == "ready\n"
+        program.send_signal(signal.SIGINT)
+        _, errors = program.communicate(timeout=20)
+        assert errors.rstrip().endswith("KeyboardInterrupt")
+        assert program.returncode == -signal.SIGINT
+
+    def test_sigterm_ends_the_process(self, loop_name):
+        program = start_program(
+            loop_name,
+            """
+            loop = new_event_loop()
+            loop.call_soon(lambda: print("ready", flush=True))
+            loop.run_forever()
+            """,
+        )
+        assert program.stdout.readline() == "ready\n"
+        program.send_signal(signal.SIGTERM)
+        program.communicate(timeout=20)
+        assert program.returncode == -signal.SIGTERM
+
+    def test_ctrl_c_while_python_code_holds_the_loop(self, loop_name):
+        program = start_program(
+            loop_name,
+            """
+            def spin():
+                print("ready", flush=True)
+                while True:
+                    pass
+
+            loop = new_event_loop()
+            loop.call_soon(spin)
+            try:
+                loop.run_forever()
+            except KeyboardInterrupt:
+                print("interrupted", flush=True)
+            loop.close()
+            """,
+        )
+        assert program.stdout.readline() == "ready\n"
+        program.send_signal(signal.SIGINT)
+        output, errors = program.communicate(timeout=20)
+        assert (output, errors) == ("interrupted\n", "")
+
+    def test_signal_before_the_loop_runs(self, loop_name):
+        output = output_of(
+            loop_name,
+            """
+            import os, signal
+
+            loop = new_event_loop()
+            loop.add_signal_handler(signal.SIGUSR1, lambda: (print("got it"), loop.stop()))
+            os.kill(os.getpid(), signal.SIGUSR1)
+            loop.run_forever()
+            loop.close()
+            """,
+        )
+        assert output == "got it\n"
+
+    def test_handlers_do_not_survive_into_a_child(self, loop_name):
+        """A child started by a program with handlers dies of the signal it is sent."""
+        output = output_of(
+            loop_name,
+            """
+            import signal, subprocess, sys
+
+            loop = new_event_loop()
+            loop.add_signal_handler(signal.SIGTERM, int)
+            child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+            child.terminate()
+            print(child.wait(20))
+            loop.close()
+            """,
+        )
+        assert output == f"{-signal.SIGTERM}\n"
+
+    def test_handlers_interrupt_no_system_calls(self, loop_name):
+        """siginterrupt is off: a blocking call in another thread is not broken off."""
+        done = run_program(
+            loop_name,
+            """
+            import os, signal, threading
+
+            read, write = os.pipe()
+            got = []
+            thread = threading.Thread(target=lambda: got.append(os.read(read, 10)))
+
+            async def main():
+                loop = asyncio.get_running_loop()
+                future = loop.create_future()
+                loop.add_signal_handler(signal.SIGUSR1, future.set_result, 1)
+                thread.start()
+                signal.pthread_kill(thread.ident, signal.SIGUSR1)
+                await future
+                os.write(write, b"data")
+                await asyncio.to_thread(thread.join)
+                print(got)
+
+            with asyncio.Runner(loop_factory=new_event_loop) as runner:
+                runner.run(main())
+            """,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "[b'data']\n"
