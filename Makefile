@@ -126,9 +126,8 @@ format: $(STAMPS)/tools ## Format Rust and Python
 # --- bench --------------------------------------------------------------------------------------
 
 .PHONY: bench
-bench: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests ## Compare event loops; peers go into a venv of their own
-	benches/setup-peers
-	$(PY) benches/compare.py $(BENCH_ARGS)
+bench: $(STAMPS)/oxloop-$(PROFILE) ## Compare event loops; the others go into .cache/bench-venv
+	$(PY) benches/compare.py --setup --python $(abspath $(PY)) --oxloop $(VENV)/wheel/oxloop-*.whl $(BENCH_ARGS)
 
 # --- clean --------------------------------------------------------------------------------------
 
