@@ -110,7 +110,7 @@ check-python: $(STAMPS)/tools $(STAMPS)/tests ## ruff and mypy --strict
 	$(PY) -m ruff format --check
 	$(PY) -m mypy python/oxloop
 	$(PY) -m mypy --python-version 3.14 --no-warn-unreachable python/oxloop
-	$(PY) -m mypy scripts examples
+	$(PY) -m mypy scripts examples benches
 
 check-stubs: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests ## The stubs against the built extension
 	$(PY) -m mypy.stubtest oxloop --mypy-config-file pyproject.toml --allowlist scripts/stubtest-allowlist.txt
