@@ -156,3 +156,125 @@ mod state {
         }
     }
 }
+
+#[cfg(all(loom, test))]
+mod loom_tests {
+    //! Every interleaving of two notifying threads with a loop, under the C11 memory model. The
+    //! eventfd is a counter and the queue a set of bits, touched with the weakest ordering so that
+    //! only the state machine makes pushed work visible.
+
+    use loom::sync::Arc;
+    use loom::sync::atomic::{AtomicUsize, Ordering};
+    use loom::thread;
+
+    use super::state::NotifyState;
+
+    const ITEMS: [usize; 2] = [1, 2];
+
+    struct Model {
+        state: NotifyState,
+        eventfd: AtomicUsize,
+        queue: AtomicUsize,
+    }
+
+    impl Model {
+        fn push_and_notify(&self, item: usize) {
+            self.queue.fetch_or(item, Ordering::Relaxed);
+            if self.state.notify() {
+                self.eventfd.fetch_add(1, Ordering::AcqRel);
+            }
+        }
+
+        fn is_readable(&self) -> bool {
+            self.eventfd.load(Ordering::Acquire) > 0
+        }
+
+        fn reset(&self) {
+            self.eventfd.swap(0, Ordering::AcqRel);
+        }
+
+        /// One turn of a loop that uses `clear`.
+        fn turn_with_clear(&self, taken: &mut usize) {
+            self.reset();
+            self.state.arm_again();
+            *taken |= self.queue.load(Ordering::Relaxed);
+        }
+
+        /// One turn of a loop that uses `disarm` and `arm`.
+        fn turn_with_arm(&self, taken: &mut usize) {
+            self.state.disarm();
+            if self.is_readable() {
+                self.reset();
+            }
+            *taken |= self.queue.load(Ordering::Relaxed);
+            while !self.state.arm() {
+                *taken |= self.queue.load(Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The loop takes one turn while the threads notify, and then turns for as long as the poller
+    /// would wake it. What it has not taken by then is lost.
+    fn nothing_is_lost(turn: impl Fn(&Model, &mut usize) + Send + Sync + 'static) {
+        loom::model(move || {
+            let model = Arc::new(Model {
+                state: NotifyState::new(),
+                eventfd: AtomicUsize::new(0),
+                queue: AtomicUsize::new(0),
+            });
+            let threads = ITEMS.map(|item| {
+                let model = Arc::clone(&model);
+                thread::spawn(move || model.push_and_notify(item))
+            });
+            let mut taken = 0;
+            turn(&model, &mut taken);
+            for thread in threads {
+                thread.join().expect("no panic");
+            }
+            while model.is_readable() {
+                turn(&model, &mut taken);
+            }
+            assert_eq!(taken, ITEMS.iter().sum::<usize>());
+        });
+    }
+
+    #[test]
+    fn loom_nothing_is_lost_with_clear() {
+        nothing_is_lost(Model::turn_with_clear);
+    }
+
+    #[test]
+    fn loom_nothing_is_lost_with_arm() {
+        nothing_is_lost(Model::turn_with_arm);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::state::NotifyState;
+
+    #[test]
+    fn only_the_first_notification_writes() {
+        let state = NotifyState::new();
+        assert!(!state.is_notified());
+        assert!(state.notify());
+        assert!(!state.notify());
+        assert!(state.is_notified());
+        state.arm_again();
+        assert!(!state.is_notified());
+        assert!(state.notify());
+    }
+
+    #[test]
+    fn a_loop_that_is_awake_is_not_written_to() {
+        let state = NotifyState::new();
+        assert!(!state.disarm());
+        assert!(!state.notify());
+        assert!(!state.arm());
+        assert!(!state.is_notified());
+        assert!(state.arm());
+        assert!(state.notify());
+        assert!(state.disarm());
+        assert!(state.arm());
+    }
+}
