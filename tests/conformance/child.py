@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 import unittest
+from pathlib import Path
 
 DETAIL_LIMIT = 6000
 
@@ -23,7 +24,7 @@ class EventFile:
 
     def write(self, **event):
         line = json.dumps(event) + "\n"
-        with open(self._path, "a", encoding="utf-8") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(line)
 
 
@@ -77,9 +78,12 @@ class StreamedResult(unittest.TestResult):
     def addSkip(self, test, reason):
         if not isinstance(test, unittest.TestCase):
             self._events.write(event="fixture", outcome="skipped", detail=reason)
-        elif test is self._running:  # a skipped subtest does not make its test a skipped one
+        elif test is self._running:
             self._outcome = self._outcome or "skipped"
             self._detail = self._detail or reason
+        else:
+            # A skipped subtest: unittest then reports no success of the test as a whole.
+            self._outcome = self._outcome or "passed"
 
     def _record(self, test, err):
         if isinstance(test, unittest.TestCase):
@@ -145,14 +149,13 @@ def run_tests(job, events):
 
 
 def main():
-    with open(sys.argv[1], encoding="utf-8") as file:
-        job = json.load(file)
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     # Imported here: multiprocessing imports this file in its children, without its directory.
     import swap
 
     # That directory must not lend its modules to the tests.
     sys.path[:1] = job["path"]
-    events = EventFile(job["events"])
+    events = EventFile(Path(job["events"]))
     swap.swap_loop(job["loop"])
     if job["loop"] != swap.STOCK and (utils := import_test_module("utils", job["packages"])):
         swap.spare_private_executor(utils.TestCase)

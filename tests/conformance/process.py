@@ -1,5 +1,6 @@
 """One child process: started, watched through its event file, and killed when it hangs."""
 
+import contextlib
 import json
 import os
 import signal
@@ -146,12 +147,8 @@ def _end(process):
     """Kill what is left; SIGABRT first, for faulthandler's report of what every thread did."""
     if process.poll() is None:
         process.send_signal(signal.SIGABRT)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(2)
-        except subprocess.TimeoutExpired:
-            pass
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()

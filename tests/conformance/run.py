@@ -120,9 +120,7 @@ def load_lists(tests):
 
 
 def run_loop(subject, control, classes, listed, arguments, progress):
-    scheduler = Scheduler(
-        subject, arguments.workers, weights=control.weights, progress=progress
-    )
+    scheduler = Scheduler(subject, arguments.workers, weights=control.weights, progress=progress)
     outcomes = scheduler.run(classes, expected_to_fail=frozenset(listed))
     # A test that stock asyncio passes only now and then gets the control's second chances.
     scheduler.retry(control.flaky_failures(outcomes), times=RETRIES)
@@ -208,8 +206,9 @@ def main(arguments=None):
         arguments.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
     if arguments.update_later:
         update_later(result, outcomes)
-    print(f"{arguments.loop} on Python {platform.python_version()}, "
-          f"{time.monotonic() - start:.0f} s")
+    print(
+        f"{arguments.loop} on Python {platform.python_version()}, {time.monotonic() - start:.0f} s"
+    )
     print(result.closing_line)
     needless = arguments.strict and (unused or result.needless_later)
     return 1 if result.failed or needless else 0

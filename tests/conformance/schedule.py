@@ -27,7 +27,7 @@ class Limits:
     class_stall: float = 60.0
     single: float = 30.0
     expected_failure: float = 10.0
-    hung_tests: int = 10
+    hung_tests: int = 5
 
 
 @dataclass

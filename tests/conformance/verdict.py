@@ -56,9 +56,7 @@ def judge(outcomes, control, listed):
 def module_table(verdict):
     """Lines of a table: counts for each module."""
     columns = ("passed", "failed", "white_box", "later", "not_counted")
-    counts = {
-        name: Counter(test.module for test in getattr(verdict, name)) for name in columns
-    }
+    counts = {name: Counter(test.module for test in getattr(verdict, name)) for name in columns}
     modules = sorted(set().union(*counts.values()))
     head = ("counted", "passed", "failed", "white-box", "later", "not counted")
     lines = [f"{'module':<28}" + "".join(f"{title:>12}" for title in head)]
