@@ -75,6 +75,11 @@ class Line:
         floor = self.cells[FLOOR].rate if FLOOR in self.cells else None
         return self.subject / floor if self.subject is not None and floor is not None else None
 
+    def is_deciding(self, spec: str) -> bool:
+        """Tell the cells that the ratios are made of from the others."""
+        best = self.best_peer
+        return spec == FLOOR or loops.is_subject(spec) or (best is not None and spec == best[0])
+
     @property
     def verdict(self) -> str:
         """`pass` or `short` for a row with a target and a result."""
@@ -177,7 +182,7 @@ def notes(lines: list[Line]) -> list[str]:
             name = line.row.name
             if cell.failure is not None:
                 reasons.setdefault((spec, cell.failure), []).append(name)
-            if len(cell.samples) > 1 and cell.spread > NOISY:
+            if line.is_deciding(spec) and cell.spread > NOISY:
                 noisy.append(f"{name} {spec} {cell.spread:.0%}")
             idle = max((sample.idle_connections for sample in cell.samples), default=0)
             if idle:
