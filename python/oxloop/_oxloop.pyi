@@ -21,6 +21,7 @@ from socket import (
 from typing import IO, Any, Literal, TypeVar, TypeVarTuple, type_check_only
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, StrPath, WriteableBuffer
+from typing_extensions import disjoint_base
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -136,6 +137,7 @@ class _NotNativeYet:
         **kwargs: Any,
     ) -> tuple[asyncio.SubprocessTransport, _ProtocolT]: ...
 
+@disjoint_base
 class EventLoop(_NotNativeYet):
     slow_callback_duration: float
 
