@@ -125,7 +125,7 @@ pub fn write(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     sys::socket::write(fd, bytes)
 }
 
-/// [`send_vectored`] for what is no socket; see writev(2) and [`write`].
+/// [`send_vectored`] for what is no socket; see writev(2) and [`write()`].
 #[inline]
 pub fn write_vectored(fd: RawFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     sys::socket::write_vectored(fd, slices)

@@ -251,3 +251,67 @@ impl<T> fmt::Debug for TimerHeap<T> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANY: usize = 200_000;
+
+    fn capacity<T>(heap: &TimerHeap<T>) -> usize {
+        heap.run.capacity() + heap.heap.capacity()
+    }
+
+    fn filled(deadline: impl Fn(usize) -> f64) -> TimerHeap<usize> {
+        let mut heap = TimerHeap::new();
+        for number in 0..MANY {
+            heap.push(deadline(number), number);
+        }
+        assert!(capacity(&heap) >= MANY);
+        heap
+    }
+
+    #[test]
+    fn an_entry_with_a_pointer_has_24_bytes() {
+        assert_eq!(size_of::<Entry<Box<u8>>>(), 24);
+    }
+
+    #[test]
+    fn timers_armed_in_order_stay_out_of_the_heap() {
+        let heap = filled(|number| (number / 10) as f64);
+        assert_eq!((heap.run.len(), heap.heap.len()), (MANY, 0));
+    }
+
+    #[test]
+    fn two_timeouts_keep_the_shorter_ones_out_of_the_heap() {
+        let heap = filled(|number| number as f64 + [5.0, 30_000.0][number % 2]);
+        assert!(heap.run.len() >= MANY / 2, "{} in the run", heap.run.len());
+    }
+
+    #[test]
+    fn compaction_gives_memory_back() {
+        for deadline in [|number| number as f64, |number| -(number as f64)] {
+            let mut heap = filled(deadline);
+            let dead = heap.compact(|number| number % 1000 == 0);
+            assert_eq!((dead.len(), heap.len()), (MANY - MANY / 1000, MANY / 1000));
+            assert!(
+                capacity(&heap) <= 4 * CAPACITY_KEPT,
+                "{} kept",
+                capacity(&heap)
+            );
+        }
+    }
+
+    #[test]
+    fn a_burst_that_is_over_gives_memory_back() {
+        for deadline in [|number| number as f64, |number| -(number as f64)] {
+            let mut heap = filled(deadline);
+            while heap.pop_due(f64::MAX).is_some() {}
+            assert!(
+                capacity(&heap) <= 4 * CAPACITY_KEPT,
+                "{} kept",
+                capacity(&heap)
+            );
+        }
+    }
+}

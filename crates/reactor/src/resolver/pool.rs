@@ -321,3 +321,33 @@ impl Shared {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{RecvTimeoutError, channel};
+
+    use super::*;
+
+    #[test]
+    fn threads_without_work_end_and_new_ones_follow() {
+        let resolver = Resolver::with_idle_time(16, Duration::from_millis(5));
+        for round in 0..3 {
+            let (sender, receiver) = channel();
+            let deliver = move |number| sender.send(number).expect("the test is listening");
+            resolver
+                .submit(Job::new(move || round, deliver))
+                .expect("submit");
+            assert_eq!(receiver.recv(), Ok(round));
+            let (_never, wait) = channel::<()>();
+            while resolver.threads() > 0 {
+                let waited = wait.recv_timeout(Duration::from_millis(1));
+                assert_eq!(waited, Err(RecvTimeoutError::Timeout));
+            }
+        }
+        let state = lock(&resolver.shared.state);
+        assert_eq!(
+            (state.idle, state.running.len(), state.queue.len()),
+            (0, 0, 0)
+        );
+    }
+}

@@ -18,7 +18,6 @@ const UNIX_PATH: usize = offset_of!(sockaddr_un, sun_path);
 const UNIX_PATH_LEN: usize = size_of::<sockaddr_un>() - UNIX_PATH;
 
 /// An address in the kernel's form, with the bytes of it that count.
-#[derive(Clone, Copy)]
 #[repr(C, align(8))]
 pub(crate) struct RawAddress {
     bytes: [u8; STORAGE_LEN],
@@ -50,7 +49,7 @@ impl RawAddress {
             .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
         raw.put(0, &family.to_ne_bytes());
         match address {
-            SocketAddress::V4(address) => raw.fill_v4(address),
+            SocketAddress::V4(address) => raw.fill_v4(*address),
             SocketAddress::V6(address) => raw.fill_v6(address),
             SocketAddress::Unix(name) => raw.fill_unix(name)?,
             SocketAddress::Other { bytes, .. } => raw.fill_other(bytes)?,
@@ -58,7 +57,7 @@ impl RawAddress {
         Ok(raw)
     }
 
-    fn fill_v4(&mut self, address: &SocketAddrV4) {
+    fn fill_v4(&mut self, address: SocketAddrV4) {
         self.put(
             offset_of!(sockaddr_in, sin_port),
             &address.port().to_be_bytes(),

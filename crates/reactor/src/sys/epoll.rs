@@ -162,6 +162,8 @@ fn milliseconds_up(timeout: Duration) -> c_int {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
+    use crate::poller::Poller;
 
     #[test]
     fn milliseconds_are_rounded_up() {
@@ -169,5 +171,94 @@ mod tests {
         assert_eq!(milliseconds_up(Duration::from_millis(5)), 5);
         assert_eq!(milliseconds_up(Duration::from_micros(5_001)), 6);
         assert_eq!(milliseconds_up(Duration::MAX), c_int::MAX);
+    }
+
+    /// From here on the kernel answers `errno` to this thread's calls of epoll_pwait2.
+    fn refuse_epoll_pwait2(errno: u32) {
+        let instruction = |code: u32, jt, jf, k| libc::sock_filter {
+            code: code as u16,
+            jt,
+            jf,
+            k,
+        };
+        let mut program = [
+            instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+            instruction(
+                libc::BPF_JMP | libc::BPF_JEQ,
+                0,
+                1,
+                libc::SYS_epoll_pwait2 as u32,
+            ),
+            instruction(libc::BPF_RET, 0, 0, libc::SECCOMP_RET_ERRNO | errno),
+            instruction(libc::BPF_RET, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let filter = libc::sock_fprog {
+            len: 4,
+            filter: program.as_mut_ptr(),
+        };
+        // SAFETY: takes no pointer.
+        check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).expect("prctl");
+        // SAFETY: the program and the record that names it are alive during the call.
+        let installed = unsafe {
+            libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const filter,
+            )
+        };
+        check(installed).expect("a seccomp filter");
+    }
+
+    #[test]
+    fn a_kernel_without_nanoseconds_is_asked_once_and_never_early() {
+        for errno in [libc::ENOSYS, libc::EPERM] {
+            let waiting = std::thread::spawn(move || {
+                refuse_epoll_pwait2(errno as u32);
+                PWAIT2_IS_MISSING.store(false, Ordering::Relaxed);
+                let mut poller = Poller::new().expect("epoll");
+                for _ in 0..3 {
+                    let start = clock::now_ns();
+                    let ready = poller
+                        .wait(Some(Duration::from_micros(1_200)))
+                        .expect("a wait");
+                    assert_eq!((ready, poller.interrupted()), (0, false));
+                    assert!(clock::now_ns() - start >= 2_000_000);
+                    assert!(PWAIT2_IS_MISSING.load(Ordering::Relaxed));
+                }
+            });
+            waiting.join().expect("the waiting thread");
+        }
+    }
+
+    extern "C" fn ignore(_signal: c_int) {}
+
+    #[test]
+    fn a_signal_ends_a_wait_and_says_so() {
+        // SAFETY: a sigaction is plain integers and pointers, for which zero is a value.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = ignore as *const () as libc::sighandler_t;
+        // SAFETY: `action` is alive during the call, and its handler does nothing.
+        let installed =
+            unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, ptr::null_mut()) };
+        check(installed).expect("sigaction");
+        for timeout in [None, Some(Duration::from_secs(60))] {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let waiting = std::thread::spawn(move || {
+                // SAFETY: takes no pointer.
+                sender
+                    .send(unsafe { libc::pthread_self() })
+                    .expect("the test is listening");
+                let mut poller = Poller::new().expect("epoll");
+                (poller.wait(timeout).expect("a wait"), poller.interrupted())
+            });
+            let thread = receiver.recv().expect("the waiting thread");
+            // Signals that arrive before the wait has begun are lost on it, so send some more.
+            while !waiting.is_finished() {
+                // SAFETY: the thread has not been joined, so its id is valid.
+                unsafe { libc::pthread_kill(thread, libc::SIGUSR1) };
+                std::thread::yield_now();
+            }
+            assert_eq!(waiting.join().expect("the waiting thread"), (0, true));
+        }
     }
 }

@@ -140,3 +140,54 @@ pub(crate) fn message(code: c_int) -> String {
         .to_string_lossy()
         .into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use crate::resolver::{Job, Resolver, SubmitError};
+
+    /// What a child of fork(2) does with its parent's pool and with one of its own.
+    fn child(parents: Resolver) -> bool {
+        let refused = parents.submit(Job::new(|| {}, |()| {}));
+        let refused = matches!(refused, Err(SubmitError::Closed)) && parents.threads() == 0;
+        parents.close();
+        parents.join();
+        drop(parents);
+        let (sender, receiver) = channel();
+        let own = Resolver::new(16);
+        let submitted = own.submit(Job::new(String::new, move |text| drop(sender.send(text))));
+        let answered = submitted.is_ok() && receiver.recv() == Ok(String::new());
+        own.join();
+        refused && answered
+    }
+
+    #[test]
+    fn a_forked_child_leaves_the_parent_s_pool_alone_and_makes_its_own() {
+        let parents = Resolver::new(16);
+        let (started, has_started) = channel();
+        let (release, released) = channel::<()>();
+        let work = move || {
+            started.send(()).expect("the test is listening");
+            released.recv()
+        };
+        let ticket = parents.submit(Job::new(work, drop)).expect("submit");
+        has_started.recv().expect("the job has started");
+        // SAFETY: the child calls what the C library keeps usable after a fork (memory, threads),
+        // takes no lock of another thread, and leaves with _exit.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let good = child(parents);
+            // SAFETY: ends the process; nothing of this one's is left to run.
+            unsafe { libc::_exit(i32::from(!good)) };
+        }
+        let mut status = 0;
+        // SAFETY: `status` is alive during the call.
+        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+        assert_eq!(status, 0, "the child's judgement");
+        assert_eq!(parents.threads(), 1);
+        assert!(ticket.cancel());
+        drop(release);
+        parents.join();
+    }
+}
