@@ -110,8 +110,9 @@ class Listener:
 
     def __exit__(self, *exc):
         self._closing = True
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError), socket.socket(self.sock.family) as knock:
+            knock.settimeout(1)
+            knock.connect(self.address)  # accept returns for nothing less
         self._thread.join()
         self.sock.close()
         for thread, conn in self._conns:
@@ -125,6 +126,9 @@ class Listener:
             try:
                 conn, _ = self.sock.accept()
             except OSError:
+                return
+            if self._closing:
+                conn.close()
                 return
             conn.settimeout(PATIENCE_S)
             thread = threading.Thread(target=self._one, args=(conn,), daemon=True)
@@ -141,3 +145,33 @@ def echo(conn):
     with conn:
         while data := conn.recv(65536):
             conn.sendall(data)
+
+
+class Unresponsive:
+    """A listening address whose accept queue is full: connecting to it hangs."""
+
+    def __init__(self, family=socket.AF_INET, host="127.0.0.1"):
+        self._listener = socket.socket(family)
+        self._listener.bind((host, 0))
+        self._listener.listen(0)
+        self.address = self._listener.getsockname()
+        self._fillers = []
+        while self._takes_one_more():
+            pass
+
+    def _takes_one_more(self):
+        sock = socket.socket(self._listener.family)
+        sock.settimeout(0.05)
+        self._fillers.append(sock)
+        try:
+            sock.connect(self.address)
+        except TimeoutError:
+            return False
+        return True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        for sock in (*self._fillers, self._listener):
+            sock.close()
