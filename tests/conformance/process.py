@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ PACKAGES = ("test.test_asyncio", "test", "test.test_unittest", "unittest.test")
 EXIT_SECONDS = 15.0
 POLL_SECONDS = 0.02
 TAIL_LIMIT = 4000
+
+INTERRUPTED = threading.Event()  # once set, every child is killed
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ def _watch(process, events, stall, limit):
             size, progress = new_size, now
             if events.read_bytes().endswith(b'{"event": "done"}\n'):
                 stall = EXIT_SECONDS
-        if now - progress > stall or now - start > limit:
+        if now - progress > stall or now - start > limit or INTERRUPTED.is_set():
             return False
     return True
 

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -178,6 +179,8 @@ def print_report(result, outcomes, listed, unused, *, verbose):
 def main(arguments=None):
     arguments = parse_arguments(arguments)
     start = time.monotonic()
+    # To be stopped like by Ctrl-C is what kills the children.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     progress = (lambda text: print(text, flush=True)) if arguments.verbose else lambda text: None
     modules = arguments.modules.split(",") if arguments.modules else list(MODULES)
     subject = Subject(arguments.loop, PACKAGES)

@@ -5,7 +5,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from .cases import CRASHED, FAILED, HUNG, PASSED, PROCESS_EXIT, Outcome, TestClass, TestId
-from .process import run_child
+from .process import INTERRUPTED, run_child
 
 # Where no earlier run says how long a class takes: these first, in this order.
 SLOW_MODULES = (
@@ -88,14 +88,22 @@ class Scheduler:
 
     def _run_jobs(self, jobs):
         with ThreadPoolExecutor(self.workers) as pool:
-            pending = {pool.submit(self._run_job, job): job for job in jobs}
-            while pending:
-                done, _ = wait(pending, return_when=FIRST_COMPLETED)
-                for future in done:
-                    job = pending.pop(future)
-                    run = future.result()
-                    follow_ups = self._take(job, run) if run is not None else []
-                    pending.update({pool.submit(self._run_job, new): new for new in follow_ups})
+            try:
+                self._await_jobs(pool, jobs)
+            except BaseException:
+                INTERRUPTED.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _await_jobs(self, pool, jobs):
+        pending = {pool.submit(self._run_job, job): job for job in jobs}
+        while pending:
+            done, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in done:
+                job = pending.pop(future)
+                run = future.result()
+                follow_ups = self._take(job, run) if run is not None else []
+                pending.update({pool.submit(self._run_job, new): new for new in follow_ups})
 
     def _run_job(self, job):
         cls = job.cls
