@@ -1,0 +1,84 @@
+"""Every callback that closes, aborts, writes, pauses, switches or raises, inside every other.
+
+The matrix is generated: one action in one callback, and every pair of actions in every pair
+of callbacks. A program's trace on the loop under test must be the one stock asyncio writes.
+"""
+
+import asyncio
+import itertools
+
+import pytest
+
+from support.reentrancy import ACTIONS, CALLBACKS, trace_of
+
+PAIRS_OF_CALLBACKS = [
+    (kind, first, second)
+    for kind, callbacks in CALLBACKS.items()
+    for first, second in itertools.combinations(callbacks, 2)
+]
+
+
+@pytest.fixture
+def compare(loop_factory):
+    """Runs a program on stock asyncio and on the loop under test, and compares the traces."""
+    reference, subject = asyncio.SelectorEventLoop(), loop_factory()
+
+    def compare(program, kind, family):
+        expected = trace_of(reference, program, kind, family)
+        got = trace_of(subject, program, kind, family)
+        if got == expected:
+            return None
+        return f"{program} ({kind}, {family})\n  asyncio: {expected}\n  here:    {got}"
+
+    yield compare
+    reference.close()
+    subject.close()
+
+
+def differences(compare, programs, kind, family="unix"):
+    found = [compare(program, kind, family) for program in programs]
+    return "\n".join(difference for difference in found if difference)
+
+
+@pytest.mark.parametrize("family", ["unix", "tcp"])
+@pytest.mark.parametrize("kind", CALLBACKS)
+def test_one_action_in_one_callback(compare, kind, family):
+    programs = [{}]
+    programs += [{callback: action} for callback in CALLBACKS[kind] for action in ACTIONS]
+    assert differences(compare, programs, kind, family) == ""
+
+
+@pytest.mark.parametrize(("kind", "first", "second"), PAIRS_OF_CALLBACKS)
+def test_two_actions_in_two_callbacks(compare, kind, first, second):
+    programs = [{first: one, second: other} for one, other in itertools.product(ACTIONS, repeat=2)]
+    assert differences(compare, programs, kind) == ""
+
+
+@pytest.mark.parametrize("kind", CALLBACKS)
+def test_the_trace_of_a_plain_connection(loop_factory, kind):
+    """What the traces are made of, so that no comparison can be one of two empty lists."""
+    loop = loop_factory()
+    trace = trace_of(loop, {}, kind, "unix")
+    loop.close()
+    names = [entry[1] for entry in trace if entry[0] == "first"]
+    data = "data_received" if kind == "protocol" else "buffer_updated"
+    assert names == [
+        "connection_made",
+        data,
+        "pause_writing",
+        "resume_writing",
+        data,
+        "eof_received",
+        "connection_lost",
+    ]
+    assert ("peer received", (600_000, "eof")) in trace
+
+
+def test_the_trace_of_a_raising_callback(loop_factory):
+    loop = loop_factory()
+    trace = trace_of(loop, {"data_received": "raise"}, "protocol", "unix")
+    loop.close()
+    message = "Fatal error: protocol.data_received() call failed."
+    keys = ("exception", "message", "protocol", "transport")
+    assert ("handler", message, "CallbackError", "raised by the program", *keys) in trace
+    assert ("first", "connection_lost", "CallbackError") in trace
