@@ -1,8 +1,47 @@
-//! oxloop
+//! `oxloop._oxloop`: a drop-in asyncio event loop.
+//!
+//! The reactor crate knows the kernel; this crate knows what asyncio promises. From the name of an
+//! asyncio API to its file: a loop's method is in `event_loop/`, a transport's in `transport/`, a
+//! handle's in `handle/`, a server's in `server`. `py/` is the boundary to CPython, the only place
+//! with unsafe code.
+
+#![deny(unsafe_code)]
+
+mod address;
+mod error;
+mod event_loop;
+mod handle;
+#[allow(
+    unsafe_code,
+    reason = "the boundary to CPython: see its module documentation"
+)]
+mod py;
+mod server;
+mod transport;
+
 use pyo3::prelude::*;
 
 #[pymodule(gil_used = true)]
 mod _oxloop {
+    use super::*;
+
     #[pymodule_export]
-    const X: i64 = 1;
+    use super::event_loop::EventLoop;
+    #[pymodule_export]
+    use super::server::Server;
+
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "the name that Python packages use")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let py = module.py();
+        py::context::find_current(py)?;
+        py::coroutine::create_type(py)?;
+        handle::create_types(module)?;
+        transport::stream::create_type(module)?;
+        event_loop::add_methods(py)?;
+        event_loop::fork::install(py)
+    }
 }

@@ -1,0 +1,31 @@
+//! Errors on their way to Python: one exit from `io::Error`, with errno kept.
+
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+use std::io;
+
+/// An `OSError` of the subclass that belongs to its errno, with the message of strerror(3).
+pub(crate) fn os_error(error: &io::Error) -> PyErr {
+    error
+        .raw_os_error()
+        .map_or_else(|| PyOSError::new_err(error.to_string()), errno_error)
+}
+
+/// The same from a bare errno.
+pub(crate) fn errno_error(errno: i32) -> PyErr {
+    errno_error_with(errno, &strerror(errno))
+}
+
+/// The same with a text of our own: asyncio words some of its errors.
+pub(crate) fn errno_error_with(errno: i32, text: &str) -> PyErr {
+    // Called with two arguments, OSError picks the subclass (ConnectionResetError, ...).
+    PyOSError::new_err((errno, text.to_owned()))
+}
+
+/// strerror(3) without the suffix that Rust adds.
+pub(crate) fn strerror(errno: i32) -> String {
+    let text = io::Error::from_raw_os_error(errno).to_string();
+    let suffix = format!(" (os error {errno})");
+    text.strip_suffix(&suffix)
+        .map_or(text.clone(), str::to_owned)
+}

@@ -1,0 +1,130 @@
+//! Asynchronous generators that the loop iterates, and their shutdown.
+
+use super::EventLoop;
+use crate::py::coroutine::{Coroutine, await_python};
+use crate::py::imports;
+use pyo3::exceptions::{PyException, PyResourceWarning};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+
+/// Makes the interpreter tell the loop about generators, while it runs.
+pub(super) fn install(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let py = this.py();
+    let kwargs = PyDict::new(py);
+    kwargs.set_item(
+        "firstiter",
+        this.getattr(intern!(py, "_asyncgen_firstiter_hook"))?,
+    )?;
+    kwargs.set_item(
+        "finalizer",
+        this.getattr(intern!(py, "_asyncgen_finalizer_hook"))?,
+    )?;
+    imports::sys(py)?.call_method("set_asyncgen_hooks", (), Some(&kwargs))?;
+    Ok(())
+}
+
+fn asyncgens<'py>(this: &Bound<'py, EventLoop>) -> Option<Bound<'py, PyAny>> {
+    let py = this.py();
+    let hooks = this.get().state(py).hooks.borrow();
+    hooks.asyncgens.as_ref().map(|set| set.bind(py).clone())
+}
+
+#[pymethods]
+impl EventLoop {
+    fn _asyncgen_firstiter_hook(slf: &Bound<'_, Self>, agen: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        if slf.get().state(py).hooks.borrow().asyncgens_shutdown {
+            let text = format!(
+                "asynchronous generator {} was scheduled after loop.shutdown_asyncgens() call",
+                agen.repr()?
+            );
+            let kwargs = PyDict::new(py);
+            kwargs.set_item("source", slf)?;
+            let category = py.get_type::<PyResourceWarning>();
+            imports::warnings(py)?.call_method("warn", (text, category), Some(&kwargs))?;
+        }
+        asyncgens(slf).map_or(Ok(()), |set| set.call_method1("add", (agen,)).map(drop))
+    }
+
+    fn _asyncgen_finalizer_hook(slf: &Bound<'_, Self>, agen: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        if let Some(set) = asyncgens(slf) {
+            set.call_method1("discard", (agen,))?;
+        }
+        if slf.get().state(py).closed.get() {
+            return Ok(());
+        }
+        let create_task = slf.getattr(intern!(py, "create_task"))?;
+        let closing = agen.call_method0("aclose")?;
+        slf.call_method1(intern!(py, "call_soon_threadsafe"), (create_task, closing))?;
+        Ok(())
+    }
+
+    /// Close every asynchronous generator that is still active.
+    fn shutdown_asyncgens<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.clone().unbind();
+        Coroutine::object(slf.py(), "EventLoop.shutdown_asyncgens", shutdown(this))
+    }
+}
+
+async fn shutdown(this: Py<EventLoop>) -> PyResult<Py<PyAny>> {
+    let started = Python::attach(|py| begin_shutdown(this.bind(py)))?;
+    let Some((generators, closing)) = started else {
+        return Ok(Python::attach(|py| py.None()));
+    };
+    let results = await_python(closing).await?;
+    Python::attach(|py| {
+        report_failures(this.bind(py), generators.bind(py), results.bind(py))?;
+        Ok(py.None())
+    })
+}
+
+type Closing = (Py<PyList>, Py<PyAny>);
+
+fn begin_shutdown(this: &Bound<'_, EventLoop>) -> PyResult<Option<Closing>> {
+    let py = this.py();
+    this.get().state(py).hooks.borrow_mut().asyncgens_shutdown = true;
+    let Some(set) = asyncgens(this) else {
+        return Ok(None);
+    };
+    if set.len()? == 0 {
+        return Ok(None);
+    }
+    let generators = PyList::empty(py);
+    let closing = PyList::empty(py);
+    for generator in set.try_iter()? {
+        let generator = generator?;
+        closing.append(generator.call_method0("aclose")?)?;
+        generators.append(generator)?;
+    }
+    set.call_method0("clear")?;
+    let kwargs = PyDict::new(py);
+    kwargs.set_item("return_exceptions", true)?;
+    let arguments = PyTuple::new(py, closing)?;
+    let all = imports::gather(py)?.call(arguments, Some(&kwargs))?;
+    Ok(Some((generators.unbind(), all.unbind())))
+}
+
+fn report_failures(
+    this: &Bound<'_, EventLoop>,
+    generators: &Bound<'_, PyList>,
+    results: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    for (result, generator) in results.try_iter()?.zip(generators) {
+        let result = result?;
+        if !result.is_instance_of::<PyException>() {
+            continue;
+        }
+        let context = PyDict::new(this.py());
+        let text = format!(
+            "an error occurred during closing of asynchronous generator {}",
+            generator.repr()?
+        );
+        context.set_item("message", text)?;
+        context.set_item("exception", result)?;
+        context.set_item("asyncgen", generator)?;
+        super::exceptions::report(this, &context)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! Debug mode: thread and callback checks, slow callbacks, source tracebacks, coroutine origins.
+
+use super::{EventLoop, LoopThis, State, turn};
+use crate::py::call::Trace;
+use crate::py::handle::HandleRef;
+use crate::py::imports;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::{Borrowed, intern};
+use reactor::clock;
+
+#[pymethods]
+impl EventLoop {
+    fn get_debug(&self, py: Python<'_>) -> bool {
+        self.state(py).debug.get()
+    }
+
+    fn set_debug(slf: &Bound<'_, Self>, enabled: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (py, state) = (slf.py(), slf.get().state(slf.py()));
+        state.debug.set(enabled.is_truthy()?);
+        if state.thread.get() != 0 {
+            let track = slf.getattr(intern!(py, "_set_coroutine_origin_tracking"))?;
+            slf.call_method1(intern!(py, "call_soon_threadsafe"), (track, enabled))?;
+        }
+        Ok(())
+    }
+
+    fn _set_coroutine_origin_tracking(
+        slf: &Bound<'_, Self>,
+        enabled: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        track_coroutine_origins(slf.py(), slf.get().state(slf.py()), enabled.is_truthy()?)
+    }
+
+    /// Seconds from which debug mode reports a callback as slow.
+    #[getter]
+    fn get_slow_callback_duration(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let hooks = self.state(py).hooks.borrow();
+        hooks
+            .slow_callback_duration
+            .as_ref()
+            .map(|value| value.clone_ref(py))
+    }
+
+    #[setter]
+    fn set_slow_callback_duration(&self, py: Python<'_>, value: Py<PyAny>) {
+        let old = self
+            .state(py)
+            .hooks
+            .borrow_mut()
+            .slow_callback_duration
+            .replace(value);
+        drop(old);
+    }
+}
+
+impl LoopThis<'_, '_> {
+    /// # Errors
+    /// RuntimeError if the loop runs in another thread.
+    #[cold]
+    pub(super) fn check_thread(&self) -> PyResult<()> {
+        let running = self.payload().state(self.py()).thread.get();
+        if running == 0 {
+            return Ok(());
+        }
+        let ident: u64 = imports::threading(self.py())?
+            .call_method0("get_ident")?
+            .extract()?;
+        if ident == running {
+            return Ok(());
+        }
+        Err(PyRuntimeError::new_err(
+            "Non-thread-safe operation invoked on an event loop other than the current one",
+        ))
+    }
+
+    /// # Errors
+    /// TypeError for coroutines, coroutine functions and what cannot be called.
+    #[cold]
+    pub(super) fn check_callback(
+        &self,
+        callback: &Borrowed<'_, '_, PyAny>,
+        function: &str,
+    ) -> PyResult<()> {
+        super::schedule::reject_coroutines(self.py(), callback, function)
+    }
+
+    /// Remembers where a handle was made.
+    #[cold]
+    pub(super) fn trace_source(&self, handle: &HandleRef) -> PyResult<()> {
+        let py = self.py();
+        let frame = imports::sys(py)?.call_method1("_getframe", (0,))?;
+        let stack = imports::extract_stack(py)?.call1((frame,))?;
+        handle.set_trace(Trace {
+            source_traceback: Some(stack.unbind()),
+            repr: None,
+        });
+        Ok(())
+    }
+}
+
+/// `asyncio.iscoroutinefunction`, without the deprecation that newer versions give it.
+pub(super) fn is_coroutine_function(callback: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let coroutines = imports::asyncio_coroutines(callback.py())?;
+    let check = match coroutines.getattr("_iscoroutinefunction") {
+        Ok(check) => check,
+        Err(_) => coroutines.getattr("iscoroutinefunction")?,
+    };
+    check.call1((callback,))?.is_truthy()
+}
+
+/// Runs a handle as debug mode does, and when a profiler patched `asyncio.Handle._run`.
+#[cold]
+pub(super) fn run_handle(this: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyResult<()> {
+    let (py, state) = (this.py(), this.get().state(this.py()));
+    let run = || {
+        if state.handle_run.is_original(py) {
+            return turn::run_handle(this, handle);
+        }
+        imports::handle(py)?
+            .call_method1(intern!(py, "_run"), (handle.object(py),))
+            .map(drop)
+    };
+    if !state.debug.get() {
+        return run();
+    }
+    state.hooks.borrow_mut().current_handle = Some(handle.clone_ref(py));
+    let start = clock::now();
+    let outcome = run();
+    let elapsed = clock::now() - start;
+    let current = state.hooks.borrow_mut().current_handle.take();
+    drop(current);
+    outcome?;
+    log_if_slow(py, state, handle, elapsed)
+}
+
+fn log_if_slow(py: Python<'_>, state: &State, handle: &HandleRef, elapsed: f64) -> PyResult<()> {
+    let limit = {
+        let hooks = state.hooks.borrow();
+        hooks
+            .slow_callback_duration
+            .as_ref()
+            .map(|limit| limit.clone_ref(py))
+    };
+    let Some(limit) = limit else { return Ok(()) };
+    if !limit.bind(py).le(elapsed)? {
+        return Ok(());
+    }
+    let text = imports::format_handle(py)?.call1((handle.object(py),))?;
+    imports::logger(py)?
+        .call_method1("warning", ("Executing %s took %.3f seconds", text, elapsed))?;
+    Ok(())
+}
+
+/// Turns the tracking of where coroutines are made on for the loop's run, and back.
+pub(super) fn track_coroutine_origins(
+    py: Python<'_>,
+    state: &State,
+    enabled: bool,
+) -> PyResult<()> {
+    let tracking = state.hooks.borrow().origin_tracking.is_some();
+    if enabled == tracking {
+        return Ok(());
+    }
+    let sys = imports::sys(py)?;
+    let depth = if enabled {
+        let saved = sys.call_method0("get_coroutine_origin_tracking_depth")?;
+        state.hooks.borrow_mut().origin_tracking = Some(saved.unbind());
+        imports::asyncio_constants(py)?.getattr("DEBUG_STACK_DEPTH")?
+    } else {
+        let saved = state.hooks.borrow_mut().origin_tracking.take();
+        saved.expect("invariant: checked above").into_bound(py)
+    };
+    sys.call_method1("set_coroutine_origin_tracking_depth", (depth,))?;
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! Exceptions that nobody awaits: asyncio's exception handler protocol.
+//!
+//! KeyboardInterrupt and SystemExit never end here; every function passes them on.
+
+use super::turn::leaves_the_loop;
+use super::{EventLoop, State};
+use crate::py::handle::HandleRef;
+use crate::py::imports;
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString};
+
+#[pymethods]
+impl EventLoop {
+    fn get_exception_handler(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let hooks = self.state(py).hooks.borrow();
+        hooks
+            .exception_handler
+            .as_ref()
+            .map(|handler| handler.clone_ref(py))
+    }
+
+    fn set_exception_handler(&self, py: Python<'_>, handler: Bound<'_, PyAny>) -> PyResult<()> {
+        if !handler.is_none() && !handler.is_callable() {
+            return Err(PyTypeError::new_err(format!(
+                "A callable object or None is expected, got {}",
+                handler.repr()?
+            )));
+        }
+        let handler = (!handler.is_none()).then(|| handler.unbind());
+        let old = std::mem::replace(
+            &mut self.state(py).hooks.borrow_mut().exception_handler,
+            handler,
+        );
+        drop(old);
+        Ok(())
+    }
+
+    /// Log the context's message, exception and other keys to the asyncio logger.
+    fn default_exception_handler(
+        &self,
+        py: Python<'_>,
+        context: &Bound<'_, PyDict>,
+    ) -> PyResult<()> {
+        add_handle_traceback(self.state(py), context)?;
+        let lines = PyList::empty(py);
+        lines.append(message(context)?)?;
+        let keys = context.keys();
+        keys.sort()?;
+        for key in keys {
+            if !key.eq("message")? && !key.eq("exception")? {
+                lines.append(describe(context, &key)?)?;
+            }
+        }
+        let text = PyString::new(py, "\n").call_method1("join", (lines,))?;
+        let kwargs = PyDict::new(py);
+        kwargs.set_item("exc_info", exc_info(context)?)?;
+        imports::logger(py)?.call_method("error", (text,), Some(&kwargs))?;
+        Ok(())
+    }
+
+    /// Give the context to the handler that was set, or to the default one.
+    fn call_exception_handler(slf: &Bound<'_, Self>, context: &Bound<'_, PyDict>) -> PyResult<()> {
+        let py = slf.py();
+        let handler = {
+            let hooks = slf.get().state(py).hooks.borrow();
+            hooks
+                .exception_handler
+                .as_ref()
+                .map(|handler| handler.clone_ref(py))
+        };
+        let Some(handler) = handler else {
+            return run_default(slf, context, "Exception in default exception handler");
+        };
+        let Err(error) = run_custom(slf, handler.bind(py), context) else {
+            return Ok(());
+        };
+        if leaves_the_loop(py, &error) {
+            return Err(error);
+        }
+        let unhandled = PyDict::new(py);
+        unhandled.set_item("message", "Unhandled error in exception handler")?;
+        unhandled.set_item("exception", error.into_value(py))?;
+        unhandled.set_item("context", context)?;
+        run_default(
+            slf,
+            &unhandled,
+            "Exception in default exception handler while handling an unexpected error in custom \
+             exception handler",
+        )
+    }
+}
+
+fn message<'py>(context: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
+    match context.get_item("message")? {
+        Some(message) if message.is_truthy()? => Ok(message),
+        _ => Ok(PyString::new(context.py(), "Unhandled exception in event loop").into_any()),
+    }
+}
+
+fn exc_info<'py>(context: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
+    let py = context.py();
+    match context.get_item("exception")? {
+        Some(exception) if !exception.is_none() => {
+            let traceback = exception.getattr("__traceback__")?;
+            Ok((exception.get_type(), exception, traceback)
+                .into_pyobject(py)?
+                .into_any())
+        }
+        _ => Ok(false.into_pyobject(py)?.to_owned().into_any()),
+    }
+}
+
+fn describe(context: &Bound<'_, PyDict>, key: &Bound<'_, PyAny>) -> PyResult<String> {
+    let value = context.as_any().get_item(key)?;
+    let made_at = match key.extract::<String>().as_deref() {
+        Ok("source_traceback") => Some("Object created at (most recent call last):\n"),
+        Ok("handle_traceback") => Some("Handle created at (most recent call last):\n"),
+        _ => None,
+    };
+    let Some(heading) = made_at else {
+        return Ok(format!("{key}: {}", value.repr()?));
+    };
+    let lines = imports::format_list(context.py())?.call1((value,))?;
+    let lines: Vec<String> = lines.extract()?;
+    Ok(format!("{key}: {heading}{}", lines.concat().trim_end()))
+}
+
+/// In debug mode, the handle that is running tells where it was made.
+fn add_handle_traceback(state: &State, context: &Bound<'_, PyDict>) -> PyResult<()> {
+    if context.contains("source_traceback")? {
+        return Ok(());
+    }
+    let py = context.py();
+    let traceback = {
+        let hooks = state.hooks.borrow();
+        let trace = hooks
+            .current_handle
+            .as_ref()
+            .and_then(|handle| handle.trace());
+        trace.and_then(|trace| {
+            trace
+                .source_traceback
+                .as_ref()
+                .map(|stack| stack.clone_ref(py))
+        })
+    };
+    match traceback {
+        Some(traceback) if traceback.bind(py).is_truthy()? => {
+            context.set_item("handle_traceback", traceback)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The default handler, guarded against its own errors (a subclass may override it).
+fn run_default(
+    this: &Bound<'_, EventLoop>,
+    context: &Bound<'_, PyDict>,
+    failure: &str,
+) -> PyResult<()> {
+    let py = this.py();
+    let outcome = this.call_method1(intern!(py, "default_exception_handler"), (context,));
+    let Err(error) = outcome else { return Ok(()) };
+    if leaves_the_loop(py, &error) {
+        return Err(error);
+    }
+    let kwargs = PyDict::new(py);
+    kwargs.set_item("exc_info", error.into_value(py))?;
+    imports::logger(py)?.call_method("error", (failure,), Some(&kwargs))?;
+    Ok(())
+}
+
+/// The program's handler; from 3.12 on in the context of the task, future or handle concerned.
+fn run_custom(
+    this: &Bound<'_, EventLoop>,
+    handler: &Bound<'_, PyAny>,
+    context: &Bound<'_, PyDict>,
+) -> PyResult<()> {
+    if let Some(run) = run_of_context(context)? {
+        return run.call1((handler, this, context)).map(drop);
+    }
+    handler.call1((this, context)).map(drop)
+}
+
+#[cfg(not(Py_3_12))]
+fn run_of_context<'py>(_context: &Bound<'py, PyDict>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    Ok(None)
+}
+
+#[cfg(Py_3_12)]
+fn run_of_context<'py>(context: &Bound<'py, PyDict>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    for key in ["task", "future", "handle"] {
+        let Some(thing) = context.get_item(key)? else {
+            continue;
+        };
+        if thing.is_none() {
+            continue;
+        }
+        let Ok(get_context) = thing.getattr("get_context") else {
+            return Ok(None);
+        };
+        return Ok(get_context.call0()?.getattr("run").ok());
+    }
+    Ok(None)
+}
+
+/// Reports the exception of a handle's callback.
+///
+/// # Errors
+/// KeyboardInterrupt and SystemExit, and what the exception handler lets out.
+#[cold]
+pub(super) fn report_handle(
+    this: &Bound<'_, EventLoop>,
+    handle: &HandleRef,
+    error: PyErr,
+) -> PyResult<()> {
+    let py = this.py();
+    if leaves_the_loop(py, &error) {
+        return Err(error);
+    }
+    let callback = handle.callback(py);
+    let arguments = handle.arguments(py)?;
+    let kwargs = PyDict::new(py);
+    if cfg!(Py_3_13) {
+        kwargs.set_item("debug", this.get().state(py).debug.get())?;
+    }
+    let source = imports::format_callback_source(py)?.call((callback, arguments), Some(&kwargs))?;
+    let context = PyDict::new(py);
+    context.set_item("message", format!("Exception in callback {source}"))?;
+    context.set_item("exception", error.into_value(py))?;
+    context.set_item("handle", handle.object(py))?;
+    if let Some(stack) = handle
+        .trace()
+        .and_then(|trace| trace.source_traceback.as_ref())
+    {
+        context.set_item("source_traceback", stack)?;
+    }
+    report(this, &context)
+}
+
+/// Gives `context` to the loop's exception handler, through the loop's own attribute: programs
+/// replace `call_exception_handler` on the instance.
+///
+/// # Errors
+/// What the handler lets out.
+pub(crate) fn report(this: &Bound<'_, EventLoop>, context: &Bound<'_, PyDict>) -> PyResult<()> {
+    this.call_method1(intern!(this.py(), "call_exception_handler"), (context,))
+        .map(drop)
+}

@@ -1,0 +1,240 @@
+//! `run_in_executor` and the default executor's life.
+
+use super::{EventLoop, LoopThis, schedule};
+use crate::py::args::{Args, missing_argument};
+use crate::py::coroutine::{Coroutine, await_python};
+use crate::py::imports;
+use crate::py::method::{Methods, OfPyClass};
+use crate::py::object::call_with_keyword;
+use pyo3::exceptions::{
+    PyException, PyRuntimeError, PyRuntimeWarning, PyTimeoutError, PyTypeError,
+};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
+    methods.method(
+        c"run_in_executor",
+        run_in_executor,
+        c"Run func(*args) in the executor (None: the default one); return a future.",
+    );
+}
+
+fn run_in_executor<'py>(
+    this: &LoopThis<'_, 'py>,
+    args: Args<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (py, state) = (this.py(), this.payload().state(this.py()));
+    let Some(executor) = args.positional(0) else {
+        return Err(missing_argument("run_in_executor", "executor"));
+    };
+    let Some(function) = args.positional(1) else {
+        return Err(missing_argument("run_in_executor", "func"));
+    };
+    args.no_keywords("run_in_executor")?;
+    state.check_closed()?;
+    if state.debug.get() {
+        schedule::reject_coroutines(py, &function, "run_in_executor")?;
+    }
+    let executor = if executor.is_none() {
+        default_executor(this)?
+    } else {
+        executor.to_owned()
+    };
+    let function_and_arguments = (1..args.positional_count()).filter_map(|i| args.positional(i));
+    let arguments = PyTuple::new(py, function_and_arguments.collect::<Vec<_>>())?;
+    let submitted = executor.call_method1(intern!(py, "submit"), arguments)?;
+    call_with_keyword(
+        imports::wrap_future(py)?,
+        &submitted,
+        intern!(py, "loop"),
+        &this.object(),
+    )
+}
+
+fn default_executor<'py>(this: &LoopThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let (py, state) = (this.py(), this.payload().state(this.py()));
+    {
+        let hooks = state.hooks.borrow();
+        if hooks.executor_shutdown {
+            return Err(PyRuntimeError::new_err("Executor shutdown has been called"));
+        }
+        if let Some(executor) = &hooks.default_executor {
+            return Ok(executor.bind(py).clone());
+        }
+    }
+    let kwargs = PyDict::new(py);
+    kwargs.set_item("thread_name_prefix", "asyncio")?;
+    let executor = imports::thread_pool_executor(py)?.call((), Some(&kwargs))?;
+    state.hooks.borrow_mut().default_executor = Some(executor.clone().unbind());
+    Ok(executor)
+}
+
+#[pymethods]
+impl EventLoop {
+    fn set_default_executor(&self, py: Python<'_>, executor: &Bound<'_, PyAny>) -> PyResult<()> {
+        if !executor.is_instance(imports::thread_pool_executor(py)?)? {
+            return Err(PyTypeError::new_err(
+                "executor must be ThreadPoolExecutor instance",
+            ));
+        }
+        let executor = executor.clone().unbind();
+        let old = self
+            .state(py)
+            .hooks
+            .borrow_mut()
+            .default_executor
+            .replace(executor);
+        drop(old);
+        Ok(())
+    }
+
+    /// Wait, for at most timeout seconds, until the default executor's threads have ended.
+    #[pyo3(signature = (timeout=None))]
+    fn shutdown_default_executor<'py>(
+        slf: &Bound<'py, Self>,
+        timeout: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.clone().unbind();
+        let shutdown = shutdown(this, timeout);
+        Coroutine::object(slf.py(), "EventLoop.shutdown_default_executor", shutdown)
+    }
+
+    /// The body of the thread that waits for the executor.
+    fn _do_shutdown(slf: &Bound<'_, Self>, future: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        let executor = {
+            let hooks = slf.get().state(py).hooks.borrow();
+            hooks
+                .default_executor
+                .as_ref()
+                .map(|executor| executor.clone_ref(py))
+        };
+        let Some(executor) = executor else {
+            return Ok(());
+        };
+        let kwargs = PyDict::new(py);
+        kwargs.set_item("wait", true)?;
+        let outcome = executor.bind(py).call_method("shutdown", (), Some(&kwargs));
+        if slf.get().state(py).closed.get() {
+            return Ok(());
+        }
+        let call = intern!(py, "call_soon_threadsafe");
+        match outcome {
+            Ok(_) => {
+                let set = imports::asyncio_futures(py)?.getattr("_set_result_unless_cancelled")?;
+                slf.call_method1(call, (set, future, py.None())).map(drop)
+            }
+            Err(error) if error.is_instance_of::<PyException>(py) => {
+                let set = future.getattr("set_exception")?;
+                slf.call_method1(call, (set, error.into_value(py)))
+                    .map(drop)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+struct Shutdown {
+    future: Py<PyAny>,
+    thread: Py<PyAny>,
+    timeout: Py<PyAny>,
+}
+
+async fn shutdown(this: Py<EventLoop>, timeout: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+    let begun = Python::attach(|py| begin(this.bind(py), timeout.as_ref()))?;
+    let Some(Shutdown {
+        future,
+        thread,
+        timeout: manager,
+    }) = begun
+    else {
+        return Ok(Python::attach(|py| py.None()));
+    };
+    let entering = Python::attach(|py| {
+        manager
+            .bind(py)
+            .call_method0("__aenter__")
+            .map(Bound::unbind)
+    })?;
+    await_python(entering).await?;
+    let waited = await_python(future).await;
+    let leaving = Python::attach(|py| leave(manager.bind(py), waited.as_ref().err()))?;
+    let left = await_python(leaving).await;
+    Python::attach(|py| {
+        match left.and(waited) {
+            Ok(_) => thread.bind(py).call_method0("join")?,
+            Err(error) if error.is_instance_of::<PyTimeoutError>(py) => {
+                give_up(this.bind(py), timeout.as_ref())?
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(py.None())
+    })
+}
+
+fn begin(this: &Bound<'_, EventLoop>, timeout: Option<&Py<PyAny>>) -> PyResult<Option<Shutdown>> {
+    let py = this.py();
+    {
+        let mut hooks = this.get().state(py).hooks.borrow_mut();
+        hooks.executor_shutdown = true;
+        if hooks.default_executor.is_none() {
+            return Ok(None);
+        }
+    }
+    let future = this.call_method0("create_future")?;
+    let kwargs = PyDict::new(py);
+    kwargs.set_item("target", this.getattr("_do_shutdown")?)?;
+    kwargs.set_item("args", (&future,))?;
+    let thread = imports::threading(py)?.call_method("Thread", (), Some(&kwargs))?;
+    thread.call_method0("start")?;
+    let timeout = imports::timeout(py)?.call1((timeout,))?;
+    Ok(Some(Shutdown {
+        future: future.unbind(),
+        thread: thread.unbind(),
+        timeout: timeout.unbind(),
+    }))
+}
+
+/// `__aexit__` of the timeout's context manager with what ended the wait.
+fn leave(manager: &Bound<'_, PyAny>, error: Option<&PyErr>) -> PyResult<Py<PyAny>> {
+    let py = manager.py();
+    let exit = match error {
+        None => manager.call_method1("__aexit__", (py.None(), py.None(), py.None()))?,
+        Some(error) => manager.call_method1(
+            "__aexit__",
+            (error.get_type(py), error.value(py), error.traceback(py)),
+        )?,
+    };
+    Ok(exit.unbind())
+}
+
+fn give_up<'py>(
+    this: &Bound<'py, EventLoop>,
+    timeout: Option<&Py<PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    let seconds = timeout.map_or_else(|| py.None(), |timeout| timeout.clone_ref(py));
+    let text = format!(
+        "The executor did not finishing joining its threads within {} seconds.",
+        seconds.bind(py).str()?
+    );
+    let kwargs = PyDict::new(py);
+    kwargs.set_item("stacklevel", 2)?;
+    let category = py.get_type::<PyRuntimeWarning>();
+    imports::warnings(py)?.call_method("warn", (text, category), Some(&kwargs))?;
+    let executor = {
+        let hooks = this.get().state(py).hooks.borrow();
+        hooks
+            .default_executor
+            .as_ref()
+            .map(|executor| executor.clone_ref(py))
+    };
+    let Some(executor) = executor else {
+        return Ok(py.None().into_bound(py));
+    };
+    let kwargs = PyDict::new(py);
+    kwargs.set_item("wait", false)?;
+    executor.bind(py).call_method("shutdown", (), Some(&kwargs))
+}

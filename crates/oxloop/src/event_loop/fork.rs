@@ -1,0 +1,83 @@
+//! The child of a fork: a loop that it inherits must not touch what it shares with its parent.
+//!
+//! The epoll instance, the eventfd and the signal pair of an inherited loop belong to the parent too:
+//! ending a registration in the child would end it in the parent. So a hook counts forks, and a loop
+//! that finds the count changed makes itself new ones and registers what it watches again.
+
+use super::source::Source;
+use super::{EventLoop, State};
+use crate::error::os_error;
+use pyo3::prelude::*;
+use reactor::notifier::Notifier;
+use reactor::poller::{Interest, Poller};
+use reactor::token::Token;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// How many forks lie between the first process and this one.
+pub(super) fn generation() -> u32 {
+    FORKS.load(Ordering::Relaxed)
+}
+
+/// Registers the hook; called once, at import.
+pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
+    #[pyfunction]
+    fn _after_fork_in_child() {
+        FORKS.fetch_add(1, Ordering::Relaxed);
+    }
+    let kwargs = pyo3::types::PyDict::new(py);
+    kwargs.set_item(
+        "after_in_child",
+        wrap_pyfunction!(_after_fork_in_child, py)?,
+    )?;
+    crate::py::imports::os(py)?.call_method("register_at_fork", (), Some(&kwargs))?;
+    Ok(())
+}
+
+/// In the child of a fork, gives the loop kernel objects of its own.
+///
+/// # Errors
+/// What the kernel refuses.
+#[inline(always)]
+pub(super) fn check_process(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let state = this.get().state(this.py());
+    if state.forks.get() == generation() || state.closed.get() {
+        return Ok(());
+    }
+    start_anew(state)
+}
+
+#[cold]
+fn start_anew(state: &State) -> PyResult<()> {
+    state.forks.set(generation());
+    let poller = Poller::new().map_err(|error| os_error(&error))?;
+    let notifier = Notifier::new().map_err(|error| os_error(&error))?;
+    let old = state.poller.replace(Some(poller));
+    drop(old);
+    state.signals.borrow_mut().forget_pair();
+    state.resolver.take();
+    let registrations = registrations(state, notifier.as_raw_fd());
+    *state.notifier.borrow_mut() = Some(Arc::new(notifier));
+    for (fd, token, interest) in registrations {
+        // A descriptor that the child closed meanwhile has nothing to report.
+        let _added = state.with_poller(|poller| poller.add(fd, token, interest));
+    }
+    Ok(())
+}
+
+fn registrations(state: &State, notifier: RawFd) -> Vec<(RawFd, Token, Interest)> {
+    let sources = state.sources.borrow();
+    let registration = |(token, source): (Token, &Source)| match source {
+        Source::Notifier => Some((notifier, token, Interest::READABLE)),
+        Source::Signals => None,
+        Source::Watch(watch) => Some((watch.fd, token, watch.interest())),
+        Source::Stream(transport) => transport
+            .registration()
+            .map(|(fd, interest)| (fd, token, interest)),
+        Source::Listener { fd, .. } => Some((*fd, token, Interest::READABLE)),
+    };
+    sources.iter().filter_map(registration).collect()
+}

@@ -1,0 +1,314 @@
+//! Making, running, stopping and closing a loop.
+
+use super::signals::Signals;
+use super::source::Source;
+use super::watchers::Watched;
+use super::{EventLoop, Hooks, State, turn};
+use crate::error::os_error;
+use crate::py::class::{Visit, VisitStopped};
+use crate::py::imports;
+use crate::py::object::TypeWatch;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyTuple, PyType};
+use reactor::notifier::Notifier;
+use reactor::poller::{Interest, Poller};
+use reactor::timer::TimerHeap;
+use reactor::token::Registry;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+/// One read's worth, as asyncio's `max_size`.
+const SCRATCH: usize = 256 * 1024;
+
+pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
+    let poller = Poller::new().map_err(|error| os_error(&error))?;
+    let notifier = Notifier::new().map_err(|error| os_error(&error))?;
+    let mut sources = Registry::new();
+    let token = sources.insert(Source::Notifier);
+    poller
+        .add(notifier.as_raw_fd(), token, Interest::READABLE)
+        .map_err(|error| os_error(&error))?;
+    let debug = imports::is_debug_mode(py)?.call0()?.is_truthy()?;
+    let handle_class = imports::handle(py)?.cast::<PyType>()?;
+    let hooks = Hooks {
+        slow_callback_duration: Some(0.1_f64.into_pyobject(py)?.into_any().unbind()),
+        asyncgens: Some(imports::weak_set(py)?.call0()?.unbind()),
+        ..Hooks::default()
+    };
+    Ok(State {
+        ready: RefCell::new(VecDeque::with_capacity(64)),
+        timers: RefCell::new(TimerHeap::new()),
+        sources: RefCell::new(sources),
+        watched: RefCell::new(Watched::default()),
+        signals: RefCell::new(Signals::default()),
+        written: RefCell::new(Vec::new()),
+        poller: RefCell::new(Some(poller)),
+        events: RefCell::new(Vec::new()),
+        notifier: RefCell::new(Some(Arc::new(notifier))),
+        waiting: Cell::new(false),
+        closed: Cell::new(false),
+        stopping: Cell::new(false),
+        debug: Cell::new(debug),
+        thread: Cell::new(0),
+        in_callback: Cell::new(false),
+        now: Cell::new(0.0),
+        custom_time: Cell::new(false),
+        handle_run: TypeWatch::new(handle_class, "_run")?,
+        resolver: RefCell::new(None),
+        forks: Cell::new(super::fork::generation()),
+        scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
+        hooks: RefCell::new(hooks),
+    })
+}
+
+impl State {
+    /// Shows the collector what the loop owns. Called in the middle of anything that allocates, so a
+    /// borrowed part is left out, which only makes its contents count as reachable.
+    pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        if let Ok(ready) = self.ready.try_borrow() {
+            ready
+                .iter()
+                .try_for_each(|handle| handle.traverse_queued(visit))?;
+        }
+        if let Ok(timers) = self.timers.try_borrow() {
+            timers
+                .iter()
+                .try_for_each(|(_, handle)| handle.traverse_queued(visit))?;
+        }
+        if let Ok(sources) = self.sources.try_borrow() {
+            sources
+                .iter()
+                .try_for_each(|(_, source)| source.traverse(visit))?;
+        }
+        if let Ok(signals) = self.signals.try_borrow() {
+            signals.traverse(visit)?;
+        }
+        if let Ok(hooks) = self.hooks.try_borrow() {
+            hooks.traverse(visit)?;
+        }
+        Ok(())
+    }
+}
+
+impl Hooks {
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        visit.option(self.exception_handler.as_ref())?;
+        visit.option(self.task_factory.as_ref())?;
+        visit.option(self.default_executor.as_ref())?;
+        visit.option(self.slow_callback_duration.as_ref())?;
+        visit.option(self.asyncgens.as_ref())?;
+        visit.option(self.old_asyncgen_hooks.as_ref())?;
+        visit.option(self.origin_tracking.as_ref())
+    }
+}
+
+/// Drops every Python object that the loop owns; for the collector and for `close`.
+pub(super) fn release_all(py: Python<'_>, state: &State) {
+    drop_queues(py, state);
+    let sources = std::mem::replace(&mut *state.sources.borrow_mut(), Registry::new());
+    drop(sources);
+    drop(state.signals.take());
+    drop(state.hooks.take());
+    drop(state.poller.take());
+}
+
+fn drop_queues(py: Python<'_>, state: &State) {
+    let ready = state.ready.take();
+    let timers = state.timers.borrow_mut().drain();
+    for handle in ready.into_iter().chain(timers) {
+        handle.set_scheduled(false);
+        handle.release_ref(py);
+    }
+}
+
+#[pymethods]
+impl EventLoop {
+    /// Run until stop() is called.
+    fn run_forever(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        run_forever_setup(slf)?;
+        let outcome = turn::run(slf);
+        turn::flush_writes(py, slf.get().state(py));
+        let cleaned = run_forever_cleanup(slf);
+        outcome.and(cleaned)
+    }
+
+    /// Run until the future (or coroutine, wrapped in a task) is done; return its result.
+    fn run_until_complete<'py>(
+        slf: &Bound<'py, Self>,
+        future: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        slf.get().state(py).check_closed()?;
+        check_running(slf)?;
+        let new_task = !imports::is_future(py)?.call1((future,))?.is_truthy()?;
+        let kwargs = pyo3::types::PyDict::new(py);
+        kwargs.set_item("loop", slf)?;
+        let future = imports::ensure_future(py)?.call((future,), Some(&kwargs))?;
+        if new_task {
+            // The exception is raised below if it did not complete: no need to log its destruction.
+            future.setattr("_log_destroy_pending", false)?;
+        }
+        let callback = imports::run_until_complete_cb(py)?;
+        future.call_method1("add_done_callback", (callback,))?;
+        let outcome = slf.call_method0("run_forever");
+        if outcome.is_err() && new_task {
+            consume_exception(&future)?;
+        }
+        future.call_method1("remove_done_callback", (callback,))?;
+        outcome?;
+        if !future.call_method0("done")?.is_truthy()? {
+            return Err(PyRuntimeError::new_err(
+                "Event loop stopped before Future completed.",
+            ));
+        }
+        future.call_method0("result")
+    }
+
+    /// Stop after the callbacks that are already scheduled.
+    fn stop(&self, py: Python<'_>) {
+        let state = self.state(py);
+        state.stopping.set(true);
+        state.wake();
+    }
+
+    /// Close the loop, which must not be running. Idempotent.
+    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, state) = (slf.py(), slf.get().state(slf.py()));
+        if state.thread.get() != 0 {
+            return Err(PyRuntimeError::new_err("Cannot close a running event loop"));
+        }
+        if state.closed.get() {
+            return Ok(());
+        }
+        if state.debug.get() {
+            imports::logger(py)?.call_method1("debug", ("Close %r", slf))?;
+        }
+        super::signals::close(slf)?;
+        state.closed.set(true);
+        drop_queues(py, state);
+        close_kernel_side(py, state);
+        shut_executor(py, state)
+    }
+
+    /// True once close() was called.
+    fn is_closed(&self, py: Python<'_>) -> bool {
+        self.state(py).closed.get()
+    }
+
+    /// True while run_forever() is under way.
+    fn is_running(&self, py: Python<'_>) -> bool {
+        self.state(py).thread.get() != 0
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let py_bool = |value: bool| if value { "True" } else { "False" };
+        let running = slf.call_method0("is_running")?.is_truthy()?;
+        let closed = slf.call_method0("is_closed")?.is_truthy()?;
+        let debug = slf.call_method0("get_debug")?;
+        Ok(format!(
+            "<{} running={} closed={} debug={}>",
+            slf.get_type().name()?,
+            py_bool(running),
+            py_bool(closed),
+            debug.str()?
+        ))
+    }
+}
+
+/// Takes the exception of a task whose caller will see it raised, so that it is not logged again.
+fn consume_exception(future: &Bound<'_, PyAny>) -> PyResult<()> {
+    let done = future.call_method0("done")?.is_truthy()?;
+    if done && !future.call_method0("cancelled")?.is_truthy()? {
+        future.call_method0("exception")?;
+    }
+    Ok(())
+}
+
+fn close_kernel_side(py: Python<'_>, state: &State) {
+    // Watchers, transports and listeners go first: their destructors may look at the loop.
+    let sources = std::mem::replace(&mut *state.sources.borrow_mut(), Registry::new());
+    drop(sources);
+    *state.watched.borrow_mut() = Watched::default();
+    drop(state.poller.take());
+    drop(state.notifier.take());
+    let resolver = state.resolver.take();
+    if let Some(resolver) = resolver {
+        py.detach(|| resolver.close());
+    }
+}
+
+fn shut_executor(py: Python<'_>, state: &State) -> PyResult<()> {
+    let executor = {
+        let mut hooks = state.hooks.borrow_mut();
+        hooks.executor_shutdown = true;
+        hooks.default_executor.take()
+    };
+    if let Some(executor) = executor {
+        let kwargs = pyo3::types::PyDict::new(py);
+        kwargs.set_item("wait", false)?;
+        executor
+            .bind(py)
+            .call_method("shutdown", (), Some(&kwargs))?;
+    }
+    Ok(())
+}
+
+/// # Errors
+/// RuntimeError if this loop, or another one in this thread, runs already.
+fn check_running(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let py = this.py();
+    if this.get().state(py).thread.get() != 0 {
+        return Err(PyRuntimeError::new_err(
+            "This event loop is already running",
+        ));
+    }
+    if !imports::get_running_loop(py)?.call0()?.is_none() {
+        return Err(PyRuntimeError::new_err(
+            "Cannot run the event loop while another loop is running",
+        ));
+    }
+    Ok(())
+}
+
+fn run_forever_setup(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let (py, state) = (this.py(), this.get().state(this.py()));
+    state.check_closed()?;
+    check_running(this)?;
+    super::fork::check_process(this)?;
+    this.get().find_custom_time(this)?;
+    super::debug::track_coroutine_origins(py, state, state.debug.get())?;
+    let sys = imports::sys(py)?;
+    let old = sys.call_method0("get_asyncgen_hooks")?;
+    let ident: u64 = imports::threading(py)?
+        .call_method0("get_ident")?
+        .extract()?;
+    state.thread.set(ident);
+    state.hooks.borrow_mut().old_asyncgen_hooks = Some(old.unbind());
+    super::asyncgens::install(this)?;
+    super::signals::run_begins(this)?;
+    imports::set_running_loop(py)?.call1((this,))?;
+    Ok(())
+}
+
+fn run_forever_cleanup(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let (py, state) = (this.py(), this.get().state(this.py()));
+    state.stopping.set(false);
+    state.thread.set(0);
+    imports::set_running_loop(py)?.call1((py.None(),))?;
+    super::signals::run_ends(this)?;
+    super::debug::track_coroutine_origins(py, state, false)?;
+    let old = state.hooks.borrow_mut().old_asyncgen_hooks.take();
+    if let Some(old) = old {
+        let hooks = old.bind(py).try_iter()?.collect::<PyResult<Vec<_>>>()?;
+        let hooks = PyTuple::new(py, hooks)?;
+        imports::sys(py)?
+            .getattr(intern!(py, "set_asyncgen_hooks"))?
+            .call1(hooks)?;
+    }
+    Ok(())
+}

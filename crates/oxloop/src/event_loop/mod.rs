@@ -1,0 +1,204 @@
+//! `EventLoop`: what `asyncio.AbstractEventLoop` promises, one file per group of its methods.
+//!
+//! | asyncio's method | file |
+//! |---|---|
+//! | run_forever, run_until_complete, stop, close, is_running, is_closed | `lifecycle`, `turn` |
+//! | call_soon, call_soon_threadsafe, call_later, call_at, time | `schedule` |
+//! | create_future, create_task, task factory | `tasks` |
+//! | add_reader, add_writer, remove_reader, remove_writer | `watchers` |
+//! | add_signal_handler, remove_signal_handler | `signals` |
+//! | run_in_executor and the default executor | `executor` |
+//! | exception handlers | `exceptions` |
+//! | debug mode | `debug` |
+//! | asynchronous generators | `asyncgens` |
+//!
+//! The Python class `oxloop.EventLoop` inherits from this class and from `AbstractEventLoop`; it has
+//! the `__dict__`, so any attribute can be assigned on an instance.
+//!
+//! Invariants:
+//! - all state is touched attached (`py::attached`), and no borrow of it is alive while Python code
+//!   can run.
+//! - a handle is in exactly one place: the ready queue, the timer heap, a watcher or a signal table.
+
+mod asyncgens;
+mod debug;
+pub(crate) mod exceptions;
+mod executor;
+pub(crate) mod fork;
+pub(crate) mod lifecycle;
+mod poll;
+pub(crate) mod schedule;
+mod signals;
+pub(crate) mod source;
+mod tasks;
+pub(crate) mod turn;
+mod watchers;
+
+use crate::py::attached::Attached;
+use crate::py::class::{Ref, This, Visit};
+use crate::py::handle::HandleRef;
+use crate::py::method::{Methods, OfPyClass, extend_class};
+use crate::py::object::TypeWatch;
+use crate::transport::stream::StreamTransport;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use pyo3::{PyTraverseError, PyVisit};
+use reactor::poller::{Event, Poller};
+use reactor::resolver::Resolver;
+use reactor::timer::TimerHeap;
+use reactor::token::Registry;
+use signals::Signals;
+use source::Source;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use watchers::Watched;
+
+/// A receiver of a loop method.
+pub(crate) type LoopThis<'a, 'py> = This<'a, 'py, EventLoop>;
+
+/// The native part of `oxloop.EventLoop`.
+#[pyclass(
+    name = "EventLoop",
+    module = "oxloop._oxloop",
+    subclass,
+    frozen,
+    dict,
+    weakref
+)]
+pub(crate) struct EventLoop {
+    state: Attached<State>,
+}
+
+/// Everything a loop knows. Field order is drop order.
+pub(crate) struct State {
+    /// Callbacks that run in this turn or the next.
+    ready: RefCell<VecDeque<HandleRef>>,
+    timers: RefCell<TimerHeap<HandleRef>>,
+    /// What is registered with the kernel, by token.
+    sources: RefCell<Registry<Source>>,
+    /// Which token watches a descriptor.
+    watched: RefCell<Watched>,
+    signals: RefCell<Signals>,
+    /// Transports that the callback that runs now wrote to.
+    written: RefCell<Vec<Ref<StreamTransport>>>,
+    /// None once the loop is closed, and while the loop waits in it.
+    poller: RefCell<Option<Poller>>,
+    /// Where the events of one poll are kept while they are dispatched.
+    events: RefCell<Vec<Event>>,
+    notifier: RefCell<Option<Arc<reactor::notifier::Notifier>>>,
+    /// True while the loop's thread waits in the kernel without the GIL.
+    waiting: Cell<bool>,
+    closed: Cell<bool>,
+    stopping: Cell<bool>,
+    debug: Cell<bool>,
+    /// `threading.get_ident()` of the running thread, 0 when not running.
+    thread: Cell<u64>,
+    /// True while a callback of this loop runs: what it writes leaves when it returns.
+    in_callback: Cell<bool>,
+    /// The latest reading of the clock, in seconds.
+    now: Cell<f64>,
+    /// An override of `time` on the instance or in a subclass.
+    custom_time: Cell<bool>,
+    /// Tells whether somebody patched `asyncio.Handle._run`, as profilers do.
+    handle_run: TypeWatch,
+    resolver: RefCell<Option<Arc<Resolver>>>,
+    /// The fork generation that the kernel objects belong to.
+    forks: Cell<u32>,
+    /// Where transports read before the size is known; shared, since one read runs at a time.
+    scratch: RefCell<Box<[u8]>>,
+    hooks: RefCell<Hooks>,
+}
+
+/// The Python objects that a program sets on its loop.
+#[derive(Default)]
+pub(crate) struct Hooks {
+    exception_handler: Option<Py<PyAny>>,
+    task_factory: Option<Py<PyAny>>,
+    default_executor: Option<Py<PyAny>>,
+    slow_callback_duration: Option<Py<PyAny>>,
+    asyncgens: Option<Py<PyAny>>,
+    old_asyncgen_hooks: Option<Py<PyAny>>,
+    current_handle: Option<HandleRef>,
+    executor_shutdown: bool,
+    asyncgens_shutdown: bool,
+    /// The depth to restore when origin tracking ends.
+    origin_tracking: Option<Py<PyAny>>,
+}
+
+impl EventLoop {
+    #[inline(always)]
+    pub(crate) const fn state(&self, py: Python<'_>) -> &State {
+        self.state.get(py)
+    }
+}
+
+#[pymethods]
+impl EventLoop {
+    #[new]
+    fn new(py: Python<'_>) -> PyResult<Self> {
+        let state = lifecycle::new_state(py)?;
+        Ok(Self {
+            state: Attached::new(state),
+        })
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let visit = Visit::PyClass(visit);
+        let state = self.state.during_collection();
+        state
+            .traverse(&visit)
+            .map_err(crate::py::class::VisitStopped::into_pyclass)
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        lifecycle::release_all(py, self.state(py));
+    }
+
+    fn __setattr__(
+        slf: &Bound<'_, Self>,
+        name: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        crate::py::object::generic_set(slf.as_any(), name, Some(value))?;
+        slf.get().attribute_changed(slf, name)
+    }
+
+    fn __delattr__(slf: &Bound<'_, Self>, name: &Bound<'_, PyAny>) -> PyResult<()> {
+        crate::py::object::generic_set(slf.as_any(), name, None)?;
+        slf.get().attribute_changed(slf, name)
+    }
+}
+
+impl EventLoop {
+    /// `time` assigned on an instance must move the timers, as it does on asyncio's loop.
+    fn attribute_changed(&self, this: &Bound<'_, Self>, name: &Bound<'_, PyAny>) -> PyResult<()> {
+        if name.eq("time")? {
+            self.find_custom_time(this)?;
+        }
+        Ok(())
+    }
+
+    fn find_custom_time(&self, this: &Bound<'_, Self>) -> PyResult<()> {
+        let py = this.py();
+        let own = this
+            .getattr("__dict__")?
+            .cast_into::<PyDict>()?
+            .contains("time")?;
+        let class = this.get_type().getattr("time")?;
+        let native = py.get_type::<Self>().getattr("time")?;
+        self.state(py).custom_time.set(own || !class.is(&native));
+        Ok(())
+    }
+}
+
+/// Adds the methods that take their arguments without a tuple.
+pub(crate) fn add_methods(py: Python<'_>) -> PyResult<()> {
+    let mut methods = Methods::<OfPyClass<EventLoop>>::new();
+    schedule::add_methods(&mut methods);
+    tasks::add_methods(&mut methods);
+    watchers::add_methods(&mut methods);
+    executor::add_methods(&mut methods);
+    signals::add_methods(&mut methods);
+    extend_class(py, methods)
+}

@@ -1,0 +1,129 @@
+//! Waiting for the kernel, and handing each event to its owner.
+//!
+//! The GIL is released only when the call may block. All events of one poll are dispatched under one
+//! attach: a readable transport is read and its protocol called at once, a watched descriptor queues
+//! its handle.
+//!
+//! Differs from asyncio: a transport's callbacks run within the poll, ahead of what is queued.
+
+use super::source::Source;
+use super::{EventLoop, State};
+use crate::error::os_error;
+use crate::py::class::Ref;
+use crate::py::handle::HandleRef;
+use crate::server::Server;
+use crate::transport::stream::StreamTransport;
+use pyo3::prelude::*;
+use reactor::poller::{Event, Poller};
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+/// What an event leads to, owned, so that no borrow of the registry is alive when it runs.
+enum Target {
+    Notifier,
+    Signals,
+    Watch {
+        reader: Option<HandleRef>,
+        writer: Option<HandleRef>,
+    },
+    Stream(Ref<StreamTransport>),
+    Listener {
+        server: Py<Server>,
+        fd: RawFd,
+    },
+}
+
+/// Polls once and dispatches what is ready.
+///
+/// # Errors
+/// KeyboardInterrupt, SystemExit, or what epoll_wait(2) refuses.
+pub(super) fn poll(this: &Bound<'_, EventLoop>, timeout: Option<Duration>) -> PyResult<()> {
+    let (py, state) = (this.py(), this.get().state(this.py()));
+    let Some(mut poller) = state.poller.borrow_mut().take() else {
+        return state.check_closed();
+    };
+    let waited = wait(py, state, &mut poller, timeout);
+    let mut events = state.events.take();
+    if let Ok(count) = &waited {
+        events.extend((0..*count).map(|index| poller.event(index)));
+    }
+    let interrupted = poller.interrupted();
+    *state.poller.borrow_mut() = Some(poller);
+    waited.map_err(|error| os_error(&error))?;
+    if interrupted {
+        py.check_signals()?;
+    }
+    state.in_callback.set(true);
+    let outcome = events.iter().try_for_each(|event| {
+        dispatch(this, state, *event)?;
+        super::turn::flush_writes(py, state);
+        Ok(())
+    });
+    state.in_callback.set(false);
+    events.clear();
+    *state.events.borrow_mut() = events;
+    outcome
+}
+
+fn wait(
+    py: Python<'_>,
+    state: &State,
+    poller: &mut Poller,
+    timeout: Option<Duration>,
+) -> std::io::Result<usize> {
+    if timeout == Some(Duration::ZERO) {
+        return poller.wait(timeout);
+    }
+    state.waiting.set(true);
+    let waited = py.detach(|| poller.wait(timeout));
+    state.waiting.set(false);
+    waited
+}
+
+fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event) -> PyResult<()> {
+    let py = this.py();
+    let Some(target) = target(py, state, event) else {
+        return Ok(());
+    };
+    match target {
+        Target::Stream(transport) => {
+            let outcome = transport.this(py).on_event(event);
+            transport.release(py);
+            outcome
+        }
+        Target::Watch { reader, writer } => {
+            reader
+                .into_iter()
+                .chain(writer)
+                .for_each(|handle| state.enqueue(handle));
+            Ok(())
+        }
+        Target::Listener { server, fd } => crate::server::on_readable(server.bind(py), fd),
+        Target::Notifier => {
+            if let Some(notifier) = &*state.notifier.borrow() {
+                notifier.clear();
+            }
+            Ok(())
+        }
+        Target::Signals => super::signals::on_readable(this),
+    }
+}
+
+#[inline]
+fn target(py: Python<'_>, state: &State, event: Event) -> Option<Target> {
+    let sources = state.sources.borrow();
+    // A stale token (its registration ended earlier in this very poll) leads nowhere.
+    Some(match sources.get(event.token)? {
+        Source::Stream(transport) => Target::Stream(transport.clone_ref(py)),
+        Source::Watch(watch) => Target::Watch {
+            reader: watch.ready_reader(py, event),
+            writer: watch.ready_writer(py, event),
+        },
+        Source::Listener { server, fd } => Target::Listener {
+            server: server.clone_ref(py),
+            fd: *fd,
+        },
+        Source::Notifier => Target::Notifier,
+        Source::Signals => Target::Signals,
+    })
+}

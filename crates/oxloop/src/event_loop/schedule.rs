@@ -1,0 +1,305 @@
+//! `call_soon`, `call_soon_threadsafe`, `call_later`, `call_at` and `time`.
+//!
+//! Cost: a handle from the free list and a push; a context only where something is set in the
+//! current one. `call_soon_threadsafe` makes a system call only if the loop waits in the kernel and
+//! nobody woke it yet: the GIL orders the two, so a flag is enough.
+//!
+//! Differs from asyncio: cancelled timers are swept when they become the majority, at the
+//! cancellation and not in the next turn, so timeouts that never fire stay in the cache.
+
+use super::{EventLoop, LoopThis, State};
+use crate::py::args::{Args, missing_argument};
+use crate::py::class::Ref;
+use crate::py::context::Captured;
+use crate::py::handle::HandleRef;
+use crate::py::imports;
+use crate::py::method::{Methods, OfPyClass};
+use crate::py::schedule::{handle_soon, handle_timer};
+use crate::transport::stream::StreamTransport;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyFloat, PyString};
+use pyo3::{Borrowed, intern};
+use reactor::clock;
+
+pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
+    methods.hot_method(
+        c"call_soon",
+        call_soon,
+        c"Schedule callback(*args) for the next iteration of the loop.",
+    );
+    methods.hot_method(
+        c"call_soon_threadsafe",
+        call_soon_threadsafe,
+        c"Like call_soon, from any thread; wakes the loop.",
+    );
+    methods.hot_method(
+        c"call_later",
+        call_later,
+        c"Schedule callback(*args) in delay seconds.",
+    );
+    methods.hot_method(
+        c"call_at",
+        call_at,
+        c"Schedule callback(*args) at a time of loop.time().",
+    );
+    methods.hot_method(c"time", time, c"Seconds of the monotonic clock.");
+    methods.method(
+        c"_timer_handle_cancelled",
+        |this, _args| Ok(this.py().None().into_bound(this.py())),
+        c"asyncio's hook; timers of this loop tell it themselves.",
+    );
+}
+
+#[cold]
+fn closed_error() -> PyErr {
+    PyRuntimeError::new_err("Event loop is closed")
+}
+
+impl State {
+    /// # Errors
+    /// RuntimeError on a closed loop.
+    #[inline(always)]
+    pub(crate) fn check_closed(&self) -> PyResult<()> {
+        if self.closed.get() {
+            Err(closed_error())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Appends to the ready queue.
+    #[inline(always)]
+    pub(crate) fn enqueue(&self, handle: HandleRef) {
+        self.ready.borrow_mut().push_back(handle);
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_in_callback(&self) -> bool {
+        self.in_callback.get()
+    }
+
+    pub(crate) fn is_debug(&self) -> bool {
+        self.debug.get()
+    }
+
+    /// Flushes `transport` when the callback that runs now returns.
+    #[inline]
+    pub(crate) fn flush_later(&self, transport: Ref<StreamTransport>) {
+        self.written.borrow_mut().push(transport);
+    }
+
+    /// Lends the loop's read buffer to `body`, which must not run Python code.
+    #[inline]
+    pub(crate) fn with_scratch<R>(&self, body: impl FnOnce(&mut [u8]) -> R) -> R {
+        body(&mut self.scratch.borrow_mut())
+    }
+
+    /// Wakes the loop's thread if it waits in the kernel.
+    #[inline]
+    pub(crate) fn wake(&self) {
+        if self.waiting.replace(false)
+            && let Some(notifier) = &*self.notifier.borrow()
+        {
+            notifier.notify();
+        }
+    }
+}
+
+#[inline(always)]
+fn context_of(py: Python<'_>, function: &str, args: &Args<'_, '_>) -> PyResult<Captured> {
+    if args.keyword_count() == 0 {
+        return Captured::current(py);
+    }
+    match args.only_keyword(function, intern!(py, "context"))? {
+        Some(context) if !context.is_none() => Ok(Captured::given(&context)),
+        _ => Captured::current(py),
+    }
+}
+
+#[inline(always)]
+fn call_soon<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let (py, state) = (this.py(), this.payload().state(this.py()));
+    let Some(callback) = args.positional(0) else {
+        return Err(missing_argument("call_soon", "callback"));
+    };
+    state.check_closed()?;
+    let context = context_of(py, "call_soon", &args)?;
+    if state.debug.get() {
+        this.check_thread()?;
+        this.check_callback(&callback, "call_soon")?;
+    }
+    let handle = handle_soon(py, this.object(), &args, context)?;
+    if state.debug.get() {
+        this.trace_source(&handle)?;
+    }
+    let object = handle.object(py);
+    state.enqueue(handle);
+    Ok(object)
+}
+
+fn call_soon_threadsafe<'py>(
+    this: &LoopThis<'_, 'py>,
+    args: Args<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (py, state) = (this.py(), this.payload().state(this.py()));
+    let Some(callback) = args.positional(0) else {
+        return Err(missing_argument("call_soon_threadsafe", "callback"));
+    };
+    state.check_closed()?;
+    let context = context_of(py, "call_soon_threadsafe", &args)?;
+    if state.debug.get() {
+        this.check_callback(&callback, "call_soon_threadsafe")?;
+    }
+    let handle = handle_soon(py, this.object(), &args, context)?;
+    handle.set_thread_safe();
+    if state.debug.get() {
+        this.trace_source(&handle)?;
+    }
+    let object = handle.object(py);
+    state.enqueue(handle);
+    state.wake();
+    Ok(object)
+}
+
+fn call_later<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let Some(delay) = args.positional(0) else {
+        return Err(missing_argument("call_later", "delay"));
+    };
+    if delay.is_none() {
+        return Err(PyTypeError::new_err("delay must not be None"));
+    }
+    let when = this.now()? + seconds(&delay)?;
+    schedule_timer(this, when, &args, "call_later")
+}
+
+fn call_at<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let Some(when) = args.positional(0) else {
+        return Err(missing_argument("call_at", "when"));
+    };
+    if when.is_none() {
+        return Err(PyTypeError::new_err("when cannot be None"));
+    }
+    schedule_timer(this, seconds(&when)?, &args, "call_at")
+}
+
+#[inline(always)]
+fn seconds(value: &Borrowed<'_, '_, PyAny>) -> PyResult<f64> {
+    match value.cast_exact::<PyFloat>() {
+        Ok(float) => Ok(float.value()),
+        Err(_) => value.extract(),
+    }
+}
+
+#[inline(always)]
+fn schedule_timer<'py>(
+    this: &LoopThis<'_, 'py>,
+    when: f64,
+    args: &Args<'_, 'py>,
+    function: &'static str,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (py, state) = (this.py(), this.payload().state(this.py()));
+    let Some(callback) = args.positional(1) else {
+        return Err(missing_argument(function, "callback"));
+    };
+    state.check_closed()?;
+    let context = context_of(py, function, args)?;
+    if state.debug.get() {
+        this.check_thread()?;
+        this.check_callback(&callback, function)?;
+    }
+    let handle = handle_timer(py, this.object(), when, args, context)?;
+    if state.debug.get() {
+        this.trace_source(&handle)?;
+    }
+    handle.set_scheduled(true);
+    let object = handle.object(py);
+    state.timers.borrow_mut().push(when, handle);
+    Ok(object)
+}
+
+#[inline(always)]
+fn time<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    args.none("time")?;
+    Ok(PyFloat::new(this.py(), clock::now()).into_any())
+}
+
+impl LoopThis<'_, '_> {
+    /// `loop.time()`, honouring an override. Remembers the reading.
+    #[inline(always)]
+    pub(crate) fn now(&self) -> PyResult<f64> {
+        let state = self.payload().state(self.py());
+        let now = if state.custom_time.get() {
+            self.object()
+                .call_method0(intern!(self.py(), "time"))?
+                .extract()?
+        } else {
+            clock::now()
+        };
+        state.now.set(now);
+        Ok(now)
+    }
+}
+
+/// A timer handle was cancelled while it was scheduled.
+pub(crate) fn timer_cancelled(owner: &Bound<'_, PyAny>) {
+    let py = owner.py();
+    let Ok(event_loop) = owner.cast::<EventLoop>() else {
+        return;
+    };
+    let state = event_loop.get().state(py);
+    let dead = {
+        let mut timers = state.timers.borrow_mut();
+        timers.note_cancelled();
+        if !timers.needs_compaction() {
+            return;
+        }
+        timers.compact(|handle| !handle.is_cancelled())
+    };
+    for handle in dead {
+        handle.set_scheduled(false);
+        handle.release_ref(py);
+    }
+}
+
+/// Schedules a bound method of a native object, in `context` if given, else in an empty one.
+pub(crate) fn soon_method(
+    py: Python<'_>,
+    event_loop: &Bound<'_, EventLoop>,
+    method: &Bound<'_, PyAny>,
+    arguments: &[&Bound<'_, PyAny>],
+    context: Captured,
+) -> PyResult<()> {
+    let state = event_loop.get().state(py);
+    let handle = crate::py::schedule::handle_for(
+        py,
+        event_loop.as_any().as_borrowed(),
+        method,
+        arguments,
+        context,
+    )?;
+    state.enqueue(handle);
+    Ok(())
+}
+
+/// The name of a callable's callback argument check, for `run_in_executor` too.
+pub(crate) fn reject_coroutines(
+    py: Python<'_>,
+    callback: &Bound<'_, PyAny>,
+    function: &str,
+) -> PyResult<()> {
+    let coroutine = imports::is_coroutine(py)?.call1((callback,))?.is_truthy()?
+        || super::debug::is_coroutine_function(callback)?;
+    if coroutine {
+        return Err(PyTypeError::new_err(format!(
+            "coroutines cannot be used with {function}()"
+        )));
+    }
+    if !callback.is_callable() {
+        return Err(PyTypeError::new_err(format!(
+            "a callable object was expected by {function}(), got {}",
+            callback.repr()?.cast::<PyString>()?.to_str()?
+        )));
+    }
+    Ok(())
+}

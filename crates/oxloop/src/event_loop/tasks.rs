@@ -1,0 +1,159 @@
+//! `create_future`, `create_task` and the task factory.
+//!
+//! Futures and tasks are asyncio's own C classes, so that `asyncio ps`, call graphs, profilers and
+//! `all_tasks` see them.
+
+use super::{EventLoop, LoopThis};
+use crate::py::args::{Args, missing_argument};
+use crate::py::imports;
+use crate::py::method::{Methods, OfPyClass};
+use crate::py::object::call_with_keyword;
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
+    methods.method(
+        c"create_future",
+        create_future,
+        c"A Future attached to this loop.",
+    );
+    methods.method(
+        c"create_task",
+        create_task,
+        c"Schedule a coroutine; keywords go to the task or the task factory.",
+    );
+}
+
+fn create_future<'py>(
+    this: &LoopThis<'_, 'py>,
+    args: Args<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    args.none("create_future")?;
+    this.new_future()
+}
+
+impl<'py> LoopThis<'_, 'py> {
+    /// `asyncio.Future(loop=self)`.
+    pub(crate) fn new_future(&self) -> PyResult<Bound<'py, PyAny>> {
+        let py = self.py();
+        crate::py::object::call_only_keyword(
+            imports::future(py)?,
+            intern!(py, "loop"),
+            &self.object(),
+        )
+    }
+}
+
+fn create_task<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let (py, state) = (this.py(), this.payload().state(this.py()));
+    state.check_closed()?;
+    let factory = {
+        let hooks = state.hooks.borrow();
+        hooks
+            .task_factory
+            .as_ref()
+            .map(|factory| factory.clone_ref(py))
+    };
+    if factory.is_none() && args.positional_count() == 1 && args.keyword_count() == 0 {
+        let coroutine = args.one("create_task", "coro")?;
+        return call_with_keyword(
+            imports::task(py)?,
+            &coroutine,
+            intern!(py, "loop"),
+            &this.object(),
+        );
+    }
+    let (coroutine, kwargs) = task_arguments(py, &args)?;
+    let Some(factory) = factory else {
+        kwargs.set_item(intern!(py, "loop"), this.object())?;
+        return imports::task(py)?.call((coroutine,), Some(&kwargs));
+    };
+    call_factory(this, factory.bind(py), &coroutine, &kwargs)
+}
+
+fn task_arguments<'py>(
+    py: Python<'py>,
+    args: &Args<'_, 'py>,
+) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyDict>)> {
+    if args.positional_count() > 1 {
+        return Err(PyTypeError::new_err(format!(
+            "create_task() takes 2 positional arguments but {} were given",
+            args.positional_count() + 1
+        )));
+    }
+    let kwargs = PyDict::new(py);
+    let mut coroutine = args.positional(0).map(|coroutine| coroutine.to_owned());
+    for (name, value) in args.keywords() {
+        if coroutine.is_none() && name.to_str()? == "coro" {
+            coroutine = Some(value.to_owned());
+        } else {
+            kwargs.set_item(name, value)?;
+        }
+    }
+    let coroutine = coroutine.ok_or_else(|| missing_argument("create_task", "coro"))?;
+    Ok((coroutine, kwargs))
+}
+
+/// From 3.14 on the factory gets every keyword as it came.
+#[cfg(Py_3_14)]
+fn call_factory<'py>(
+    this: &LoopThis<'_, 'py>,
+    factory: &Bound<'py, PyAny>,
+    coroutine: &Bound<'py, PyAny>,
+    kwargs: &Bound<'py, PyDict>,
+) -> PyResult<Bound<'py, PyAny>> {
+    factory.call((this.object(), coroutine), Some(kwargs))
+}
+
+/// Before 3.14 a factory sees `context` only if there is one, and the name is set afterwards.
+#[cfg(not(Py_3_14))]
+fn call_factory<'py>(
+    this: &LoopThis<'_, 'py>,
+    factory: &Bound<'py, PyAny>,
+    coroutine: &Bound<'py, PyAny>,
+    kwargs: &Bound<'py, PyDict>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let name = kwargs.get_item("name")?;
+    if name.is_some() {
+        kwargs.del_item("name")?;
+    }
+    if kwargs
+        .get_item("context")?
+        .is_some_and(|context| context.is_none())
+    {
+        kwargs.del_item("context")?;
+    }
+    let task = factory.call((this.object(), coroutine), Some(kwargs))?;
+    if let Some(name) = name.filter(|name| !name.is_none())
+        && let Ok(set_name) = task.getattr("set_name")
+    {
+        set_name.call1((name,))?;
+    }
+    Ok(task)
+}
+
+#[pymethods]
+impl EventLoop {
+    /// Set a callable (loop, coro, **kwargs) that create_task() uses; None for asyncio.Task.
+    fn set_task_factory(&self, py: Python<'_>, factory: Bound<'_, PyAny>) -> PyResult<()> {
+        if !factory.is_none() && !factory.is_callable() {
+            return Err(PyTypeError::new_err(
+                "task factory must be a callable or None",
+            ));
+        }
+        let factory = (!factory.is_none()).then(|| factory.unbind());
+        let old = std::mem::replace(&mut self.state(py).hooks.borrow_mut().task_factory, factory);
+        drop(old);
+        Ok(())
+    }
+
+    fn get_task_factory(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let hooks = self.state(py).hooks.borrow();
+        hooks
+            .task_factory
+            .as_ref()
+            .map(|factory| factory.clone_ref(py))
+    }
+}

@@ -1,0 +1,444 @@
+//! `add_reader`, `add_writer` and their removal: level-triggered callbacks on any descriptor.
+//!
+//! Invariants:
+//! - a descriptor has at most one registration; it belongs to a watcher or to a transport.
+//! - a registration ends in the kernel when its last callback is removed, so that a descriptor that
+//!   is closed and made anew is never mistaken for the old one.
+//!
+//! Cost: epoll_ctl(2) once for each change of interest, as asyncio has it.
+
+use super::source::Source;
+use super::{EventLoop, LoopThis, State};
+use crate::error::os_error;
+use crate::py::args::{Args, missing_argument};
+use crate::py::class::{Visit, VisitStopped};
+use crate::py::context::Captured;
+use crate::py::handle::HandleRef;
+use crate::py::method::{Methods, OfPyClass};
+use crate::py::schedule::handle_after_first;
+use crate::transport::stream::StreamTransport;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyInt;
+use reactor::poller::{Event, Interest, Poller};
+use reactor::token::Token;
+use std::io::{self, ErrorKind};
+use std::os::fd::RawFd;
+
+/// Which registration a descriptor has, by its number.
+#[derive(Default)]
+pub(super) struct Watched(Vec<Option<Entry>>);
+
+#[derive(Clone, Copy)]
+struct Entry {
+    token: Token,
+    /// A transport's own registration, which `add_reader` must leave alone.
+    transport: bool,
+}
+
+impl Watched {
+    fn get(&self, fd: RawFd) -> Option<Entry> {
+        usize::try_from(fd)
+            .ok()
+            .and_then(|index| self.0.get(index).copied().flatten())
+    }
+
+    fn set(&mut self, fd: RawFd, entry: Option<Entry>) {
+        let Ok(index) = usize::try_from(fd) else {
+            return;
+        };
+        if index >= self.0.len() {
+            self.0.resize(index + 1, None);
+        }
+        self.0[index] = entry;
+    }
+}
+
+/// The callbacks on one descriptor.
+pub(crate) struct Watch {
+    pub(super) fd: RawFd,
+    /// The object that was given instead of a number: it is still known when it is closed.
+    file: Option<Py<PyAny>>,
+    reader: Option<HandleRef>,
+    writer: Option<HandleRef>,
+}
+
+impl Watch {
+    pub(super) const fn interest(&self) -> Interest {
+        match (self.reader.is_some(), self.writer.is_some()) {
+            (true, true) => Interest::READABLE.with(Interest::WRITABLE),
+            (true, false) => Interest::READABLE,
+            (false, true) => Interest::WRITABLE,
+            (false, false) => Interest::NONE,
+        }
+    }
+
+    pub(super) fn ready_reader(&self, py: Python<'_>, event: Event) -> Option<HandleRef> {
+        ready(py, event.readable, self.reader.as_ref())
+    }
+
+    pub(super) fn ready_writer(&self, py: Python<'_>, event: Event) -> Option<HandleRef> {
+        ready(py, event.writable, self.writer.as_ref())
+    }
+
+    pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        visit.option(self.file.as_ref())?;
+        for handle in [&self.reader, &self.writer].into_iter().flatten() {
+            handle.traverse_queued(visit)?;
+        }
+        Ok(())
+    }
+
+    const fn side(&mut self, side: Side) -> &mut Option<HandleRef> {
+        match side {
+            Side::Reader => &mut self.reader,
+            Side::Writer => &mut self.writer,
+        }
+    }
+}
+
+fn ready(py: Python<'_>, ready: bool, handle: Option<&HandleRef>) -> Option<HandleRef> {
+    handle
+        .filter(|handle| ready && !handle.is_cancelled())
+        .map(|handle| handle.clone_ref(py))
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Reader,
+    Writer,
+}
+
+impl State {
+    /// Registers a descriptor of the loop's own.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) says; RuntimeError on a closed loop.
+    pub(crate) fn register(
+        &self,
+        fd: RawFd,
+        source: Source,
+        interest: Interest,
+    ) -> PyResult<Token> {
+        self.check_closed()?;
+        let token = self.sources.borrow_mut().insert(source);
+        let added = self.with_poller(|poller| add_or_modify(poller, fd, token, interest));
+        if let Err(error) = added {
+            let source = self.sources.borrow_mut().remove(token);
+            drop(source);
+            return Err(os_error(&error));
+        }
+        Ok(token)
+    }
+
+    /// Takes a transport in, whose descriptor `add_reader` then refuses. The kernel hears of it when
+    /// the transport asks for an interest (`resume_registration`).
+    pub(crate) fn adopt_transport(&self, fd: RawFd, source: Source) -> Token {
+        let token = self.sources.borrow_mut().insert(source);
+        self.watched.borrow_mut().set(
+            fd,
+            Some(Entry {
+                token,
+                transport: true,
+            }),
+        );
+        token
+    }
+
+    /// The open stream transports that `wanted` picks.
+    pub(crate) fn stream_transports(
+        &self,
+        py: Python<'_>,
+        wanted: impl Fn(&StreamTransport) -> bool,
+    ) -> Vec<Py<PyAny>> {
+        let sources = self.sources.borrow();
+        let transports = sources.iter().filter_map(|(_, source)| match source {
+            Source::Stream(transport) if wanted(transport) => {
+                Some(transport.as_object().clone_ref(py))
+            }
+            _ => None,
+        });
+        transports.collect()
+    }
+
+    /// Changes the interest of a registration; a failure shows up at the next event.
+    pub(crate) fn set_interest(&self, fd: RawFd, token: Token, interest: Interest) {
+        // The descriptor is open and registered while its owner has the token.
+        let _changed = self.with_poller(|poller| poller.modify(fd, token, interest));
+    }
+
+    /// Takes a registered descriptor out of the poller; the token stays valid.
+    pub(crate) fn suspend_registration(&self, fd: RawFd) {
+        let _suspended = self.with_poller(|poller| poller.delete(fd));
+    }
+
+    /// Puts a suspended descriptor back.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) says.
+    pub(crate) fn resume_registration(
+        &self,
+        fd: RawFd,
+        token: Token,
+        interest: Interest,
+    ) -> PyResult<()> {
+        self.with_poller(|poller| add_or_modify(poller, fd, token, interest))
+            .map_err(|error| os_error(&error))
+    }
+
+    /// Ends a registration and gives its source back, to be dropped outside of any borrow.
+    pub(crate) fn deregister(&self, fd: RawFd, token: Token) -> Option<Source> {
+        {
+            let mut watched = self.watched.borrow_mut();
+            if watched.get(fd).is_some_and(|entry| entry.token == token) {
+                watched.set(fd, None);
+            }
+        }
+        let source = self.sources.borrow_mut().remove(token)?;
+        // ENOENT and EBADF: the kernel ended it when the descriptor was closed.
+        let _ended = self.with_poller(|poller| poller.delete(fd));
+        Some(source)
+    }
+
+    pub(super) fn with_poller<R>(
+        &self,
+        body: impl FnOnce(&Poller) -> io::Result<R>,
+    ) -> io::Result<R> {
+        match &*self.poller.borrow() {
+            Some(poller) => body(poller),
+            None => Err(io::Error::from_raw_os_error(libc::EBADF)),
+        }
+    }
+}
+
+/// Adds a registration, or takes over one that nobody ended, of a descriptor closed elsewhere.
+fn add_or_modify(poller: &Poller, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
+    match poller.add(fd, token, interest) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            poller.modify(fd, token, interest)
+        }
+        added => added,
+    }
+}
+
+pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
+    methods.method(
+        c"add_reader",
+        |this, args| this.add_watcher(args, Side::Reader, "add_reader"),
+        c"Call callback(*args) whenever fd is readable.",
+    );
+    methods.method(
+        c"add_writer",
+        |this, args| this.add_watcher(args, Side::Writer, "add_writer"),
+        c"Call callback(*args) whenever fd is writable.",
+    );
+    methods.method(
+        c"remove_reader",
+        |this, args| this.remove_watcher(&*args.one("remove_reader", "fd")?, Side::Reader),
+        c"Stop watching fd for reading; True if it was watched.",
+    );
+    methods.method(
+        c"remove_writer",
+        |this, args| this.remove_watcher(&*args.one("remove_writer", "fd")?, Side::Writer),
+        c"Stop watching fd for writing; True if it was watched.",
+    );
+    methods.method(
+        c"_ensure_fd_no_transport",
+        |this, args| {
+            let file = args.one("_ensure_fd_no_transport", "fd")?;
+            this.ensure_no_transport(&file, descriptor(&file)?)?;
+            Ok(this.py().None().into_bound(this.py()))
+        },
+        c"RuntimeError if fd belongs to a live transport.",
+    );
+}
+
+/// The number behind an int or an object with fileno().
+fn descriptor(file: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    if file.is_instance_of::<PyInt>() {
+        return file.extract().map_err(|_error| invalid_file(file));
+    }
+    let number = file
+        .call_method0("fileno")
+        .and_then(|number| number.extract());
+    number.map_err(|_error| invalid_file(file))
+}
+
+fn invalid_file(file: &Bound<'_, PyAny>) -> PyErr {
+    let shown = file
+        .repr()
+        .map_or_else(|_| String::new(), |text| text.to_string());
+    PyValueError::new_err(format!("Invalid file object: {shown}"))
+}
+
+impl<'py> LoopThis<'_, 'py> {
+    fn loop_state(&self) -> &State {
+        self.payload().state(self.py())
+    }
+
+    /// # Errors
+    /// RuntimeError if the descriptor belongs to a transport that is not closing.
+    pub(crate) fn ensure_no_transport(&self, file: &Bound<'py, PyAny>, fd: RawFd) -> PyResult<()> {
+        let state = self.loop_state();
+        let Some(entry) = state.watched.borrow().get(fd) else {
+            return Ok(());
+        };
+        if !entry.transport {
+            return Ok(());
+        }
+        let transport = match state.sources.borrow().get(entry.token) {
+            Some(Source::Stream(transport)) => transport.clone_ref(self.py()),
+            _ => return Ok(()),
+        };
+        if transport.is_closing(self.py()) {
+            return Ok(());
+        }
+        Err(PyRuntimeError::new_err(format!(
+            "File descriptor {} is used by transport {}",
+            file.repr()?,
+            transport.as_object().bind(self.py()).repr()?
+        )))
+    }
+
+    fn add_watcher(
+        &self,
+        args: Args<'_, 'py>,
+        side: Side,
+        function: &'static str,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = self.py();
+        let Some(file) = args.positional(0) else {
+            return Err(missing_argument(function, "fd"));
+        };
+        if args.positional_count() < 2 {
+            return Err(missing_argument(function, "callback"));
+        }
+        args.no_keywords(function)?;
+        let fd = descriptor(&file)?;
+        self.ensure_no_transport(&file, fd)?;
+        self.loop_state().check_closed()?;
+        if fd < 0 {
+            return Err(PyValueError::new_err(format!(
+                "Invalid file descriptor: {fd}"
+            )));
+        }
+        let handle = handle_after_first(py, self.object(), &args, Captured::current(py)?)?;
+        handle.set_repeating();
+        let replaced = self.loop_state().watch(fd, &file, side, handle)?;
+        if let Some(replaced) = replaced {
+            replaced.cancel(py);
+            replaced.release_ref(py);
+        }
+        Ok(py.None().into_bound(py))
+    }
+
+    fn remove_watcher(&self, file: &Bound<'py, PyAny>, side: Side) -> PyResult<Bound<'py, PyAny>> {
+        let (py, state) = (self.py(), self.loop_state());
+        let fd = descriptor(file)?;
+        self.ensure_no_transport(file, fd)?;
+        let removed = if state.closed.get() {
+            None
+        } else {
+            state.unwatch(fd, file, side)
+        };
+        let found = removed.is_some();
+        if let Some(handle) = removed {
+            handle.cancel(py);
+            handle.release_ref(py);
+        }
+        Ok(found.into_pyobject(py)?.to_owned().into_any())
+    }
+}
+
+impl State {
+    /// Puts `handle` on one side of the descriptor and returns the one that it replaces.
+    fn watch(
+        &self,
+        fd: RawFd,
+        file: &Bound<'_, PyAny>,
+        side: Side,
+        handle: HandleRef,
+    ) -> PyResult<Option<HandleRef>> {
+        let entry = self
+            .watched
+            .borrow()
+            .get(fd)
+            .filter(|entry| !entry.transport);
+        let Some(Entry { token, .. }) = entry else {
+            let file = (!file.is_instance_of::<PyInt>()).then(|| file.clone().unbind());
+            let mut watch = Watch {
+                fd,
+                file,
+                reader: None,
+                writer: None,
+            };
+            *watch.side(side) = Some(handle);
+            let interest = watch.interest();
+            let token = self.register(fd, Source::Watch(watch), interest)?;
+            self.watched.borrow_mut().set(
+                fd,
+                Some(Entry {
+                    token,
+                    transport: false,
+                }),
+            );
+            return Ok(None);
+        };
+        let (replaced, interest) = {
+            let mut sources = self.sources.borrow_mut();
+            let Some(Source::Watch(watch)) = sources.get_mut(token) else {
+                unreachable!("invariant: a watched entry's token leads to its watch");
+            };
+            (watch.side(side).replace(handle), watch.interest())
+        };
+        self.rewatch(fd, token, interest)
+            .map_err(|error| os_error(&error))?;
+        Ok(replaced)
+    }
+
+    /// Tells the kernel the interest of a registration that it may have ended by itself.
+    fn rewatch(&self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
+        self.with_poller(|poller| match poller.modify(fd, token, interest) {
+            Err(error) if error.kind() == ErrorKind::NotFound => poller.add(fd, token, interest),
+            changed => changed,
+        })
+    }
+
+    fn unwatch(&self, fd: RawFd, file: &Bound<'_, PyAny>, side: Side) -> Option<HandleRef> {
+        let (fd, token) = self.find_watch(fd, file)?;
+        let (removed, interest) = {
+            let mut sources = self.sources.borrow_mut();
+            let Some(Source::Watch(watch)) = sources.get_mut(token) else {
+                return None;
+            };
+            (watch.side(side).take(), watch.interest())
+        };
+        if interest.is_empty() {
+            drop(self.deregister(fd, token));
+        } else if removed.is_some() {
+            self.set_interest(fd, token, interest);
+        }
+        removed
+    }
+
+    /// The registration of a descriptor, or of a file object that was closed meanwhile.
+    fn find_watch(&self, fd: RawFd, file: &Bound<'_, PyAny>) -> Option<(RawFd, Token)> {
+        if fd >= 0 {
+            let entry = self
+                .watched
+                .borrow()
+                .get(fd)
+                .filter(|entry| !entry.transport);
+            return entry.map(|entry| (fd, entry.token));
+        }
+        self.sources
+            .borrow()
+            .iter()
+            .find_map(|(token, source)| match source {
+                Source::Watch(watch) if watch.file.as_ref().is_some_and(|own| own.is(file)) => {
+                    Some((watch.fd, token))
+                }
+                _ => None,
+            })
+    }
+}

@@ -1,0 +1,191 @@
+//! `Handle` and `TimerHandle`: what a program can do with a scheduled callback.
+//!
+//! The objects themselves (layout, free list, running) are in `py::handle` and `py::call`; here are
+//! their Python methods.
+//!
+//! Differs from asyncio: a handle releases its callback and arguments when it has run, not only when
+//! it is cancelled. `asyncio.Handle` is the `__class__` of a handle but not a base of its type.
+
+use crate::event_loop::schedule::timer_cancelled;
+use crate::py::args::Args;
+use crate::py::call::{Call, Trace};
+use crate::py::class::This;
+use crate::py::handle::{OfHandle, OfTimer, create_handle_type, create_timer_type};
+use crate::py::imports;
+use crate::py::method::{Access, Methods};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyFloat, PyType};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+/// Makes both types; called once, at import.
+pub(crate) fn create_types(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    let base = imports::handle(py)?;
+    let mut methods = Methods::<OfHandle>::new();
+    add_methods(&mut methods);
+    methods.getter(c"__class__", class_of_handle);
+    let doc = c"A scheduled callback, see asyncio.Handle.";
+    let handle = create_handle_type(py, c"oxloop._oxloop.Handle", doc, methods)?;
+    for name in ["__repr__", "_repr_info", "_run"] {
+        handle.setattr(name, base.getattr(name)?)?;
+    }
+    let mut methods = Methods::<OfTimer>::new();
+    add_methods(&mut methods);
+    methods.method(
+        c"when",
+        |this, args| when(this, args),
+        c"The deadline, in loop.time().",
+    );
+    methods.getter(c"_when", |this| {
+        Ok(PyFloat::new(this.py(), this.timer_when()).into_any())
+    });
+    methods.getter(c"_scheduled", |this| {
+        bool_object(this.py(), this.is_scheduled())
+    });
+    let doc = c"A callback scheduled for a time, see asyncio.TimerHandle.";
+    let base = imports::timer_handle(py)?.cast::<PyType>()?;
+    let timer = create_timer_type(py, c"oxloop._oxloop.TimerHandle", doc, base, methods)?;
+    module.add("Handle", handle)?;
+    module.add("TimerHandle", timer)
+}
+
+fn add_methods<A: Access<Target = Call>>(methods: &mut Methods<A>) {
+    methods.method(c"cancel", cancel, c"Do not run the callback.");
+    methods.method(c"cancelled", cancelled, c"True if cancel() was called.");
+    if cfg!(Py_3_12) {
+        methods.method(
+            c"get_context",
+            get_context,
+            c"The context that the callback runs in.",
+        );
+    }
+    methods.getter(c"_cancelled", |this| {
+        bool_object(this.py(), this.is_cancelled())
+    });
+    methods.getter(c"_loop", |this| Ok(this.owner(this.py())));
+    methods.getter(c"_context", |this| this.context().object(this.py()));
+    methods.getter(c"_callback", |this| {
+        Ok(this
+            .callback(this.py())
+            .unwrap_or_else(|| this.py().None().into_bound(this.py())))
+    });
+    methods.getter(c"_args", |this| {
+        let arguments = this.arguments(this.py())?.map(Bound::into_any);
+        Ok(arguments.unwrap_or_else(|| this.py().None().into_bound(this.py())))
+    });
+    methods.getter(c"_source_traceback", |this| {
+        Ok(traced(this, |trace| trace.source_traceback.as_ref()))
+    });
+    methods.getter(c"_repr", |this| {
+        Ok(traced(this, |trace| trace.repr.as_ref()))
+    });
+}
+
+fn bool_object(py: Python<'_>, value: bool) -> PyResult<Bound<'_, PyAny>> {
+    Ok(value.into_pyobject(py)?.to_owned().into_any())
+}
+
+fn traced<'py>(
+    this: &This<'_, 'py, Call>,
+    field: impl Fn(&Trace) -> Option<&Py<PyAny>>,
+) -> Bound<'py, PyAny> {
+    let value = this
+        .trace()
+        .and_then(field)
+        .map(|value| value.bind(this.py()).clone());
+    value.unwrap_or_else(|| this.py().None().into_bound(this.py()))
+}
+
+/// `isinstance(handle, asyncio.Handle)` asks for this.
+fn class_of_handle<'py>(this: &This<'_, 'py, Call>) -> PyResult<Bound<'py, PyAny>> {
+    let py = this.py();
+    if cfg!(Py_3_14) && this.is_thread_safe() {
+        return imports::asyncio_events(py)?.getattr(intern!(py, "_ThreadSafeHandle"));
+    }
+    imports::handle(py).cloned()
+}
+
+fn when<'py>(this: &This<'_, 'py, Call>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    args.none("when")?;
+    Ok(PyFloat::new(this.py(), this.timer_when()).into_any())
+}
+
+fn cancelled<'py>(this: &This<'_, 'py, Call>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    args.none("cancelled")?;
+    bool_object(this.py(), this.is_cancelled())
+}
+
+fn get_context<'py>(
+    this: &This<'_, 'py, Call>,
+    args: Args<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    args.none("get_context")?;
+    this.context().object(this.py())
+}
+
+fn cancel<'py>(this: &This<'_, 'py, Call>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    args.none("cancel")?;
+    let py = this.py();
+    if !this.is_cancelled() {
+        keep_repr(this)?;
+        wait_while_running_elsewhere(this)?;
+        this.payload().cancel(py);
+        if this.is_scheduled() {
+            timer_cancelled(&this.owner(py));
+        }
+    }
+    Ok(py.None().into_bound(py))
+}
+
+/// In debug mode a cancelled handle can still say what it was.
+fn keep_repr(this: &This<'_, '_, Call>) -> PyResult<()> {
+    let py = this.py();
+    if !this
+        .owner(py)
+        .call_method0(intern!(py, "get_debug"))?
+        .is_truthy()?
+    {
+        return Ok(());
+    }
+    let source_traceback = this
+        .trace()
+        .and_then(|trace| trace.source_traceback.as_ref().map(|it| it.clone_ref(py)));
+    // asyncio words it after the cancellation, so that it says "cancelled" with the callback.
+    let text = this.object().repr()?.to_string();
+    let text = text.replacen("Handle ", "Handle cancelled ", 1);
+    let repr = Some(text.into_pyobject(py)?.into_any().unbind());
+    this.set_trace(Trace {
+        source_traceback,
+        repr,
+    });
+    Ok(())
+}
+
+/// Whoever waits for a thread-safe handle's callback to end, and the signal that one did.
+static ENDED: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// From 3.14 on, cancelling a thread-safe handle from another thread waits for a callback that is
+/// running, so that it is over when `cancel` returns.
+fn wait_while_running_elsewhere(this: &This<'_, '_, Call>) -> PyResult<()> {
+    if !(cfg!(Py_3_14) && this.is_thread_safe() && this.is_running()) {
+        return Ok(());
+    }
+    let py = this.py();
+    let own_thread = imports::get_running_loop(py)?.call0()?.is(this.owner(py));
+    while !own_thread && this.is_running() {
+        py.detach(|| {
+            let waiting = ENDED.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let timeout = std::time::Duration::from_millis(10);
+            drop(ENDED.1.wait_timeout(waiting, timeout));
+        });
+    }
+    Ok(())
+}
+
+/// A thread-safe handle's callback ended.
+pub(crate) fn callback_ended() {
+    if cfg!(Py_3_14) {
+        ENDED.1.notify_all();
+    }
+}

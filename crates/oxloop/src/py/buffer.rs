@@ -1,0 +1,135 @@
+//! Buffers that Python objects lend: a protocol's `get_buffer()`, a program's bytearray.
+//!
+//! Invariants:
+//! - the memory is lent until the value is dropped: the exporter cannot resize or free it.
+//! - a writable buffer is contiguous.
+
+use pyo3::exceptions::PyBufferError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::mem::MaybeUninit;
+use std::slice;
+
+/// Memory of a Python object, lent for writing.
+pub(crate) struct WritableBuffer<'py> {
+    view: Box<ffi::Py_buffer>,
+    py: Python<'py>,
+}
+
+impl<'py> WritableBuffer<'py> {
+    /// # Errors
+    /// The exporter's own (TypeError, BufferError), for read-only memory too.
+    pub(crate) fn of(object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let mut view = Box::<ffi::Py_buffer>::new(ffi::Py_buffer::new());
+        let flags = ffi::PyBUF_WRITABLE;
+        // SAFETY: `object` is alive and `view` is writable; on success it must be released once,
+        // which `Drop` does.
+        if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *view, flags) } < 0 {
+            return Err(PyErr::fetch(object.py()));
+        }
+        Ok(Self {
+            view,
+            py: object.py(),
+        })
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.view.len as usize
+    }
+
+    /// Lends the memory to `fill`, which must not run Python code.
+    pub(crate) fn with_memory<R>(&mut self, fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> R) -> R {
+        if self.len() == 0 {
+            return fill(&mut []);
+        }
+        // SAFETY: the exporter lent `len` contiguous writable bytes until the view is released, and
+        // nothing else touches them while this thread stays attached and runs no Python code.
+        fill(unsafe { slice::from_raw_parts_mut(self.view.buf.cast(), self.len()) })
+    }
+}
+
+impl Drop for WritableBuffer<'_> {
+    fn drop(&mut self) {
+        let _attached = self.py;
+        // SAFETY: the view came from PyObject_GetBuffer and is released once; attached.
+        unsafe { ffi::PyBuffer_Release(&raw mut *self.view) };
+    }
+}
+
+/// The bytes of any object with a contiguous or strided buffer, copied.
+///
+/// # Errors
+/// TypeError if there is no buffer.
+pub(crate) fn copy_to_bytes<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    // SAFETY: `object` is alive; a new reference or an error.
+    unsafe {
+        let view = Bound::from_owned_ptr_or_err(
+            object.py(),
+            ffi::PyMemoryView_FromObject(object.as_ptr()),
+        )?;
+        let bytes = ffi::PyBytes_FromObject(view.as_ptr());
+        Ok(Bound::from_owned_ptr_or_err(object.py(), bytes)?.cast_into_unchecked())
+    }
+}
+
+/// Appends to a bytearray, as `bytearray.extend` does.
+///
+/// # Errors
+/// BufferError while the bytearray lends its memory, MemoryError.
+pub(crate) fn append_to_bytearray(
+    bytearray: &Bound<'_, pyo3::types::PyByteArray>,
+    data: &[u8],
+) -> PyResult<usize> {
+    let py = bytearray.py();
+    // SAFETY: `bytearray` is one; after a successful resize it has `length + data.len()` bytes, the
+    // last of which are written before anything else can look. No Python code runs in between.
+    unsafe {
+        let length = ffi::PyByteArray_Size(bytearray.as_ptr()) as usize;
+        let total = length + data.len();
+        let Ok(size) = ffi::Py_ssize_t::try_from(total) else {
+            return Err(PyBufferError::new_err("the buffer is too large"));
+        };
+        if ffi::PyByteArray_Resize(bytearray.as_ptr(), size) < 0 {
+            return Err(PyErr::fetch(py));
+        }
+        let start = ffi::PyByteArray_AsString(bytearray.as_ptr()).cast::<u8>();
+        start
+            .add(length)
+            .copy_from_nonoverlapping(data.as_ptr(), data.len());
+        Ok(total)
+    }
+}
+
+/// A new `bytes` of at most `capacity`, filled in place and cut to what `fill` returns.
+///
+/// # Errors
+/// MemoryError.
+pub(crate) fn bytes_filled_by<'py, E>(
+    py: Python<'py>,
+    capacity: usize,
+    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<usize, E>,
+) -> PyResult<Result<Bound<'py, PyBytes>, E>> {
+    // SAFETY: a fresh bytes object of `capacity` uninitialised bytes, seen by nobody else; `fill`
+    // writes a prefix and says how long it is, and the object is cut to that prefix.
+    unsafe {
+        let fresh = ffi::PyBytes_FromStringAndSize(std::ptr::null(), capacity as ffi::Py_ssize_t);
+        let fresh = Bound::from_owned_ptr_or_err(py, fresh)?;
+        let memory: *mut MaybeUninit<u8> = ffi::PyBytes_AsString(fresh.as_ptr()).cast();
+        let filled = match fill(slice::from_raw_parts_mut(memory, capacity)) {
+            Ok(filled) => filled.min(capacity),
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut object = fresh.into_ptr();
+        if filled < capacity && resize_bytes(&raw mut object, filled as ffi::Py_ssize_t) < 0 {
+            return Err(PyErr::fetch(py));
+        }
+        Ok(Ok(Bound::from_owned_ptr(py, object).cast_into_unchecked()))
+    }
+}
+
+unsafe extern "C" {
+    /// Cuts a bytes object that nobody else has; on failure the object is gone and `*bytes` null.
+    #[link_name = "_PyBytes_Resize"]
+    fn resize_bytes(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
+}

@@ -1,0 +1,297 @@
+//! `Call`: a callback with its arguments and its context, as every kind of handle carries it.
+//!
+//! The arguments lie behind the struct, so scheduling makes one allocation however many there are.
+//!
+//! Invariants:
+//! - `callback` and the arguments are owned while the call is pending or running. They are released
+//!   when it has run or was cancelled, not when the handle dies: a handle that its owner keeps does
+//!   not keep its owner alive.
+//! - while RUNNING is set, nothing of the call is released; whoever cancels then only sets a flag.
+
+use super::class::{Visit, VisitStopped};
+use super::context::{Captured, Entered};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use std::cell::Cell;
+use std::ptr;
+
+const CANCELLED: u32 = 1;
+const RUNNING: u32 = 1 << 1;
+const DONE: u32 = 1 << 2;
+/// The call sits in the loop's timer heap.
+const SCHEDULED: u32 = 1 << 3;
+/// Made by `call_soon_threadsafe`.
+const THREAD_SAFE: u32 = 1 << 4;
+/// Runs once per event (a watcher's, a signal's): not released after a run.
+const REPEATING: u32 = 1 << 6;
+/// The object is a timer handle.
+pub(super) const TIMER: u32 = 1 << 5;
+
+/// What asyncio keeps for debug mode only.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    pub(crate) source_traceback: Option<Py<PyAny>>,
+    pub(crate) repr: Option<Py<PyAny>>,
+}
+
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Call {
+    callback: Cell<*mut ffi::PyObject>,
+    context: Captured,
+    /// The loop, owned.
+    owner: *mut ffi::PyObject,
+    trace: Cell<*mut Trace>,
+    flags: Cell<u32>,
+    count: u32,
+    arguments: [*mut ffi::PyObject; 0],
+}
+
+impl Call {
+    /// Fills the memory behind `call`, which has room for `arguments`.
+    ///
+    /// # Safety
+    /// `call` is writable for the struct and that many pointers; the pointers are live objects.
+    #[inline(always)]
+    pub(super) unsafe fn fill(
+        call: *mut Self,
+        owner: *mut ffi::PyObject,
+        callback: *mut ffi::PyObject,
+        arguments: &[*mut ffi::PyObject],
+        context: Captured,
+        flags: u32,
+    ) {
+        // SAFETY: as the caller promises; every pointer stored gets a reference of its own.
+        unsafe {
+            call.write(Self {
+                callback: Cell::new(ffi::Py_NewRef(callback)),
+                context,
+                owner: ffi::Py_NewRef(owner),
+                trace: Cell::new(ptr::null_mut()),
+                flags: Cell::new(flags),
+                count: arguments.len() as u32,
+                arguments: [],
+            });
+            let first = (&raw mut (*call).arguments).cast::<*mut ffi::PyObject>();
+            for (index, argument) in arguments.iter().enumerate() {
+                first.add(index).write(ffi::Py_NewRef(*argument));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn has(&self, flag: u32) -> bool {
+        self.flags.get() & flag != 0
+    }
+
+    #[inline(always)]
+    fn set(&self, flag: u32) {
+        self.flags.set(self.flags.get() | flag);
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.has(CANCELLED)
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.has(RUNNING)
+    }
+
+    pub(crate) fn is_scheduled(&self) -> bool {
+        self.has(SCHEDULED)
+    }
+
+    pub(crate) fn set_scheduled(&self, scheduled: bool) {
+        let others = self.flags.get() & !SCHEDULED;
+        self.flags.set(if scheduled {
+            others | SCHEDULED
+        } else {
+            others
+        });
+    }
+
+    pub(crate) fn is_thread_safe(&self) -> bool {
+        self.has(THREAD_SAFE)
+    }
+
+    pub(crate) fn set_thread_safe(&self) {
+        self.set(THREAD_SAFE);
+    }
+
+    pub(crate) fn set_repeating(&self) {
+        self.set(REPEATING);
+    }
+
+    /// What follows a run: a call that runs once releases what it holds.
+    #[inline(always)]
+    pub(crate) fn ran(&self, py: Python<'_>) {
+        if !self.has(REPEATING) || self.is_cancelled() {
+            self.release(py);
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn is_timer(&self) -> bool {
+        self.has(TIMER)
+    }
+
+    pub(super) const fn count(&self) -> usize {
+        self.count as usize
+    }
+
+    pub(crate) const fn context(&self) -> &Captured {
+        &self.context
+    }
+
+    /// The loop that the handle belongs to.
+    pub(crate) fn owner<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        // SAFETY: the field owns a reference for the whole life of the handle.
+        unsafe { Bound::from_borrowed_ptr(py, self.owner) }
+    }
+
+    /// The callback, or None once it ran or was cancelled.
+    pub(crate) fn callback<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        // SAFETY: the field owns a reference or is null.
+        unsafe { Bound::from_borrowed_ptr_or_opt(py, self.callback.get()) }
+    }
+
+    #[inline(always)]
+    fn arguments_ptr(&self) -> *const *mut ffi::PyObject {
+        // Through the address of `self` and not of the zero-length field, whose provenance would
+        // not reach the arguments behind it.
+        ptr::from_ref(self).wrapping_add(1).cast()
+    }
+
+    /// The arguments, or None once the callback ran or was cancelled.
+    pub(crate) fn arguments<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        if self.callback.get().is_null() {
+            return Ok(None);
+        }
+        let first = self.arguments_ptr();
+        let items = (0..self.count()).map(|index| {
+            // SAFETY: `count` arguments lie behind the struct, owned while `callback` is set.
+            unsafe { Bound::from_borrowed_ptr(py, *first.add(index)) }
+        });
+        PyTuple::new(py, items.collect::<Vec<_>>()).map(Some)
+    }
+
+    /// Runs the callback in its context, without releasing anything.
+    ///
+    /// # Errors
+    /// What the callback raised, or the context that could not be entered.
+    #[inline(always)]
+    pub(crate) fn run(&self, py: Python<'_>) -> PyResult<()> {
+        let entered = Entered::enter(py, &self.context)?;
+        self.set(RUNNING);
+        // SAFETY: the callback and `count` arguments are owned and not released while RUNNING.
+        let result = unsafe {
+            ffi::PyObject_Vectorcall(
+                self.callback.get(),
+                self.arguments_ptr(),
+                self.count(),
+                ptr::null_mut(),
+            )
+        };
+        let outcome = if result.is_null() {
+            Err(PyErr::fetch(py))
+        } else {
+            // SAFETY: a vectorcall returns a new reference.
+            unsafe { ffi::Py_DECREF(result) };
+            Ok(())
+        };
+        entered.exit(py, &self.context);
+        self.flags.set(self.flags.get() & !RUNNING);
+        outcome
+    }
+
+    /// Marks the call cancelled; false if it was already.
+    pub(crate) fn cancel(&self, py: Python<'_>) -> bool {
+        if self.is_cancelled() {
+            return false;
+        }
+        self.set(CANCELLED);
+        if !self.has(RUNNING) {
+            self.release(py);
+        }
+        true
+    }
+
+    /// Releases callback, arguments and context: the call will not run (again).
+    #[inline(always)]
+    pub(crate) fn release(&self, py: Python<'_>) {
+        let callback = self.callback.replace(ptr::null_mut());
+        if callback.is_null() {
+            return;
+        }
+        self.set(DONE);
+        let first = self.arguments_ptr();
+        // SAFETY: the call owned the callback and each argument, and `callback` is null now, so
+        // nobody releases them again, even if a destructor comes back here.
+        unsafe {
+            ffi::Py_DECREF(callback);
+            for index in 0..self.count() {
+                ffi::Py_DECREF(*first.add(index));
+            }
+        }
+        let context = self.context.take();
+        if !context.is_null() {
+            // SAFETY: the field owned this reference.
+            drop(unsafe { Bound::from_owned_ptr(py, context) });
+        }
+    }
+
+    pub(crate) fn trace(&self) -> Option<&Trace> {
+        let trace = self.trace.get();
+        // SAFETY: a non-null trace is a leaked box that only `finish` frees.
+        (!trace.is_null()).then(|| unsafe { &*trace })
+    }
+
+    /// Replaces what debug mode keeps.
+    pub(crate) fn set_trace(&self, trace: Trace) {
+        let old = self.trace.replace(Box::into_raw(Box::new(trace)));
+        if !old.is_null() {
+            // SAFETY: `old` came from a box, and no borrow of it outlives a statement of ours.
+            drop(unsafe { Box::from_raw(old) });
+        }
+    }
+
+    /// Releases everything; the handle is dying.
+    #[inline(always)]
+    pub(super) fn finish(&self, py: Python<'_>) {
+        self.release(py);
+        let context = self.context.take();
+        if !context.is_null() {
+            // SAFETY: the field owned this reference.
+            drop(unsafe { Bound::from_owned_ptr(py, context) });
+        }
+        let trace = self.trace.replace(ptr::null_mut());
+        if !trace.is_null() {
+            // SAFETY: a non-null trace came from a box.
+            drop(unsafe { Box::from_raw(trace) });
+        }
+        // SAFETY: the handle owned its loop and is being freed.
+        unsafe { ffi::Py_DECREF(self.owner) };
+    }
+
+    /// Shows the collector what the call owns.
+    pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        // SAFETY: every pointer is null or owned; arguments are owned while `callback` is set.
+        unsafe {
+            visit.raw(self.owner)?;
+            visit.raw(self.context.as_ptr())?;
+            if let Some(trace) = self.trace() {
+                visit.option(trace.source_traceback.as_ref())?;
+                visit.option(trace.repr.as_ref())?;
+            }
+            let callback = self.callback.get();
+            if callback.is_null() {
+                return Ok(());
+            }
+            visit.raw(callback)?;
+            let first = self.arguments_ptr();
+            (0..self.count()).try_for_each(|index| visit.raw(*first.add(index)))
+        }
+    }
+}

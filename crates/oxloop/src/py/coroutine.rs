@@ -1,0 +1,419 @@
+//! `Coroutine`: a Rust `async fn` as a Python coroutine object.
+//!
+//! `send` polls the future. To wait, Rust code awaits a Python awaitable through `await_python`: the
+//! awaitable's own steps are yielded to the running task, and what the task sends or throws goes back
+//! into the awaitable. So cancellation and timeouts arrive exactly as in Python code, and there is no
+//! second executor and no waker.
+//!
+//! Invariants:
+//! - the future is taken out of its cell while it is polled: a coroutine that is awaited by itself
+//!   raises ValueError, as CPython's does.
+//! - an exception given to `throw` before the first step ends the coroutine without running it.
+//! - `close` and the collector drop the future, whose destructors must not wait.
+//!
+//! Cost: one boxed future and one object a call; nothing a step.
+
+use super::args::Args;
+use super::attached::Attached;
+use super::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitStopped, create};
+use super::method::{Methods, guarded};
+use pyo3::exceptions::{
+    PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyTypeError, PyValueError,
+};
+use pyo3::prelude::*;
+use pyo3::types::{PyString, PyType};
+use pyo3::{Borrowed, ffi};
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_int, c_void};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::ptr;
+use std::task::{Context, Poll, Waker};
+
+type BoxedFuture = Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>>>>;
+
+/// What the task gave to the step that runs now.
+enum Resume {
+    Send(Py<PyAny>),
+    Throw(PyErr),
+}
+
+thread_local! {
+    /// The exchange between a coroutine's step and the `await_python` inside it.
+    static RESUME: Cell<Option<Resume>> = const { Cell::new(None) };
+    static YIELDED: Cell<Option<Py<PyAny>>> = const { Cell::new(None) };
+}
+
+enum Stage {
+    /// Not started.
+    Fresh(BoxedFuture),
+    Suspended(BoxedFuture),
+    Running,
+    Done,
+}
+
+/// The payload of a Python coroutine object.
+pub(crate) struct Coroutine {
+    name: &'static str,
+    stage: Attached<RefCell<Stage>>,
+}
+
+static CLASS: Class = Class::new();
+
+impl Native for Coroutine {
+    fn class() -> &'static Class {
+        &CLASS
+    }
+
+    fn traverse(&self, _visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        // What a Rust future holds cannot be listed; it counts as reachable until it is dropped.
+        Ok(())
+    }
+
+    fn clear(&self, py: Python<'_>) {
+        drop(self.finish(py));
+    }
+
+    fn finalize(this: &This<'_, '_, Self>) {
+        let fresh = matches!(&*this.stage.get(this.py()).borrow(), Stage::Fresh(_));
+        if fresh {
+            this.warn_never_awaited();
+        }
+        drop(this.payload().finish(this.py()));
+    }
+}
+
+impl This<'_, '_, Coroutine> {
+    fn warn_never_awaited(&self) {
+        let py = self.py();
+        let text = format!("coroutine '{}' was never awaited", self.name);
+        let warned = std::ffi::CString::new(text)
+            .map_err(PyErr::from)
+            .and_then(|text| PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &text, 1));
+        if let Err(error) = warned {
+            error.write_unraisable(py, Some(&self.object()));
+        }
+    }
+}
+
+impl Coroutine {
+    /// Wraps `future`; `name` is the qualified name that `repr` and warnings show.
+    pub(crate) fn object<'py, F>(
+        py: Python<'py>,
+        name: &'static str,
+        future: F,
+    ) -> PyResult<Bound<'py, PyAny>>
+    where
+        F: Future<Output = PyResult<Py<PyAny>>> + 'static,
+    {
+        let stage = Attached::new(RefCell::new(Stage::Fresh(Box::pin(future))));
+        let coroutine = Ref::new(py, Self { name, stage })?;
+        Ok(coroutine.as_object().bind(py).clone())
+    }
+
+    fn finish(&self, py: Python<'_>) -> Stage {
+        self.stage.get(py).replace(Stage::Done)
+    }
+
+    /// Runs one step: `Ok(Err(value))` is a yielded value, `Ok(Ok(value))` the result.
+    fn step(&self, py: Python<'_>, resume: Resume) -> PyResult<Result<Py<PyAny>, Py<PyAny>>> {
+        let mut future = match self.stage.get(py).replace(Stage::Running) {
+            Stage::Fresh(future) => match resume {
+                Resume::Send(_) => future,
+                Resume::Throw(error) => {
+                    self.finish(py);
+                    return Err(error);
+                }
+            },
+            Stage::Suspended(future) => {
+                RESUME.set(Some(resume));
+                future
+            }
+            Stage::Running => return Err(PyValueError::new_err("coroutine already executing")),
+            Stage::Done => {
+                self.finish(py);
+                return Err(PyRuntimeError::new_err(
+                    "cannot reuse already awaited coroutine",
+                ));
+            }
+        };
+        let polled = future
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(outcome) = polled else {
+            *self.stage.get(py).borrow_mut() = Stage::Suspended(future);
+            let yielded = YIELDED.take();
+            return Ok(Err(
+                yielded.expect("invariant: only await_python makes a future wait")
+            ));
+        };
+        self.finish(py);
+        outcome.map(Ok)
+    }
+}
+
+/// Waits for a Python awaitable from Rust code that runs in a `Coroutine`.
+///
+/// # Errors
+/// What the awaitable raises, which includes what the task throws into it.
+pub(crate) async fn await_python(awaitable: Py<PyAny>) -> PyResult<Py<PyAny>> {
+    let iterator = Python::attach(|py| await_iterator(awaitable.bind(py)).map(Bound::unbind))?;
+    drop(awaitable);
+    let mut resume = Python::attach(|py| Resume::Send(py.None()));
+    loop {
+        let outcome = Python::attach(|py| advance(iterator.bind(py), resume))?;
+        match outcome {
+            Ok(value) => return Ok(value),
+            Err(yielded) => resume = suspend(yielded).await,
+        }
+    }
+}
+
+/// Yields `value` to the task and gives back what it answers.
+async fn suspend(value: Py<PyAny>) -> Resume {
+    let mut value = Some(value);
+    poll_fn(move |_context| {
+        if let Some(value) = value.take() {
+            YIELDED.set(Some(value));
+            return Poll::Pending;
+        }
+        Poll::Ready(
+            RESUME
+                .take()
+                .expect("invariant: a step resumes what it suspended"),
+        )
+    })
+    .await
+}
+
+/// The iterator behind `await`: the object itself for a coroutine, else what `__await__` returns.
+fn await_iterator<'py>(awaitable: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = awaitable.py();
+    // SAFETY: the slots are read from a live type object; `am_await` is called with its instance.
+    unsafe {
+        let class = ffi::Py_TYPE(awaitable.as_ptr());
+        let slots = (*class).tp_as_async;
+        if !slots.is_null()
+            && let Some(am_await) = (*slots).am_await
+        {
+            return Bound::from_owned_ptr_or_err(py, am_await(awaitable.as_ptr()));
+        }
+    }
+    Err(PyTypeError::new_err(format!(
+        "object {} can't be used in 'await' expression",
+        awaitable.get_type().name()?
+    )))
+}
+
+/// One step of a Python iterator: `Ok(value)` is its result, `Err(value)` what it yields.
+fn advance(iterator: &Bound<'_, PyAny>, resume: Resume) -> PyResult<Result<Py<PyAny>, Py<PyAny>>> {
+    match resume {
+        Resume::Send(value) => send_into(iterator, value.bind(iterator.py())),
+        Resume::Throw(error) => throw_into(iterator, error),
+    }
+}
+
+fn send_into(
+    iterator: &Bound<'_, PyAny>,
+    value: &Bound<'_, PyAny>,
+) -> PyResult<Result<Py<PyAny>, Py<PyAny>>> {
+    let py = iterator.py();
+    let mut result = ptr::null_mut();
+    // SAFETY: both objects are alive; the call stores a new reference in `result` unless it fails.
+    unsafe {
+        match ffi::PyIter_Send(iterator.as_ptr(), value.as_ptr(), &raw mut result) {
+            ffi::PySendResult::PYGEN_RETURN => Ok(Ok(Bound::from_owned_ptr(py, result).unbind())),
+            ffi::PySendResult::PYGEN_NEXT => Ok(Err(Bound::from_owned_ptr(py, result).unbind())),
+            ffi::PySendResult::PYGEN_ERROR => Err(PyErr::fetch(py)),
+        }
+    }
+}
+
+fn throw_into(iterator: &Bound<'_, PyAny>, error: PyErr) -> PyResult<Result<Py<PyAny>, Py<PyAny>>> {
+    let py = iterator.py();
+    let Ok(throw) = iterator.getattr(pyo3::intern!(py, "throw")) else {
+        return Err(error);
+    };
+    match throw.call1((error.into_value(py),)) {
+        Ok(yielded) => Ok(Err(yielded.unbind())),
+        Err(stop) if stop.is_instance_of::<PyStopIteration>(py) => Ok(Ok(stop
+            .value(py)
+            .getattr(pyo3::intern!(py, "value"))?
+            .unbind())),
+        Err(raised) => Err(raised),
+    }
+}
+
+/// A result for a caller that expects the iterator protocol.
+fn deliver<'py>(
+    py: Python<'py>,
+    outcome: PyResult<Result<Py<PyAny>, Py<PyAny>>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    match outcome? {
+        Err(yielded) => Ok(yielded.into_bound(py)),
+        Ok(result) => Err(PyStopIteration::new_err((result,))),
+    }
+}
+
+fn send<'py>(this: &This<'_, 'py, Coroutine>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let value = args.one("send", "value")?;
+    if matches!(&*this.stage.get(this.py()).borrow(), Stage::Fresh(_)) && !value.is_none() {
+        return Err(PyTypeError::new_err(
+            "can't send non-None value to a just-started coroutine",
+        ));
+    }
+    deliver(
+        this.py(),
+        this.step(this.py(), Resume::Send(value.to_owned().unbind())),
+    )
+}
+
+fn throw<'py>(this: &This<'_, 'py, Coroutine>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let [kind, value, _traceback] = args.bind("throw", ["type", "value", "traceback"], 1)?;
+    let kind = kind.expect("invariant: bind checked the required argument");
+    let error = match (kind.cast::<PyType>(), value) {
+        (Ok(_), Some(value)) if !value.is_none() && value.is_instance(&kind)? => {
+            PyErr::from_value(value.to_owned())
+        }
+        (Ok(_), Some(value)) if !value.is_none() => PyErr::from_value(kind.call1((value,))?),
+        (Ok(_), _) => PyErr::from_value(kind.call0()?),
+        (Err(_), _) => PyErr::from_value(kind.to_owned()),
+    };
+    deliver(this.py(), this.step(this.py(), Resume::Throw(error)))
+}
+
+fn close<'py>(this: &This<'_, 'py, Coroutine>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    args.none("close")?;
+    let py = this.py();
+    match &*this.stage.get(py).borrow() {
+        Stage::Suspended(_) => {}
+        Stage::Running => return Err(PyValueError::new_err("coroutine already executing")),
+        Stage::Fresh(_) | Stage::Done => {
+            drop(this.finish(py));
+            return Ok(py.None().into_bound(py));
+        }
+    }
+    match this.step(py, Resume::Throw(PyGeneratorExit::new_err(()))) {
+        Ok(Err(_)) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
+        Ok(Ok(_)) => Ok(py.None().into_bound(py)),
+        Err(error)
+            if error.is_instance_of::<PyGeneratorExit>(py)
+                || error.is_instance_of::<PyStopIteration>(py) =>
+        {
+            Ok(py.None().into_bound(py))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn running(py: Python<'_>, coroutine: &Coroutine) -> bool {
+    matches!(&*coroutine.stage.get(py).borrow(), Stage::Running)
+}
+
+/// Makes the type; called once, at import.
+pub(crate) fn create_type(py: Python<'_>) -> PyResult<()> {
+    let mut methods = Methods::<OfNative<Coroutine>>::new();
+    methods.method(
+        c"send",
+        send,
+        c"Resume with a value; raise StopIteration at the end.",
+    );
+    methods.method(c"throw", throw, c"Resume with an exception.");
+    methods.method(c"close", close, c"Throw GeneratorExit and end.");
+    methods.getter(c"__name__", |this| {
+        let last = this.name.rsplit('.').next().unwrap_or(this.name);
+        Ok(PyString::new(this.py(), last).into_any())
+    });
+    methods.getter(c"__qualname__", |this| {
+        Ok(PyString::new(this.py(), this.name).into_any())
+    });
+    methods.getter(c"cr_running", |this| {
+        Ok(running(this.py(), this)
+            .into_pyobject(this.py())?
+            .to_owned()
+            .into_any())
+    });
+    methods.getter(c"cr_frame", |this| {
+        Ok(this.py().None().into_bound(this.py()))
+    });
+    methods.getter(c"cr_code", |this| {
+        Ok(this.py().None().into_bound(this.py()))
+    });
+    methods.getter(c"cr_await", |this| {
+        Ok(this.py().None().into_bound(this.py()))
+    });
+    let slot = |slot: c_int, pfunc: *mut c_void| ffi::PyType_Slot { slot, pfunc };
+    let extra = Slots(vec![
+        slot(ffi::Py_am_await, return_self as *mut c_void),
+        slot(ffi::Py_tp_iter, return_self as *mut c_void),
+        slot(ffi::Py_tp_iternext, iternext as *mut c_void),
+        slot(ffi::Py_am_send, am_send as *mut c_void),
+        slot(ffi::Py_tp_repr, repr as *mut c_void),
+    ]);
+    let object = py.get_type::<PyAny>();
+    create::<Coroutine>(
+        py,
+        c"oxloop._oxloop.Coroutine",
+        c"A coroutine that runs in the event loop's own code.",
+        &object,
+        methods,
+        extra,
+    )
+}
+
+unsafe extern "C" fn return_self(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: CPython calls with a live instance.
+    unsafe { ffi::Py_NewRef(object) }
+}
+
+/// # Safety
+/// `object` is a live coroutine.
+unsafe fn this<'a, 'py>(py: Python<'py>, object: *mut ffi::PyObject) -> This<'a, 'py, Coroutine> {
+    use super::method::Access;
+    // SAFETY: as the caller promises.
+    unsafe { This::from_raw(py, object, OfNative::<Coroutine>::target(object)) }
+}
+
+unsafe extern "C" fn iternext(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded(|py| {
+        // SAFETY: CPython calls with a live instance.
+        let this = unsafe { this(py, object) };
+        deliver(py, this.step(py, Resume::Send(py.None()))).map(Bound::into_ptr)
+    })
+    .unwrap_or(ptr::null_mut())
+}
+
+unsafe extern "C" fn am_send(
+    object: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    result: *mut *mut ffi::PyObject,
+) -> c_int {
+    let outcome = guarded(|py| {
+        // SAFETY: CPython calls with a live instance and a live value.
+        let (this, value) = unsafe {
+            (
+                this(py, object),
+                Borrowed::from_ptr(py, value).to_owned().unbind(),
+            )
+        };
+        this.step(py, Resume::Send(value))
+    });
+    let (stored, code) = match outcome {
+        Some(Ok(value)) => (value.into_ptr(), ffi::PySendResult::PYGEN_RETURN),
+        Some(Err(value)) => (value.into_ptr(), ffi::PySendResult::PYGEN_NEXT),
+        None => (ptr::null_mut(), ffi::PySendResult::PYGEN_ERROR),
+    };
+    // SAFETY: CPython passes a place for the result, and takes over the reference.
+    unsafe { result.write(stored) };
+    code as c_int
+}
+
+unsafe extern "C" fn repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guarded(|py| {
+        // SAFETY: CPython calls with a live instance.
+        let this = unsafe { this(py, object) };
+        let text = format!("<coroutine object {} at {object:p}>", this.name);
+        Ok(PyString::new(py, &text).into_ptr())
+    })
+    .unwrap_or(ptr::null_mut())
+}

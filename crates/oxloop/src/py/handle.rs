@@ -1,0 +1,495 @@
+//! Handles: the objects that `call_soon` and `call_later` return.
+//!
+//! `Handle` is made for every callback, so it is as small as it can be: 64 bytes and 8 per argument,
+//! from a free list, and no garbage-collected object. While only the loop's queue owns a handle, the
+//! loop shows the collector what the handle holds; once it ran or was cancelled it holds nothing. It
+//! does not inherit from `asyncio.Handle`, whose `__slots__` and collector header would nearly double
+//! it; its `__class__` is `asyncio.Handle`, so `isinstance` says yes.
+//!
+//! `TimerHandle` lives long and is kept by programs, so it is a real, garbage-collected subtype of
+//! `asyncio.TimerHandle`, with the call behind the base's slots.
+//!
+//! Layout: `[PyObject | weakrefs | Call | arguments]` and
+//! `[asyncio.TimerHandle | when | Call | arguments]`.
+//!
+//! Cost: one allocation a handle, none when the free list has one.
+
+use super::call::{Call, TIMER};
+use super::class::{This, Visit, VisitStopped};
+use super::context::Captured;
+use super::method::{Access, Methods, guarded};
+use pyo3::prelude::*;
+use pyo3::types::{PyTuple, PyType};
+use pyo3::{Borrowed, ffi};
+use std::ffi::{CStr, c_int, c_void};
+use std::mem::offset_of;
+use std::ops::Deref;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+#[repr(C)]
+struct HandleObject {
+    head: ffi::PyObject,
+    weakrefs: *mut ffi::PyObject,
+    call: Call,
+}
+
+/// What follows the slots of `asyncio.TimerHandle`.
+#[repr(C)]
+struct TimerPart {
+    when: f64,
+    call: Call,
+}
+
+const HANDLE_CALL: usize = offset_of!(HandleObject, call);
+
+static HANDLE_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static TIMER_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+/// Where `TimerPart` begins in a timer handle; `asyncio.TimerHandle` differs between versions.
+static TIMER_PART: AtomicUsize = AtomicUsize::new(0);
+
+static HANDLE_FREE: FreeList = FreeList::new();
+static TIMER_FREE: FreeList = FreeList::new();
+
+#[inline(always)]
+fn timer_call_offset() -> usize {
+    TIMER_PART.load(Ordering::Relaxed) + offset_of!(TimerPart, call)
+}
+
+/// Freed handles by their number of arguments, linked through their first word. GIL held.
+struct FreeList {
+    first: [AtomicPtr<c_void>; Self::SIZES],
+    count: [AtomicUsize; Self::SIZES],
+}
+
+impl FreeList {
+    /// Handles with more arguments than this are not kept.
+    const SIZES: usize = 4;
+    const MOST: usize = 512;
+
+    const fn new() -> Self {
+        Self {
+            first: [const { AtomicPtr::new(ptr::null_mut()) }; Self::SIZES],
+            count: [const { AtomicUsize::new(0) }; Self::SIZES],
+        }
+    }
+
+    #[inline(always)]
+    fn pop(&self, arguments: usize) -> Option<NonNull<c_void>> {
+        let first = NonNull::new(self.first.get(arguments)?.load(Ordering::Relaxed))?;
+        // SAFETY: a block on the list is free memory whose first word links to the next one.
+        let next = unsafe { first.cast::<*mut c_void>().read() };
+        self.first[arguments].store(next, Ordering::Relaxed);
+        let count = self.count[arguments].load(Ordering::Relaxed);
+        self.count[arguments].store(count - 1, Ordering::Relaxed);
+        Some(first)
+    }
+
+    /// Keeps the block; false if the list is full.
+    ///
+    /// # Safety
+    /// `block` is memory of a handle with that many arguments, which nobody uses any more.
+    #[inline(always)]
+    unsafe fn push(&self, block: *mut c_void, arguments: usize) -> bool {
+        let Some(first) = self.first.get(arguments) else {
+            return false;
+        };
+        let count = self.count[arguments].load(Ordering::Relaxed);
+        if count >= Self::MOST {
+            return false;
+        }
+        // SAFETY: the block is ours and larger than a word.
+        unsafe {
+            block
+                .cast::<*mut c_void>()
+                .write(first.load(Ordering::Relaxed))
+        };
+        first.store(block, Ordering::Relaxed);
+        self.count[arguments].store(count + 1, Ordering::Relaxed);
+        true
+    }
+}
+
+/// An owned reference to a handle of either kind.
+#[derive(Debug)]
+pub(crate) struct HandleRef(NonNull<Call>);
+
+impl HandleRef {
+    /// A handle for `call_soon`. `arguments` are borrowed from the call that schedules.
+    ///
+    /// # Errors
+    /// MemoryError.
+    #[inline(always)]
+    pub(super) fn soon(
+        py: Python<'_>,
+        owner: Borrowed<'_, '_, PyAny>,
+        callback: *mut ffi::PyObject,
+        arguments: &[*mut ffi::PyObject],
+        context: Captured,
+    ) -> PyResult<Self> {
+        let class = HANDLE_TYPE.load(Ordering::Relaxed);
+        // SAFETY: the block has room for the struct and its arguments (it was freed with as many),
+        // `PyObject_Init` makes it an object with one reference, and every field is written before
+        // anybody sees it.
+        unsafe {
+            let block = match HANDLE_FREE.pop(arguments.len()) {
+                Some(block) => block.as_ptr(),
+                None => ffi::PyObject_Malloc(size_of::<HandleObject>() + size_of_val(arguments)),
+            };
+            if block.is_null() {
+                return Err(no_memory(py));
+            }
+            let object = ffi::PyObject_Init(block.cast(), class);
+            let handle = object.cast::<HandleObject>();
+            (&raw mut (*handle).weakrefs).write(ptr::null_mut());
+            let call = &raw mut (*handle).call;
+            Call::fill(call, owner.as_ptr(), callback, arguments, context, 0);
+            Ok(Self(NonNull::new_unchecked(call)))
+        }
+    }
+
+    /// A handle for `call_later` and `call_at`, due at `when` (seconds of `loop.time()`).
+    ///
+    /// # Errors
+    /// MemoryError.
+    pub(super) fn timer(
+        py: Python<'_>,
+        owner: Borrowed<'_, '_, PyAny>,
+        when: f64,
+        callback: *mut ffi::PyObject,
+        arguments: &[*mut ffi::PyObject],
+        context: Captured,
+    ) -> PyResult<Self> {
+        // SAFETY: `timer_object` returns an object with room for the base's slots (all null), the
+        // timer part and its arguments; it is tracked only once every field is written.
+        unsafe {
+            let object = timer_object(py, arguments.len())?;
+            let part = object.cast::<u8>().add(TIMER_PART.load(Ordering::Relaxed));
+            let part = part.cast::<TimerPart>();
+            (&raw mut (*part).when).write(when);
+            let call = &raw mut (*part).call;
+            Call::fill(call, owner.as_ptr(), callback, arguments, context, TIMER);
+            ffi::PyObject_GC_Track(object.cast());
+            Ok(Self(NonNull::new_unchecked(call)))
+        }
+    }
+
+    #[inline(always)]
+    fn object_ptr(&self) -> *mut ffi::PyObject {
+        let offset = if self.is_timer() {
+            timer_call_offset()
+        } else {
+            HANDLE_CALL
+        };
+        // SAFETY: the call lies at that offset of its object.
+        unsafe { self.0.as_ptr().cast::<u8>().sub(offset).cast() }
+    }
+
+    /// The handle as a Python object, with a reference of its own.
+    #[inline(always)]
+    pub(crate) fn object<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        // SAFETY: `self` owns a reference to a live object.
+        unsafe { Bound::from_borrowed_ptr(py, self.object_ptr()) }
+    }
+
+    /// The deadline of a timer handle.
+    pub(crate) fn when(&self) -> f64 {
+        debug_assert!(self.is_timer());
+        // SAFETY: a timer's call is the field of a `TimerPart`.
+        unsafe { (*timer_part(self.0.as_ptr())).when }
+    }
+
+    /// True if nobody but the holder of this reference has the handle.
+    fn is_sole(&self) -> bool {
+        // SAFETY: `self` owns a reference to a live object.
+        unsafe { ffi::Py_REFCNT(self.object_ptr()) == 1 }
+    }
+
+    /// Shows the collector a queued handle: a timer itself, and for a plain handle that only the
+    /// queue owns, what it holds. A plain handle that somebody else has too is left alone: its
+    /// contents then count as reachable, which is never wrong.
+    pub(crate) fn traverse_queued(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        if self.is_timer() {
+            // SAFETY: `self` owns the object.
+            return unsafe { visit.raw(self.object_ptr()) };
+        }
+        if self.is_sole() {
+            self.traverse(visit)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Releases the reference now, without PyO3's check of the thread.
+    #[inline(always)]
+    pub(crate) fn release_ref(self, _py: Python<'_>) {
+        let object = self.object_ptr();
+        std::mem::forget(self);
+        // SAFETY: `self` owned this reference, and the thread is attached.
+        unsafe { ffi::Py_DECREF(object) };
+    }
+
+    /// Another reference to the same handle.
+    pub(crate) fn clone_ref(&self, _py: Python<'_>) -> Self {
+        // SAFETY: the object is alive and the thread attached.
+        unsafe { ffi::Py_INCREF(self.object_ptr()) };
+        Self(self.0)
+    }
+}
+
+impl Deref for HandleRef {
+    type Target = Call;
+
+    #[inline(always)]
+    fn deref(&self) -> &Call {
+        // SAFETY: `self` owns a reference to the object that the call is part of.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for HandleRef {
+    fn drop(&mut self) {
+        // SAFETY: `self` owned this reference; PyO3's `Py` releases it now or at the next attach.
+        let object = unsafe { Bound::from_owned_ptr(Python::assume_attached(), self.object_ptr()) };
+        drop(object.unbind());
+    }
+}
+
+/// # Safety
+/// `call` is the call of a timer handle.
+#[inline(always)]
+unsafe fn timer_part(call: *const Call) -> *const TimerPart {
+    // SAFETY: as the caller promises, `call` is a field of a `TimerPart`.
+    unsafe { call.cast::<u8>().sub(offset_of!(TimerPart, call)).cast() }
+}
+
+/// An untracked timer object with one reference, the base's slots null.
+unsafe fn timer_object(py: Python<'_>, arguments: usize) -> PyResult<*mut ffi::PyObject> {
+    let class = TIMER_TYPE.load(Ordering::Relaxed);
+    // SAFETY: a block from the list was a timer with as many arguments, untracked and without weak
+    // references, so with a fresh head and null slots it is a new one. `tp_alloc` writes a size into
+    // the first slot, which is not a variable object's: it is nulled before the object is seen.
+    unsafe {
+        if let Some(block) = TIMER_FREE.pop(arguments) {
+            let object = ffi::PyObject_Init(block.as_ptr().cast(), class);
+            let slots = object.cast::<u8>().add(size_of::<ffi::PyObject>());
+            let length = TIMER_PART.load(Ordering::Relaxed) - size_of::<ffi::PyObject>();
+            ptr::write_bytes(slots, 0, length);
+            return Ok(object);
+        }
+        let alloc = (*class)
+            .tp_alloc
+            .expect("invariant: heap types have tp_alloc");
+        let object = alloc(class, arguments as ffi::Py_ssize_t);
+        if object.is_null() {
+            return Err(PyErr::fetch(py));
+        }
+        ffi::PyObject_GC_UnTrack(object.cast());
+        object.add(1).cast::<usize>().write(0);
+        Ok(object)
+    }
+}
+
+#[cold]
+fn no_memory(py: Python<'_>) -> PyErr {
+    // SAFETY: attached; sets MemoryError and returns null.
+    unsafe { ffi::PyErr_NoMemory() };
+    PyErr::fetch(py)
+}
+
+/// Receiver access for the methods of `Handle`.
+pub(crate) struct OfHandle;
+
+impl Access for OfHandle {
+    type Target = Call;
+
+    unsafe fn target<'a>(object: *mut ffi::PyObject) -> &'a Call {
+        // SAFETY: the caller passes a live handle.
+        unsafe { &(*object.cast::<HandleObject>()).call }
+    }
+}
+
+/// Receiver access for the methods of `TimerHandle`.
+pub(crate) struct OfTimer;
+
+impl Access for OfTimer {
+    type Target = Call;
+
+    unsafe fn target<'a>(object: *mut ffi::PyObject) -> &'a Call {
+        // SAFETY: the caller passes a live timer handle, whose call lies at that offset.
+        unsafe { &*object.cast::<u8>().add(timer_call_offset()).cast::<Call>() }
+    }
+}
+
+impl This<'_, '_, Call> {
+    /// The deadline; `self` is a timer handle.
+    pub(crate) fn timer_when(&self) -> f64 {
+        // SAFETY: only methods of the timer type call this, so the call is a `TimerPart`'s field.
+        unsafe { (*timer_part(self.payload())).when }
+    }
+}
+
+/// Makes the `Handle` type.
+pub(crate) fn create_handle_type<'py>(
+    py: Python<'py>,
+    name: &'static CStr,
+    doc: &'static CStr,
+    methods: Methods<OfHandle>,
+) -> PyResult<Bound<'py, PyType>> {
+    let members = vec![
+        ffi::PyMemberDef {
+            name: c"__weaklistoffset__".as_ptr(),
+            type_code: ffi::Py_T_PYSSIZET,
+            offset: offset_of!(HandleObject, weakrefs) as isize,
+            flags: ffi::Py_READONLY,
+            doc: ptr::null(),
+        },
+        ffi::PyMemberDef::default(),
+    ];
+    let mut slots = shared_slots(doc, methods);
+    slots.insert(
+        0,
+        slot(ffi::Py_tp_members, members.leak().as_mut_ptr().cast()),
+    );
+    slots.insert(0, slot(ffi::Py_tp_dealloc, dealloc_handle as *mut c_void));
+    let size = size_of::<HandleObject>();
+    let class = make_type(py, name, size, 0, ffi::Py_TPFLAGS_DEFAULT, slots, None)?;
+    HANDLE_TYPE.store(class.as_type_ptr(), Ordering::Relaxed);
+    Ok(class)
+}
+
+/// Makes the `TimerHandle` type below `asyncio.TimerHandle`.
+pub(crate) fn create_timer_type<'py>(
+    py: Python<'py>,
+    name: &'static CStr,
+    doc: &'static CStr,
+    base: &Bound<'py, PyType>,
+    methods: Methods<OfTimer>,
+) -> PyResult<Bound<'py, PyType>> {
+    let base_size: usize = base.getattr("__basicsize__")?.extract()?;
+    TIMER_PART.store(
+        base_size.next_multiple_of(align_of::<TimerPart>()),
+        Ordering::Relaxed,
+    );
+    let mut slots = shared_slots(doc, methods);
+    slots.insert(0, slot(ffi::Py_tp_dealloc, dealloc_timer as *mut c_void));
+    slots.insert(0, slot(ffi::Py_tp_traverse, traverse_timer as *mut c_void));
+    slots.insert(0, slot(ffi::Py_tp_clear, clear_timer as *mut c_void));
+    let size = TIMER_PART.load(Ordering::Relaxed) + size_of::<TimerPart>();
+    let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC;
+    let item = size_of::<*mut ffi::PyObject>();
+    let class = make_type(py, name, size, item, flags, slots, Some(base))?;
+    TIMER_TYPE.store(class.as_type_ptr(), Ordering::Relaxed);
+    Ok(class)
+}
+
+const fn slot(slot: c_int, pfunc: *mut c_void) -> ffi::PyType_Slot {
+    ffi::PyType_Slot { slot, pfunc }
+}
+
+fn shared_slots<A: Access>(doc: &'static CStr, mut methods: Methods<A>) -> Vec<ffi::PyType_Slot> {
+    methods.methods.push(ffi::PyMethodDef::zeroed());
+    methods.attributes.push(ffi::PyGetSetDef::default());
+    vec![
+        slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast()),
+        slot(
+            ffi::Py_tp_methods,
+            methods.methods.leak().as_mut_ptr().cast(),
+        ),
+        slot(
+            ffi::Py_tp_getset,
+            methods.attributes.leak().as_mut_ptr().cast(),
+        ),
+        slot(0, ptr::null_mut()),
+    ]
+}
+
+fn make_type<'py>(
+    py: Python<'py>,
+    name: &'static CStr,
+    size: usize,
+    item: usize,
+    flags: std::ffi::c_ulong,
+    slots: Vec<ffi::PyType_Slot>,
+    base: Option<&Bound<'py, PyType>>,
+) -> PyResult<Bound<'py, PyType>> {
+    let mut spec = ffi::PyType_Spec {
+        name: name.as_ptr(),
+        basicsize: size as c_int,
+        itemsize: item as c_int,
+        flags: (flags | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION) as _,
+        slots: slots.leak().as_mut_ptr(),
+    };
+    let bases = base.map(|base| PyTuple::new(py, [base])).transpose()?;
+    let bases_ptr = bases
+        .as_ref()
+        .map_or(ptr::null_mut(), |bases| bases.as_ptr());
+    // SAFETY: the slots end with a zero slot and are leaked, so they outlive the type.
+    unsafe {
+        let class = ffi::PyType_FromSpecWithBases(&raw mut spec, bases_ptr);
+        Ok(Bound::from_owned_ptr_or_err(py, class)?.cast_into_unchecked())
+    }
+}
+
+unsafe extern "C" fn dealloc_handle(object: *mut ffi::PyObject) {
+    // SAFETY: CPython calls attached, with a dead handle, once; its block goes to the free list or
+    // back to the allocator it came from, and the instance's reference to its type is released.
+    unsafe {
+        let handle = object.cast::<HandleObject>();
+        let class = ffi::Py_TYPE(object);
+        if !(*handle).weakrefs.is_null() {
+            ffi::PyObject_ClearWeakRefs(object);
+        }
+        let call = &(*handle).call;
+        let count = call.count();
+        call.finish(Python::assume_attached());
+        if !HANDLE_FREE.push(object.cast(), count) {
+            ffi::PyObject_Free(object.cast());
+        }
+        ffi::Py_DECREF(class.cast());
+    }
+}
+
+unsafe extern "C" fn dealloc_timer(object: *mut ffi::PyObject) {
+    // SAFETY: as for a plain handle; a timer is untracked first, and its block (with the collector's
+    // header in front) goes to the free list or back to the collector's allocator.
+    unsafe {
+        let class = ffi::Py_TYPE(object);
+        ffi::PyObject_GC_UnTrack(object.cast());
+        ffi::PyObject_ClearWeakRefs(object);
+        let call = OfTimer::target(object);
+        let count = call.count();
+        call.finish(Python::assume_attached());
+        if !TIMER_FREE.push(object.cast(), count) {
+            ffi::PyObject_GC_Del(object.cast());
+        }
+        ffi::Py_DECREF(class.cast());
+    }
+}
+
+unsafe extern "C" fn traverse_timer(
+    object: *mut ffi::PyObject,
+    procedure: ffi::visitproc,
+    argument: *mut c_void,
+) -> c_int {
+    let visit = Visit::Native {
+        procedure,
+        argument,
+    };
+    // SAFETY: the collector calls with a live timer; its type is owned by it.
+    let outcome = unsafe {
+        visit
+            .raw(ffi::Py_TYPE(object).cast())
+            .and_then(|()| OfTimer::target(object).traverse(&visit))
+    };
+    outcome.map_or_else(VisitStopped::into_code, |()| 0)
+}
+
+unsafe extern "C" fn clear_timer(object: *mut ffi::PyObject) -> c_int {
+    guarded(|py| {
+        // SAFETY: the collector calls with a live timer.
+        unsafe { OfTimer::target(object) }.release(py);
+        Ok(())
+    });
+    0
+}

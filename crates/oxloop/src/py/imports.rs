@@ -1,0 +1,80 @@
+//! The Python objects that the loop uses, each imported once, on first use.
+//!
+//! Nothing else in the crate imports by string. Names that programs and tests replace
+//! (`socket.getaddrinfo`, `asyncio.StreamReader.feed_data`) are not here: they are looked up when
+//! they are used, on the module objects that are.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+macro_rules! imported {
+    ($($(#[$meta:meta])* $name:ident = $module:literal . $attribute:literal;)*) => {$(
+        $(#[$meta])*
+        pub(crate) fn $name<'py>(py: Python<'py>) -> PyResult<&'py Bound<'py, PyAny>> {
+            static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+            CELL.import(py, $module, $attribute)
+        }
+    )*};
+}
+
+macro_rules! modules {
+    ($($name:ident = $module:literal;)*) => {$(
+        pub(crate) fn $name<'py>(py: Python<'py>) -> PyResult<&'py Bound<'py, PyAny>> {
+            static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+            let module =
+                CELL.get_or_try_init(py, || Ok::<_, PyErr>(py.import($module)?.into_any().unbind()))?;
+            Ok(module.bind(py))
+        }
+    )*};
+}
+
+modules! {
+    asyncio_events = "asyncio.events";
+    asyncio_coroutines = "asyncio.coroutines";
+    asyncio_constants = "asyncio.constants";
+    asyncio_futures = "asyncio.futures";
+    logging = "logging";
+    signal = "signal";
+    socket = "socket";
+    sys = "sys";
+    warnings = "warnings";
+    weakref = "weakref";
+    os = "os";
+    threading = "threading";
+}
+
+imported! {
+    handle = "asyncio.events"."Handle";
+    timer_handle = "asyncio.events"."TimerHandle";
+    set_running_loop = "asyncio"."_set_running_loop";
+    get_running_loop = "asyncio"."_get_running_loop";
+    future = "asyncio"."Future";
+    is_future = "asyncio"."isfuture";
+    task = "asyncio"."Task";
+    ensure_future = "asyncio"."ensure_future";
+    gather = "asyncio"."gather";
+    wrap_future = "asyncio"."wrap_future";
+    run_until_complete_cb = "asyncio.base_events"."_run_until_complete_cb";
+    is_coroutine = "asyncio.coroutines"."iscoroutine";
+    is_debug_mode = "asyncio.coroutines"."_is_debug_mode";
+    extract_stack = "asyncio.format_helpers"."extract_stack";
+    format_callback_source = "asyncio.format_helpers"."_format_callback_source";
+    logger = "asyncio.log"."logger";
+    transport = "asyncio.transports"."Transport";
+    protocol = "asyncio.protocols"."Protocol";
+    buffered_protocol = "asyncio.protocols"."BufferedProtocol";
+    transport_socket = "asyncio.trsock"."TransportSocket";
+    stream_reader = "asyncio.streams"."StreamReader";
+    stream_reader_protocol = "asyncio.streams"."StreamReaderProtocol";
+    thread_pool_executor = "concurrent.futures"."ThreadPoolExecutor";
+    socket_class = "socket"."socket";
+    gaierror = "socket"."gaierror";
+    format_handle = "asyncio.base_events"."_format_handle";
+    timeout = "asyncio"."timeout";
+    partial = "functools"."partial";
+    format_list = "traceback"."format_list";
+    server = "oxloop._server"."Server";
+    sleep = "asyncio"."sleep";
+    cancelled_error = "asyncio"."CancelledError";
+    weak_set = "weakref"."WeakSet";
+}

@@ -1,0 +1,308 @@
+//! Methods and attributes of native types: from a safe Rust function to a CPython slot.
+//!
+//! A method is a plain function `fn(&This<T>, Args) -> PyResult<Bound<PyAny>>`. Its C entry point is
+//! a generic instantiated for the type of that function, so there is no table look-up and no boxed
+//! closure: CPython's call lands in the function itself.
+//!
+//! Invariants:
+//! - a panic becomes a `PanicException`; it never crosses the C frame.
+//! - PyO3 knows that the thread is attached while a method runs, so dropped references are released
+//!   at once. The methods named *hot* skip that book-keeping: a reference they drop outside a
+//!   running loop waits for the next attach.
+
+use super::args::Args;
+use super::class::This;
+use pyo3::exceptions::PyTypeError;
+use pyo3::panic::PanicException;
+use pyo3::prelude::*;
+use pyo3::pyclass::boolean_struct::True;
+use pyo3::{Borrowed, PyClass, ffi};
+use std::any::Any;
+use std::ffi::{CStr, c_int, c_void};
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+
+/// How a method reaches the Rust value behind `self`.
+pub(crate) trait Access: 'static {
+    type Target: 'static;
+
+    /// # Safety
+    /// `object` is an instance of the type that the method belongs to, alive during 'a.
+    unsafe fn target<'a>(object: *mut ffi::PyObject) -> &'a Self::Target;
+}
+
+/// The payload of a frozen PyO3 class.
+pub(crate) struct OfPyClass<T>(PhantomData<T>);
+
+impl<T: PyClass<Frozen = True> + Sync> Access for OfPyClass<T> {
+    type Target = T;
+
+    #[inline(always)]
+    unsafe fn target<'a>(object: *mut ffi::PyObject) -> &'a T {
+        // SAFETY: the method descriptor checked that `object` is an instance of T's type; attached,
+        // because CPython calls. A frozen class hands out `&T` for as long as the object lives.
+        unsafe {
+            let py = Python::assume_attached();
+            let bound = Borrowed::from_ptr(py, object);
+            let value: *const T = bound.cast_unchecked::<T>().get();
+            &*value
+        }
+    }
+}
+
+/// The table of methods and attributes of one type, while it is being made.
+pub(crate) struct Methods<A: Access> {
+    pub(super) methods: Vec<ffi::PyMethodDef>,
+    pub(super) attributes: Vec<ffi::PyGetSetDef>,
+    access: PhantomData<A>,
+}
+
+impl<A: Access> Methods<A> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            methods: Vec::new(),
+            attributes: Vec::new(),
+            access: PhantomData,
+        }
+    }
+
+    /// Adds a method. `function` must be a function item (it has no size).
+    pub(crate) fn method<F>(&mut self, name: &'static CStr, function: F, doc: &'static CStr)
+    where
+        F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>, Args<'a, 'py>) -> PyResult<Bound<'py, PyAny>>
+            + Copy
+            + 'static,
+    {
+        let _ = function;
+        self.push(name, fastcall::<A, F>, doc);
+    }
+
+    /// Adds a method that is called per callback, without PyO3's attach book-keeping.
+    pub(crate) fn hot_method<F>(&mut self, name: &'static CStr, function: F, doc: &'static CStr)
+    where
+        F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>, Args<'a, 'py>) -> PyResult<Bound<'py, PyAny>>
+            + Copy
+            + 'static,
+    {
+        let _ = function;
+        self.push(name, hot_fastcall::<A, F>, doc);
+    }
+
+    fn push(
+        &mut self,
+        name: &'static CStr,
+        entry: ffi::PyCFunctionFastWithKeywords,
+        doc: &'static CStr,
+    ) {
+        self.methods.push(ffi::PyMethodDef {
+            ml_name: name.as_ptr(),
+            ml_meth: ffi::PyMethodDefPointer {
+                PyCFunctionFastWithKeywords: entry,
+            },
+            ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+            ml_doc: doc.as_ptr(),
+        });
+    }
+
+    /// Adds a read-only attribute.
+    pub(crate) fn getter<F>(&mut self, name: &'static CStr, function: F)
+    where
+        F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>) -> PyResult<Bound<'py, PyAny>>
+            + Copy
+            + 'static,
+    {
+        let _ = function;
+        self.attributes.push(ffi::PyGetSetDef {
+            name: name.as_ptr(),
+            get: Some(getter::<A, F>),
+            set: None,
+            doc: ptr::null(),
+            closure: ptr::null_mut(),
+        });
+    }
+
+    /// Gives the last added attribute a setter.
+    pub(crate) fn setter<F>(&mut self, function: F)
+    where
+        F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>, &Bound<'py, PyAny>) -> PyResult<()>
+            + Copy
+            + 'static,
+    {
+        let _ = function;
+        self.attributes
+            .last_mut()
+            .expect("invariant: a getter comes first")
+            .set = Some(setter::<A, F>);
+    }
+}
+
+/// Adds the methods to a PyO3 class, whose own method macro always builds an argument tuple for
+/// `*args`.
+pub(crate) fn extend_class<T>(py: Python<'_>, methods: Methods<OfPyClass<T>>) -> PyResult<()>
+where
+    T: PyClass<Frozen = True> + Sync,
+{
+    let class = py.get_type::<T>();
+    for definition in Vec::leak(methods.methods) {
+        // SAFETY: the definition is leaked, so it outlives the descriptor; `class` is a type.
+        let descriptor = unsafe {
+            let raw = ffi::PyDescr_NewMethod(class.as_type_ptr(), definition);
+            Bound::from_owned_ptr_or_err(py, raw)?
+        };
+        // SAFETY: `ml_name` came from a `&'static CStr`.
+        let name = unsafe { CStr::from_ptr(definition.ml_name) };
+        class.setattr(name.to_string_lossy().as_ref(), descriptor)?;
+    }
+    Ok(())
+}
+
+/// Makes the value of a zero-sized function type.
+fn summon<F: Copy + 'static>() -> F {
+    const { assert!(size_of::<F>() == 0, "a method must be a function item") };
+    // SAFETY: F has no bytes, and a value of it was passed when the method was added, so the type is
+    // inhabited; any well-aligned non-null pointer is good to read zero bytes from.
+    unsafe { ptr::NonNull::<F>::dangling().as_ptr().read() }
+}
+
+unsafe extern "C" fn fastcall<A, F>(
+    object: *mut ffi::PyObject,
+    values: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject
+where
+    A: Access,
+    F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>, Args<'a, 'py>) -> PyResult<Bound<'py, PyAny>>
+        + Copy
+        + 'static,
+{
+    guarded(|py| {
+        // SAFETY: CPython calls with an instance of the type and the arguments of this fastcall.
+        let (this, args) = unsafe {
+            (
+                This::from_raw(py, object, A::target(object)),
+                Args::from_call(py, values, count, names),
+            )
+        };
+        summon::<F>()(&this, args).map(Bound::into_ptr)
+    })
+    .unwrap_or(ptr::null_mut())
+}
+
+unsafe extern "C" fn hot_fastcall<A, F>(
+    object: *mut ffi::PyObject,
+    values: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject
+where
+    A: Access,
+    F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>, Args<'a, 'py>) -> PyResult<Bound<'py, PyAny>>
+        + Copy
+        + 'static,
+{
+    // SAFETY: CPython calls methods attached.
+    let py = unsafe { Python::assume_attached() };
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: CPython calls with an instance of the type and the arguments of this fastcall.
+        let (this, args) = unsafe {
+            (
+                This::from_raw(py, object, A::target(object)),
+                Args::from_call(py, values, count, names),
+            )
+        };
+        summon::<F>()(&this, args)
+    }));
+    match outcome {
+        Ok(Ok(value)) => value.into_ptr(),
+        Ok(Err(error)) => {
+            error.restore(py);
+            ptr::null_mut()
+        }
+        Err(payload) => {
+            panic_error(&*payload).restore(py);
+            ptr::null_mut()
+        }
+    }
+}
+
+/// A slot that takes only the object, such as `tp_repr`.
+pub(super) unsafe extern "C" fn unary_slot<A, F>(object: *mut ffi::PyObject) -> *mut ffi::PyObject
+where
+    A: Access,
+    F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>) -> PyResult<Bound<'py, PyAny>> + Copy + 'static,
+{
+    // SAFETY: CPython calls a slot with an instance of the type that has it.
+    unsafe { getter::<A, F>(object, ptr::null_mut()) }
+}
+
+unsafe extern "C" fn getter<A, F>(
+    object: *mut ffi::PyObject,
+    _closure: *mut c_void,
+) -> *mut ffi::PyObject
+where
+    A: Access,
+    F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>) -> PyResult<Bound<'py, PyAny>> + Copy + 'static,
+{
+    guarded(|py| {
+        // SAFETY: the attribute's descriptor checked that `object` is an instance of the type.
+        let this = unsafe { This::from_raw(py, object, A::target(object)) };
+        summon::<F>()(&this).map(Bound::into_ptr)
+    })
+    .unwrap_or(ptr::null_mut())
+}
+
+unsafe extern "C" fn setter<A, F>(
+    object: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    _closure: *mut c_void,
+) -> c_int
+where
+    A: Access,
+    F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>, &Bound<'py, PyAny>) -> PyResult<()>
+        + Copy
+        + 'static,
+{
+    guarded(|py| {
+        if value.is_null() {
+            return Err(PyTypeError::new_err("this attribute cannot be deleted"));
+        }
+        // SAFETY: the attribute's descriptor checked that `object` is an instance of the type, and
+        // CPython lends a live `value`.
+        let (this, value) = unsafe {
+            (
+                This::from_raw(py, object, A::target(object)),
+                Borrowed::from_ptr(py, value).to_owned(),
+            )
+        };
+        summon::<F>()(&this, &value).map(|()| 0)
+    })
+    .unwrap_or(-1)
+}
+
+/// Runs `body` for CPython: errors and panics become the raised exception, and None comes back.
+pub(super) fn guarded<R>(body: impl FnOnce(Python<'_>) -> PyResult<R>) -> Option<R> {
+    // SAFETY: CPython calls slots and methods attached, and the interpreter is alive while it does.
+    unsafe {
+        Python::attach_unchecked(|py| {
+            let error = match catch_unwind(AssertUnwindSafe(|| body(py))) {
+                Ok(Ok(value)) => return Some(value),
+                Ok(Err(error)) => error,
+                Err(payload) => panic_error(&*payload),
+            };
+            error.restore(py);
+            None
+        })
+    }
+}
+
+#[cold]
+fn panic_error(payload: &(dyn Any + Send)) -> PyErr {
+    let text = payload
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| payload.downcast_ref::<&str>().copied())
+        .unwrap_or("panic from Rust code");
+    PanicException::new_err(text.to_owned())
+}

@@ -1,0 +1,24 @@
+//! The boundary to CPython: the one place that names `pyo3::ffi`.
+//!
+//! Everything below offers safe things to the rest of the crate: a builder for native types that
+//! inherit from asyncio's Python classes, methods without an argument tuple, an argument parser,
+//! contexts, handles, coroutines, buffers. Each unsafe block says which obligation it has and which
+//! fact meets it.
+//!
+//! Facts that many of those comments lean on:
+//! - *attached*: CPython calls slots and methods with the GIL held, and the module declares
+//!   `gil_used = true`, so free-threaded builds turn the GIL on for it.
+//! - *owned*: a pointer stored in a field owns one reference until the field is cleared.
+
+pub(crate) mod args;
+pub(crate) mod attached;
+pub(crate) mod buffer;
+pub(crate) mod call;
+pub(crate) mod class;
+pub(crate) mod context;
+pub(crate) mod coroutine;
+pub(crate) mod handle;
+pub(crate) mod imports;
+pub(crate) mod method;
+pub(crate) mod object;
+pub(crate) mod schedule;

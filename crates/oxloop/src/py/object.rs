@@ -1,0 +1,137 @@
+//! Small things that PyO3's safe API does not offer: generic attribute setting, type versions.
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyString, PyTuple, PyType};
+use std::cell::Cell;
+use std::ptr;
+
+/// `object.__setattr__` (or `__delattr__` without a value), past any override.
+pub(crate) fn generic_set(
+    object: &Bound<'_, PyAny>,
+    name: &Bound<'_, PyAny>,
+    value: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    let value = value.map_or(ptr::null_mut(), Bound::as_ptr);
+    // SAFETY: all are live objects; a null value deletes.
+    if unsafe { ffi::PyObject_GenericSetAttr(object.as_ptr(), name.as_ptr(), value) } < 0 {
+        return Err(PyErr::fetch(object.py()));
+    }
+    Ok(())
+}
+
+/// Tells cheaply whether an attribute of a type is still what it was: compares the version that
+/// CPython gives a type anew whenever the type or a base changes.
+#[derive(Debug)]
+pub(crate) struct TypeWatch {
+    class: Py<PyType>,
+    name: &'static str,
+    original: Py<PyAny>,
+    seen: Cell<u32>,
+}
+
+impl TypeWatch {
+    /// Watches attribute `name` of `class`, as it is now.
+    pub(crate) fn new(class: &Bound<'_, PyType>, name: &'static str) -> PyResult<Self> {
+        let original = class.getattr(name)?.unbind();
+        Ok(Self {
+            class: class.clone().unbind(),
+            name,
+            original,
+            seen: Cell::new(0),
+        })
+    }
+
+    /// True while the attribute is the original. One load and one comparison if nothing changed.
+    #[inline(always)]
+    pub(crate) fn is_original(&self, py: Python<'_>) -> bool {
+        // SAFETY: the type is alive, and its version tag is a plain integer.
+        let version = unsafe { (*self.class.as_ptr().cast::<ffi::PyTypeObject>()).tp_version_tag };
+        (version != 0 && version == self.seen.get()) || self.look(py)
+    }
+
+    #[cold]
+    fn look(&self, py: Python<'_>) -> bool {
+        let same = self
+            .class
+            .bind(py)
+            .getattr(self.name)
+            .is_ok_and(|current| current.is(&self.original));
+        if same {
+            // SAFETY: as above; the look-up gave the type a version if it had none.
+            let version =
+                unsafe { (*self.class.as_ptr().cast::<ffi::PyTypeObject>()).tp_version_tag };
+            self.seen.set(version);
+        }
+        same
+    }
+}
+
+/// `callable(argument, name=value)` without a dict.
+pub(crate) fn call_with_keyword<'py>(
+    callable: &Bound<'py, PyAny>,
+    argument: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let arguments = [ptr::null_mut(), argument.as_ptr(), value.as_ptr()];
+    vectorcall(callable, arguments, 1, name)
+}
+
+/// `callable(name=value)` without a dict.
+pub(crate) fn call_only_keyword<'py>(
+    callable: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+    value: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    vectorcall(callable, [ptr::null_mut(), value.as_ptr()], 0, name)
+}
+
+/// Calls with `positional` arguments and one keyword. The first place of `arguments` is for the
+/// callee's use.
+fn vectorcall<'py, const N: usize>(
+    callable: &Bound<'py, PyAny>,
+    mut arguments: [*mut ffi::PyObject; N],
+    positional: usize,
+    name: &Bound<'py, PyString>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = callable.py();
+    let names = PyTuple::new(py, [name])?;
+    // SAFETY: the arguments are live objects behind one spare place, as the offset flag promises,
+    // and `names` has one name for the value after the positional arguments.
+    unsafe {
+        let result = ffi::PyObject_Vectorcall(
+            callable.as_ptr(),
+            arguments.as_mut_ptr().add(1),
+            positional | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+            names.as_ptr(),
+        );
+        Bound::from_owned_ptr_or_err(py, result)
+    }
+}
+
+/// `object.name(*arguments)` without a bound method or a tuple; `arguments` are at most three.
+#[inline]
+pub(crate) fn call_method<'py>(
+    object: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+    arguments: &[&Bound<'py, PyAny>],
+) -> PyResult<Bound<'py, PyAny>> {
+    const MOST: usize = 5;
+    let mut values = [ptr::null_mut(); MOST];
+    values[1] = object.as_ptr();
+    for (slot, argument) in values[2..].iter_mut().zip(arguments) {
+        *slot = argument.as_ptr();
+    }
+    debug_assert!(arguments.len() + 2 <= MOST);
+    // SAFETY: the values are live objects behind one spare place, as the offset flag promises.
+    unsafe {
+        let result = ffi::PyObject_VectorcallMethod(
+            name.as_ptr(),
+            values.as_mut_ptr().add(1),
+            (arguments.len() + 1) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+            ptr::null_mut(),
+        );
+        Bound::from_owned_ptr_or_err(object.py(), result)
+    }
+}

@@ -1,0 +1,3 @@
+//! Transports: what connects a descriptor to a protocol.
+
+pub(crate) mod stream;

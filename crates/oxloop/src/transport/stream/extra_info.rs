@@ -1,0 +1,157 @@
+//! `get_extra_info` and `repr`: made when somebody asks.
+
+use super::{Descriptor, StreamThis, StreamTransport};
+use crate::address::to_python;
+use crate::py::args::Args;
+use crate::py::class::OfNative;
+use crate::py::imports;
+use crate::py::method::Methods;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+use reactor::poller::Interest;
+use reactor::socket;
+use std::os::fd::IntoRawFd;
+
+pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
+    methods.method(
+        c"get_extra_info",
+        get_extra_info,
+        c"peername, sockname, socket, and what the connection's maker added.",
+    );
+    methods.getter(c"_sock", |this| {
+        let socket = this.socket_object()?;
+        Ok(socket.unwrap_or_else(|| this.py().None().into_bound(this.py())))
+    });
+    methods.getter(c"_sock_fd", |this| {
+        Ok(this.own().fd.into_pyobject(this.py())?.into_any())
+    });
+    methods.getter(c"_extra", |this| Ok(this.extra()?.into_any()));
+}
+
+fn get_extra_info<'py>(
+    this: &StreamThis<'_, 'py>,
+    args: Args<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let [name, default] = args.bind("get_extra_info", ["name", "default"], 1)?;
+    let name = name.expect("invariant: bind checked the required argument");
+    let extra = this.extra()?;
+    if let Some(value) = extra.get_item(name)? {
+        return Ok(value);
+    }
+    if let Ok(text) = name.extract::<&str>()
+        && let Some(value) = this.made_on_demand(text)?
+    {
+        extra.set_item(name, &value)?;
+        return Ok(value);
+    }
+    Ok(default.map_or_else(
+        || this.py().None().into_bound(this.py()),
+        |it| it.to_owned(),
+    ))
+}
+
+impl<'py> StreamThis<'_, 'py> {
+    /// What is known so far, kept for the next question.
+    fn extra(&self) -> PyResult<Bound<'py, PyDict>> {
+        let py = self.py();
+        if let Some(extra) = &*self.own().extra.borrow() {
+            return Ok(extra.bind(py).clone());
+        }
+        let extra = PyDict::new(py);
+        *self.own().extra.borrow_mut() = Some(extra.clone().unbind());
+        Ok(extra)
+    }
+
+    fn made_on_demand(&self, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let (py, fd) = (self.py(), self.own().fd);
+        let closed = matches!(&*self.own().descriptor.borrow(), Descriptor::Closed);
+        let address = match name {
+            "socket" => {
+                let socket = match self.socket_object()? {
+                    Some(socket) => socket,
+                    None => closed_socket(py)?,
+                };
+                return imports::transport_socket(py)?.call1((socket,)).map(Some);
+            }
+            "sockname" if !closed => socket::local_address(fd).ok(),
+            "sockname" => self.own().local.borrow().clone(),
+            "peername" => self.own().peer.borrow().clone(),
+            _ => return Ok(None),
+        };
+        address.map(|address| to_python(py, &address)).transpose()
+    }
+
+    /// The Python socket object that owns the descriptor, made if there is none yet.
+    fn socket_object(&self) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = self.py();
+        if let Descriptor::Socket(socket) = &*self.own().descriptor.borrow() {
+            return Ok(Some(socket.bind(py).clone()));
+        }
+        let Descriptor::Own(fd) = self.own().descriptor.replace(Descriptor::Closed) else {
+            return Ok(None);
+        };
+        let socket = python_socket(py, fd)?;
+        *self.own().descriptor.borrow_mut() = Descriptor::Socket(socket.clone().unbind());
+        Ok(Some(socket))
+    }
+}
+
+/// What the socket of a closed transport looks like.
+fn closed_socket(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    let socket = imports::socket_class(py)?.call0()?;
+    socket.call_method0("close")?;
+    Ok(socket)
+}
+
+/// Hands a descriptor to a new `socket.socket`.
+///
+/// # Errors
+/// What the class raises; the descriptor is closed then.
+pub(crate) fn python_socket(
+    py: Python<'_>,
+    fd: std::os::fd::OwnedFd,
+) -> PyResult<Bound<'_, PyAny>> {
+    use std::os::fd::AsRawFd;
+    let kwargs = PyDict::new(py);
+    kwargs.set_item("fileno", fd.as_raw_fd())?;
+    let socket = imports::socket_class(py)?.call((), Some(&kwargs))?;
+    // From here on the object closes it.
+    let _number = fd.into_raw_fd();
+    socket.call_method1("setblocking", (false,))?;
+    Ok(socket)
+}
+
+/// asyncio's form: the class, the descriptor, and what is polled.
+pub(super) fn repr<'py>(this: &StreamThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let (py, inner) = (this.py(), this.own());
+    let mut text = format!("<{}", this.object().get_type().name()?);
+    let closed = matches!(&*inner.descriptor.borrow(), Descriptor::Closed);
+    if closed {
+        text.push_str(" closed");
+    } else if inner.flags.closing.get() {
+        text.push_str(" closing");
+    }
+    text.push_str(&format!(" fd={}", inner.fd));
+    if !closed && this.loop_state().check_closed().is_ok() {
+        let has = inner.interest.get().unwrap_or(Interest::NONE);
+        let polling = |interest| {
+            if has.contains(interest) {
+                "polling"
+            } else {
+                "idle"
+            }
+        };
+        text.push_str(&format!(
+            " read={} write=<{}, bufsize={}>",
+            if this.wants_to_read() {
+                polling(Interest::READABLE)
+            } else {
+                "idle"
+            },
+            polling(Interest::WRITABLE),
+            this.queued()
+        ));
+    }
+    text.push('>');
+    Ok(PyString::new(py, &text).into_any())
+}

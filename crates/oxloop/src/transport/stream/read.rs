@@ -1,0 +1,257 @@
+//! Reading: one recv(2) an event, straight to the protocol.
+//!
+//! A message is read into the loop's scratch memory and copied into a `bytes` of its exact size. When
+//! the peer sends in bulk, the `bytes` is made first and read into, which saves the copy.
+
+use super::connection::FatalError;
+use super::{Delivery, StreamThis, StreamTransport, reader};
+use crate::py::buffer::{WritableBuffer, bytes_filled_by};
+use crate::py::class::OfNative;
+use crate::py::imports;
+use crate::py::method::Methods;
+use crate::py::object::call_method;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyInt};
+use reactor::poller::Interest;
+use reactor::socket;
+use std::io::{self, ErrorKind};
+
+/// What one read takes at most, as in asyncio.
+const READ_MOST: usize = 256 * 1024;
+/// From this size on, the next read goes straight into a `bytes`.
+const BULK: usize = 32 * 1024;
+
+/// What one recv(2) brought.
+pub(super) enum Received<T> {
+    Data(T),
+    Eof,
+    /// Nothing: a spurious event.
+    Nothing,
+}
+
+pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
+    methods.method(
+        c"pause_reading",
+        |this, args| {
+            args.none("pause_reading")?;
+            this.pause_reading()
+        },
+        c"Do not deliver data until resume_reading().",
+    );
+    methods.method(
+        c"resume_reading",
+        |this, args| {
+            args.none("resume_reading")?;
+            this.resume_reading()
+        },
+        c"Deliver data again.",
+    );
+    methods.method(
+        c"is_reading",
+        |this, args| {
+            args.none("is_reading")?;
+            let reading = this.is_reading();
+            Ok(reading.into_pyobject(this.py())?.to_owned().into_any())
+        },
+        c"True unless paused or closing.",
+    );
+}
+
+impl<'py> StreamThis<'_, 'py> {
+    fn is_reading(&self) -> bool {
+        let flags = &self.own().flags;
+        !flags.closing.get() && !flags.paused.get()
+    }
+
+    fn pause_reading(&self) -> PyResult<Bound<'py, PyAny>> {
+        let none = self.py().None().into_bound(self.py());
+        if self.is_reading() {
+            // The kernel's interest stays until an event comes that nobody wants.
+            self.own().flags.paused.set(true);
+            self.log_in_debug("%r pauses reading")?;
+        }
+        Ok(none)
+    }
+
+    fn resume_reading(&self) -> PyResult<Bound<'py, PyAny>> {
+        let flags = &self.own().flags;
+        let none = self.py().None().into_bound(self.py());
+        if flags.closing.get() || !flags.paused.get() {
+            return Ok(none);
+        }
+        flags.paused.set(false);
+        self.want_more();
+        self.log_in_debug("%r resumes reading")?;
+        Ok(none)
+    }
+
+    fn log_in_debug(&self, text: &str) -> PyResult<()> {
+        if !self.loop_state().is_debug() {
+            return Ok(());
+        }
+        imports::logger(self.py())?
+            .call_method1("debug", (text, self.object()))
+            .map(drop)
+    }
+
+    #[inline]
+    pub(super) fn read_ready(&self) -> PyResult<()> {
+        match self.own().delivery.get() {
+            Delivery::Data => self.read_data(),
+            Delivery::Buffered => self.read_into_buffer(),
+            Delivery::StreamReader => reader::feed(self),
+        }
+    }
+
+    /// Receives once, for `data_received`.
+    pub(super) fn read_data(&self) -> PyResult<()> {
+        match self.receive()? {
+            Received::Data(data) => self.deliver(&data),
+            Received::Eof => self.on_eof(),
+            Received::Nothing => Ok(()),
+        }
+    }
+
+    fn receive(&self) -> PyResult<Received<Bound<'py, PyBytes>>> {
+        let (py, inner) = (self.py(), self.own());
+        let received = if inner.last_read.get() < BULK {
+            self.loop_state().with_scratch(|scratch| {
+                socket::recv_into_slice(inner.fd, scratch)
+                    .map(|count| PyBytes::new(py, &scratch[..count]))
+            })
+        } else {
+            let capacity = (inner.last_read.get() * 2).min(READ_MOST);
+            bytes_filled_by(py, capacity, |memory| socket::recv(inner.fd, memory))?
+        };
+        match received {
+            Ok(data) => {
+                inner.last_read.set(data.as_bytes().len());
+                Ok(if data.as_bytes().is_empty() {
+                    Received::Eof
+                } else {
+                    Received::Data(data)
+                })
+            }
+            Err(error) => self.read_failed(&error).map(|()| Received::Nothing),
+        }
+    }
+
+    pub(super) fn read_failed(&self, error: &io::Error) -> PyResult<()> {
+        if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) {
+            return Ok(());
+        }
+        self.fatal_error(
+            FatalError::Os(error),
+            "Fatal read error on socket transport",
+        )
+    }
+
+    #[inline]
+    pub(super) fn deliver(&self, data: &Bound<'py, PyBytes>) -> PyResult<()> {
+        let py = self.py();
+        let Some(protocol) = self.protocol() else {
+            return Ok(());
+        };
+        let outcome = self.own().context.run(py, || {
+            call_method(&protocol, intern!(py, "data_received"), &[data.as_any()])
+        });
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(error) => self.fatal_error(
+                FatalError::Python(error),
+                "Fatal error: protocol.data_received() call failed.",
+            ),
+        }
+    }
+
+    /// Reads straight into what `get_buffer()` lends.
+    fn read_into_buffer(&self) -> PyResult<()> {
+        let py = self.py();
+        let Some(protocol) = self.protocol() else {
+            return Ok(());
+        };
+        let buffer = match self.own().context.run(py, || get_buffer(&protocol)) {
+            Ok(buffer) => buffer,
+            Err(error) => {
+                return self.fatal_error(
+                    FatalError::Python(error),
+                    "Fatal error: protocol.get_buffer() call failed.",
+                );
+            }
+        };
+        // get_buffer() may have closed, aborted or paused.
+        if self.own().flags.conn_lost.get() > 0 {
+            return Ok(());
+        }
+        let received = match WritableBuffer::of(&buffer) {
+            Ok(mut memory) => memory.with_memory(|memory| socket::recv(self.own().fd, memory)),
+            Err(error) => {
+                return self.fatal_error(
+                    FatalError::Python(error),
+                    "Fatal read error on socket transport",
+                );
+            }
+        };
+        match received {
+            Ok(0) => self.on_eof(),
+            Ok(count) => self.buffer_updated(&protocol, count),
+            Err(error) => self.read_failed(&error),
+        }
+    }
+
+    fn buffer_updated(&self, protocol: &Bound<'py, PyAny>, count: usize) -> PyResult<()> {
+        let py = self.py();
+        let count = PyInt::new(py, count);
+        let outcome = self.own().context.run(py, || {
+            call_method(protocol, intern!(py, "buffer_updated"), &[count.as_any()])
+        });
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(error) => self.fatal_error(
+                FatalError::Python(error),
+                "Fatal error: protocol.buffer_updated() call failed.",
+            ),
+        }
+    }
+
+    /// The peer will send no more.
+    pub(super) fn on_eof(&self) -> PyResult<()> {
+        let py = self.py();
+        self.log_in_debug("%r received EOF")?;
+        let Some(protocol) = self.protocol() else {
+            return Ok(());
+        };
+        let outcome = self.own().context.run(py, || {
+            call_method(&protocol, intern!(py, "eof_received"), &[])?.is_truthy()
+        });
+        match outcome {
+            Ok(true) => {
+                self.own().flags.eof_received.set(true);
+                let wanted = self.wanted();
+                if !wanted.contains(Interest::READABLE) {
+                    self.apply(wanted);
+                }
+                Ok(())
+            }
+            Ok(false) => self.close(),
+            Err(error) => self.fatal_error(
+                FatalError::Python(error),
+                "Fatal error: protocol.eof_received() call failed.",
+            ),
+        }
+    }
+}
+
+fn get_buffer<'py>(protocol: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = protocol.py();
+    let hint = PyInt::new(py, -1);
+    let buffer = call_method(protocol, intern!(py, "get_buffer"), &[hint.as_any()])?;
+    if buffer.len()? == 0 {
+        return Err(PyRuntimeError::new_err(
+            "get_buffer() returned an empty buffer",
+        ));
+    }
+    Ok(buffer)
+}

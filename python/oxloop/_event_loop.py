@@ -1,0 +1,20 @@
+"""The class statement: native loop first, asyncio's abstract class for `isinstance`."""
+
+import asyncio
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from oxloop import _oxloop
+
+
+class EventLoop(_oxloop.EventLoop, asyncio.AbstractEventLoop):
+    """A drop-in replacement for `asyncio.SelectorEventLoop`."""
+
+    __module__ = "oxloop"
+
+    def __del__(self, _warn: Callable[..., Any] = warnings.warn) -> None:
+        if not self.is_closed():
+            _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
+            if not self.is_running():
+                self.close()
