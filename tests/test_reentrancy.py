@@ -9,7 +9,7 @@ import itertools
 
 import pytest
 
-from support.reentrancy import ACTIONS, CALLBACKS, trace_of
+from support.reentrancy import ACTIONS, CALLBACKS, flaws, trace_of
 
 PAIRS_OF_CALLBACKS = [
     (kind, first, second)
@@ -26,9 +26,12 @@ def compare(loop_factory):
     def compare(program, kind, family):
         expected = trace_of(reference, program, kind, family)
         got = trace_of(subject, program, kind, family)
-        if got == expected:
-            return None
-        return f"{program} ({kind}, {family})\n  asyncio: {expected}\n  here:    {got}"
+        if flaws(expected):
+            # There is nothing to follow: this asyncio trips over itself.
+            alike = isinstance(subject, asyncio.SelectorEventLoop) or not flaws(got)
+        else:
+            alike = got == expected
+        return None if alike else f"{program} ({kind}, {family})\n  asyncio: {expected}\n  here:    {got}"
 
     yield compare
     reference.close()

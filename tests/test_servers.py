@@ -607,7 +607,7 @@ class TestClients:
             server = await loop.create_server(accepting, "127.0.0.1", 0)
             clients = [client_of(server) for _ in range(5)]
             await until(lambda: len(accepting.protocols) == 5)
-            await turns()
+            await until(lambda: all(protocol.transport for protocol in accepting.protocols))
             for protocol in accepting.protocols:
                 protocol.transport.write(b"last words")
             server.close()

@@ -111,7 +111,7 @@ fn context_of(py: Python<'_>, function: &str, args: &Args<'_, '_>) -> PyResult<C
     if args.keyword_count() == 0 {
         return Captured::current(py);
     }
-    match args.only_keyword(function, intern!(py, "context"))? {
+    match args.context_keyword(function)? {
         Some(context) if !context.is_none() => Ok(Captured::given(&context)),
         _ => Captured::current(py),
     }

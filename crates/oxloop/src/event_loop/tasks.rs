@@ -7,19 +7,19 @@ use super::{EventLoop, LoopThis};
 use crate::py::args::{Args, missing_argument};
 use crate::py::imports;
 use crate::py::method::{Methods, OfPyClass};
-use crate::py::object::call_with_keyword;
+use crate::py::object::{call_one, call_only_keyword, call_with_keyword};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
-    methods.method(
+    methods.hot_method(
         c"create_future",
         create_future,
         c"A Future attached to this loop.",
     );
-    methods.method(
+    methods.hot_method(
         c"create_task",
         create_task,
         c"Schedule a coroutine; keywords go to the task or the task factory.",
@@ -35,10 +35,21 @@ fn create_future<'py>(
 }
 
 impl<'py> LoopThis<'_, 'py> {
+    /// True in a callback of this loop: asyncio's classes then find the loop themselves, which
+    /// saves them a dict of keywords.
+    #[inline]
+    fn is_current(&self) -> PyResult<bool> {
+        let (py, state) = (self.py(), self.payload().state(self.py()));
+        Ok(state.is_in_callback() && imports::get_running_loop(py)?.call0()?.is(self.object()))
+    }
+
     /// `asyncio.Future(loop=self)`.
     pub(crate) fn new_future(&self) -> PyResult<Bound<'py, PyAny>> {
         let py = self.py();
-        crate::py::object::call_only_keyword(
+        if self.is_current()? {
+            return imports::future(py)?.call0();
+        }
+        call_only_keyword(
             imports::future(py)?,
             intern!(py, "loop"),
             &self.object(),
@@ -58,6 +69,9 @@ fn create_task<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<B
     };
     if factory.is_none() && args.positional_count() == 1 && args.keyword_count() == 0 {
         let coroutine = args.one("create_task", "coro")?;
+        if this.is_current()? {
+            return call_one(imports::task(py)?, &coroutine);
+        }
         return call_with_keyword(
             imports::task(py)?,
             &coroutine,

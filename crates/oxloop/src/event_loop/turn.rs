@@ -94,12 +94,16 @@ fn now(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<f64> {
     Ok(now)
 }
 
-/// Moves the due timers behind what is ready.
+/// Moves the timers that are due by the clock behind what is ready.
 fn queue_due_timers(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> {
-    if state.timers.borrow().is_empty() {
-        return Ok(());
+    if !state.timers.borrow().is_empty() {
+        queue_timers_due_at(state, now(this, state)?);
     }
-    let now = now(this, state)?;
+    Ok(())
+}
+
+/// Moves the timers that are due at `now` behind what is ready.
+fn queue_timers_due_at(state: &State, now: f64) {
     // One unit in the last place at least: far from zero, the resolution is less than that.
     let step = now.abs().next_up() - now.abs();
     let end = now + CLOCK_RESOLUTION.max(step);
@@ -112,7 +116,6 @@ fn queue_due_timers(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> 
         }
         ready.push_back(handle);
     }
-    Ok(())
 }
 
 fn run_batches(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> {
@@ -123,16 +126,17 @@ fn run_batches(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> {
         if let Err(error) = run_batch(this, state, count) {
             break Err(error);
         }
-        if state.stopping.get() || state.ready.borrow().is_empty() || !budget.lasts(state, count) {
-            break Ok(());
+        // Timers that the latest reading of the clock says are due: `call_later(0, ...)` above all.
+        let now = state.now.get();
+        let due = state.timers.borrow().peek().is_some_and(|(when, _)| when <= now);
+        if due {
+            queue_timers_due_at(state, now);
         }
-        let due = state
-            .timers
-            .borrow()
-            .peek()
-            .is_some_and(|(when, _)| when <= state.now.get());
-        if due && let Err(error) = queue_due_timers(this, state) {
-            break Err(error);
+        if state.stopping.get()
+            || state.ready.borrow().is_empty()
+            || !budget.lasts(state, count)
+        {
+            break Ok(());
         }
     };
     state.in_callback.set(false);

@@ -7,7 +7,12 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use pyo3::{Borrowed, ffi};
+use std::ptr;
 use std::slice;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+/// A tuple of names that is known to be `("context",)`.
+static KNOWN_NAMES: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 
 /// What a caller passed: positional arguments, then the values of `names`.
 #[derive(Clone, Copy)]
@@ -98,21 +103,40 @@ impl<'a, 'py> Args<'a, 'py> {
         })
     }
 
-    /// The value of the only keyword that `function` knows, or a TypeError for any other.
+    /// The value of `context`, the only keyword that `function` knows.
+    ///
+    /// # Errors
+    /// TypeError for any other keyword.
     #[inline]
-    pub(crate) fn only_keyword(
+    pub(crate) fn context_keyword(
         &self,
         function: &str,
-        name: &Bound<'py, PyString>,
     ) -> PyResult<Option<Borrowed<'a, 'py, PyAny>>> {
+        if self.names == KNOWN_NAMES.load(Ordering::Relaxed) && !self.names.is_null() {
+            return Ok(Some(self.borrow(self.positional)));
+        }
         let mut found = None;
         for (keyword, value) in self.keywords() {
-            if keyword.as_ptr() != name.as_ptr() && keyword.to_str()? != name.to_str()? {
+            if keyword.to_str()? != "context" {
                 return Err(unexpected_keyword(function, &keyword));
             }
             found = Some(value);
         }
+        if found.is_some() {
+            self.remember_names();
+        }
         Ok(found)
+    }
+
+    /// asyncio's C tasks pass one and the same tuple of names with every step, and its string is not
+    /// interned: it is remembered, so that only the first call compares strings.
+    #[cold]
+    fn remember_names(&self) {
+        if KNOWN_NAMES.load(Ordering::Relaxed).is_null() {
+            // SAFETY: `names` is a live tuple; the reference is kept for ever, so that its address
+            // is never another tuple's.
+            KNOWN_NAMES.store(unsafe { ffi::Py_NewRef(self.names) }, Ordering::Relaxed);
+        }
     }
 
     /// # Errors

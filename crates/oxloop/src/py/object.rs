@@ -74,8 +74,17 @@ pub(crate) fn call_with_keyword<'py>(
     name: &Bound<'py, PyString>,
     value: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let arguments = [ptr::null_mut(), argument.as_ptr(), value.as_ptr()];
-    vectorcall(callable, arguments, 1, name)
+    let names = PyTuple::new(callable.py(), [name])?;
+    vectorcall(callable, [ptr::null_mut(), argument.as_ptr(), value.as_ptr()], 1, Some(&names))
+}
+
+/// `callable(argument)`.
+#[inline]
+pub(crate) fn call_one<'py>(
+    callable: &Bound<'py, PyAny>,
+    argument: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    vectorcall(callable, [ptr::null_mut(), argument.as_ptr()], 1, None)
 }
 
 /// `callable(name=value)` without a dict.
@@ -84,27 +93,27 @@ pub(crate) fn call_only_keyword<'py>(
     name: &Bound<'py, PyString>,
     value: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    vectorcall(callable, [ptr::null_mut(), value.as_ptr()], 0, name)
+    let names = PyTuple::new(callable.py(), [name])?;
+    vectorcall(callable, [ptr::null_mut(), value.as_ptr()], 0, Some(&names))
 }
 
-/// Calls with `positional` arguments and one keyword. The first place of `arguments` is for the
+/// Calls with `positional` arguments and the keywords that `names` lists. The first place of `arguments` is for the
 /// callee's use.
 fn vectorcall<'py, const N: usize>(
     callable: &Bound<'py, PyAny>,
     mut arguments: [*mut ffi::PyObject; N],
     positional: usize,
-    name: &Bound<'py, PyString>,
+    names: Option<&Bound<'py, PyTuple>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = callable.py();
-    let names = PyTuple::new(py, [name])?;
     // SAFETY: the arguments are live objects behind one spare place, as the offset flag promises,
-    // and `names` has one name for the value after the positional arguments.
+    // and `names` has one name for each value after the positional arguments.
     unsafe {
         let result = ffi::PyObject_Vectorcall(
             callable.as_ptr(),
             arguments.as_mut_ptr().add(1),
             positional | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
-            names.as_ptr(),
+            names.map_or(ptr::null_mut(), Bound::as_ptr),
         );
         Bound::from_owned_ptr_or_err(py, result)
     }
