@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 use reactor::addr::{SocketAddress, UnixName};
+use std::net::{Ipv4Addr, SocketAddrV6};
 
 /// An address as the `socket` module shows it.
 ///
@@ -36,6 +37,15 @@ pub(crate) fn to_python<'py>(
     }
 }
 
-fn v6_host(address: &std::net::SocketAddrV6) -> String {
-    address.ip().to_string()
+/// The text of inet_ntop(3). glibc shows the IPv4-compatible addresses (`::1.2.3.4`) in dotted form
+/// too; musl and Rust do not.
+fn v6_host(address: &SocketAddrV6) -> String {
+    let ip = address.ip();
+    let [zeros @ .., last_but_one, _] = ip.segments();
+    let compatible = zeros == [0; 6] && last_but_one != 0;
+    if compatible && cfg!(not(target_env = "musl")) {
+        let [.., a, b, c, d] = ip.octets();
+        return format!("::{}", Ipv4Addr::new(a, b, c, d));
+    }
+    ip.to_string()
 }

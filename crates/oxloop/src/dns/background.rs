@@ -1,0 +1,150 @@
+//! Lookups on resolver threads, and how their results come back.
+//!
+//! The loop's coroutine waits for a future; the thread schedules its result with
+//! `call_soon_threadsafe`. Dropping the `Pending` (the task was cancelled, the coroutine closed)
+//! cancels the lookup: nothing is delivered after that, though the thread may be stuck for a while.
+//!
+//! Invariants:
+//! - a result that arrives after the loop was closed is dropped without a word.
+//! - the resolver's threads hold the GIL only to deliver, and to run Python functions.
+
+use super::native::NativeQuestion;
+use super::{THREADS_MOST, answer};
+use crate::event_loop::EventLoop;
+use crate::py::coroutine::await_python;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyTuple;
+use reactor::resolver::{Job, Resolver, SubmitError, Ticket};
+use std::sync::Arc;
+
+/// A lookup that is under way.
+pub(super) struct Pending {
+    future: Py<PyAny>,
+    ticket: Ticket,
+}
+
+impl Pending {
+    /// # Errors
+    /// The lookup's own, and what the task throws in.
+    pub(super) async fn wait(self) -> PyResult<Py<PyAny>> {
+        let future = Python::attach(|py| self.future.clone_ref(py));
+        await_python(future).await
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        // Too late is fine: then the result was delivered.
+        let _in_time = self.ticket.cancel();
+    }
+}
+
+/// Looks a name up without Python.
+pub(super) fn look_up(this: &Bound<'_, EventLoop>, question: NativeQuestion) -> PyResult<Pending> {
+    let future = this.call_method0(intern!(this.py(), "create_future"))?;
+    let answering = Delivery::new(this, &future);
+    let job = Job::new(
+        move || question.look_up(),
+        move |found| {
+            answering.deliver(|py| match found {
+                Ok(found) => answer::to_python(py, &found),
+                Err(error) => Err(answer::to_error(py, error)),
+            });
+        },
+    );
+    submit(this, &future, job)
+}
+
+/// Calls a blocking Python function.
+pub(super) fn call_in_thread<'py>(
+    this: &Bound<'py, EventLoop>,
+    function: &Bound<'py, PyAny>,
+    arguments: Bound<'py, PyTuple>,
+) -> PyResult<Pending> {
+    let future = this.call_method0(intern!(this.py(), "create_future"))?;
+    let answering = Delivery::new(this, &future);
+    let (function, arguments) = (function.clone().unbind(), arguments.unbind());
+    let job = Job::new(
+        move || Python::attach(|py| function.call1(py, arguments)),
+        move |outcome| answering.deliver(|_py| outcome),
+    );
+    submit(this, &future, job)
+}
+
+fn submit(this: &Bound<'_, EventLoop>, future: &Bound<'_, PyAny>, job: Job) -> PyResult<Pending> {
+    let resolver = this.get().state(this.py()).resolver(THREADS_MOST);
+    match resolver.submit(job) {
+        Ok(ticket) => Ok(Pending {
+            future: future.clone().unbind(),
+            ticket,
+        }),
+        Err(error @ (SubmitError::Spawn(_) | SubmitError::Closed)) => {
+            Err(PyRuntimeError::new_err(error.to_string()))
+        }
+    }
+}
+
+/// Where a thread brings its result.
+struct Delivery {
+    event_loop: Py<EventLoop>,
+    future: Py<PyAny>,
+}
+
+impl Delivery {
+    fn new(this: &Bound<'_, EventLoop>, future: &Bound<'_, PyAny>) -> Self {
+        Self {
+            event_loop: this.clone().unbind(),
+            future: future.clone().unbind(),
+        }
+    }
+
+    fn deliver(self, outcome: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>>) {
+        // None: the interpreter is about to end, and nobody waits any more.
+        let _delivered = Python::try_attach(|py| {
+            let (done, value) = match outcome(py) {
+                Ok(value) => (true, value),
+                Err(error) => (false, error.into_value(py).into_any()),
+            };
+            let scheduled = settler(py).and_then(|settle| {
+                let arguments = (settle, self.future, done, value);
+                let name = intern!(py, "call_soon_threadsafe");
+                self.event_loop.bind(py).call_method1(name, arguments)
+            });
+            // The loop was closed meanwhile.
+            drop(scheduled);
+        });
+    }
+}
+
+/// The function that gives a future its outcome, unless it was cancelled.
+fn settler(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    #[pyfunction]
+    fn _settle(future: &Bound<'_, PyAny>, done: bool, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = future.py();
+        if future.call_method0(intern!(py, "done"))?.is_truthy()? {
+            return Ok(());
+        }
+        let name = if done {
+            intern!(py, "set_result")
+        } else {
+            intern!(py, "set_exception")
+        };
+        future.call_method1(name, (value,)).map(drop)
+    }
+    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let function = CELL.get_or_try_init(py, || {
+        Ok::<_, PyErr>(wrap_pyfunction!(_settle, py)?.into_any().unbind())
+    })?;
+    Ok(function.bind(py))
+}
+
+impl crate::event_loop::State {
+    /// The loop's resolver, made when it is first needed.
+    fn resolver(&self, threads_most: usize) -> Arc<Resolver> {
+        let mut resolver = self.resolver.borrow_mut();
+        Arc::clone(resolver.get_or_insert_with(|| Arc::new(Resolver::new(threads_most))))
+    }
+}

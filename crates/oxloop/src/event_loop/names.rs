@@ -1,0 +1,53 @@
+//! `getaddrinfo` and `getnameinfo`; the work is in `dns/`.
+
+use super::EventLoop;
+use crate::dns::{self, Question};
+use crate::py::coroutine::Coroutine;
+use pyo3::prelude::*;
+
+#[pymethods]
+impl EventLoop {
+    /// socket.getaddrinfo() without blocking the loop.
+    #[pyo3(signature = (host, port, *, family=None, r#type=None, proto=None, flags=None))]
+    fn getaddrinfo<'py>(
+        slf: &Bound<'py, Self>,
+        host: Py<PyAny>,
+        port: Py<PyAny>,
+        family: Option<Py<PyAny>>,
+        r#type: Option<Py<PyAny>>,
+        proto: Option<Py<PyAny>>,
+        flags: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let question = Question {
+            host,
+            port,
+            family: or_zero(py, family)?,
+            kind: or_zero(py, r#type)?,
+            proto: or_zero(py, proto)?,
+            flags: or_zero(py, flags)?,
+        };
+        let answer = dns::getaddrinfo(slf.clone().unbind(), question);
+        Coroutine::object(py, "EventLoop.getaddrinfo", answer)
+    }
+
+    /// socket.getnameinfo() without blocking the loop.
+    #[pyo3(signature = (sockaddr, flags=None))]
+    fn getnameinfo<'py>(
+        slf: &Bound<'py, Self>,
+        sockaddr: Py<PyAny>,
+        flags: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let answer = dns::getnameinfo(slf.clone().unbind(), sockaddr, or_zero(py, flags)?);
+        Coroutine::object(py, "EventLoop.getnameinfo", answer)
+    }
+}
+
+/// asyncio's default of a number that was not given.
+pub(super) fn or_zero(py: Python<'_>, given: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+    given.map_or_else(
+        || Ok(0_i32.into_pyobject(py)?.into_any().unbind()),
+        Ok,
+    )
+}
