@@ -31,7 +31,11 @@ def compare(loop_factory):
             alike = isinstance(subject, asyncio.SelectorEventLoop) or not flaws(got)
         else:
             alike = got == expected
-        return None if alike else f"{program} ({kind}, {family})\n  asyncio: {expected}\n  here:    {got}"
+        return (
+            None
+            if alike
+            else f"{program} ({kind}, {family})\n  asyncio: {expected}\n  here:    {got}"
+        )
 
     yield compare
     reference.close()
