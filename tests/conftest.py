@@ -5,7 +5,6 @@ tests; it never skips them.
 """
 
 import asyncio
-import contextlib
 import gc
 import importlib.util
 import signal
@@ -18,6 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from support.descriptors import open_channels
 from support.loops import LOOP_NAMES, factory_of
 
 pytest_plugins = ["pytester"]
@@ -173,17 +173,6 @@ def run(loop):
         return loop.run_until_complete(main())
 
     return run
-
-
-def open_channels():
-    """fd -> target of every socket, pipe and anonymous inode of this process."""
-    channels = {}
-    for link in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):
-            target = str(link.readlink())
-            if not target.startswith("/"):
-                channels[int(link.name)] = target
-    return channels
 
 
 @pytest.fixture(autouse=True)
