@@ -8,13 +8,13 @@
 //! cancellation and not in the next turn, so timeouts that never fire stay in the cache.
 
 use super::{EventLoop, LoopThis, State};
-use crate::py::args::{Args, missing_argument};
+use crate::py::args::Args;
 use crate::py::class::Ref;
 use crate::py::context::Captured;
 use crate::py::handle::HandleRef;
 use crate::py::imports;
 use crate::py::method::{Methods, OfPyClass};
-use crate::py::schedule::{handle_soon, handle_timer};
+use crate::py::schedule::Scheduled;
 use crate::transport::stream::StreamTransport;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
@@ -107,29 +107,15 @@ impl State {
 }
 
 #[inline(always)]
-fn context_of(py: Python<'_>, function: &str, args: &Args<'_, '_>) -> PyResult<Captured> {
-    if args.keyword_count() == 0 {
-        return Captured::current(py);
-    }
-    match args.context_keyword(function)? {
-        Some(context) if !context.is_none() => Ok(Captured::given(&context)),
-        _ => Captured::current(py),
-    }
-}
-
-#[inline(always)]
 fn call_soon<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let (py, state) = (this.py(), this.payload().state(this.py()));
-    let Some(callback) = args.positional(0) else {
-        return Err(missing_argument("call_soon", "callback"));
-    };
+    let scheduled = Scheduled::parse("call_soon", ["callback"], &args)?;
     state.check_closed()?;
-    let context = context_of(py, "call_soon", &args)?;
     if state.debug.get() {
         this.check_thread()?;
-        this.check_callback(&callback, "call_soon")?;
+        this.check_callback(&scheduled.callback(), "call_soon")?;
     }
-    let handle = handle_soon(py, this.object(), &args, context)?;
+    let handle = scheduled.handle(this.object())?;
     if state.debug.get() {
         this.trace_source(&handle)?;
     }
@@ -143,15 +129,12 @@ fn call_soon_threadsafe<'py>(
     args: Args<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let (py, state) = (this.py(), this.payload().state(this.py()));
-    let Some(callback) = args.positional(0) else {
-        return Err(missing_argument("call_soon_threadsafe", "callback"));
-    };
+    let scheduled = Scheduled::parse("call_soon_threadsafe", ["callback"], &args)?;
     state.check_closed()?;
-    let context = context_of(py, "call_soon_threadsafe", &args)?;
     if state.debug.get() {
-        this.check_callback(&callback, "call_soon_threadsafe")?;
+        this.check_callback(&scheduled.callback(), "call_soon_threadsafe")?;
     }
-    let handle = handle_soon(py, this.object(), &args, context)?;
+    let handle = scheduled.handle(this.object())?;
     handle.set_thread_safe();
     if state.debug.get() {
         this.trace_source(&handle)?;
@@ -163,24 +146,22 @@ fn call_soon_threadsafe<'py>(
 }
 
 fn call_later<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let Some(delay) = args.positional(0) else {
-        return Err(missing_argument("call_later", "delay"));
-    };
+    let scheduled = Scheduled::parse("call_later", ["delay", "callback"], &args)?;
+    let delay = scheduled.leading[0];
     if delay.is_none() {
         return Err(PyTypeError::new_err("delay must not be None"));
     }
     let when = this.now()? + seconds(&delay)?;
-    schedule_timer(this, when, &args, "call_later")
+    schedule_timer(this, when, &scheduled)
 }
 
 fn call_at<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let Some(when) = args.positional(0) else {
-        return Err(missing_argument("call_at", "when"));
-    };
+    let scheduled = Scheduled::parse("call_at", ["when", "callback"], &args)?;
+    let when = scheduled.leading[0];
     if when.is_none() {
         return Err(PyTypeError::new_err("when cannot be None"));
     }
-    schedule_timer(this, seconds(&when)?, &args, "call_at")
+    schedule_timer(this, seconds(&when)?, &scheduled)
 }
 
 #[inline(always)]
@@ -195,20 +176,16 @@ fn seconds(value: &Borrowed<'_, '_, PyAny>) -> PyResult<f64> {
 fn schedule_timer<'py>(
     this: &LoopThis<'_, 'py>,
     when: f64,
-    args: &Args<'_, 'py>,
-    function: &'static str,
+    scheduled: &Scheduled<'_, 'py, 2>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let (py, state) = (this.py(), this.payload().state(this.py()));
-    let Some(callback) = args.positional(1) else {
-        return Err(missing_argument(function, "callback"));
-    };
     state.check_closed()?;
-    let context = context_of(py, function, args)?;
     if state.debug.get() {
         this.check_thread()?;
-        this.check_callback(&callback, function)?;
+        // asyncio's call_later() leaves the check to call_at().
+        this.check_callback(&scheduled.callback(), "call_at")?;
     }
-    let handle = handle_timer(py, this.object(), when, args, context)?;
+    let handle = scheduled.timer(this.object(), when)?;
     if state.debug.get() {
         this.trace_source(&handle)?;
     }

@@ -12,13 +12,12 @@
 use super::source::Source;
 use super::{EventLoop, LoopThis, State};
 use crate::error::os_error;
-use crate::py::args::{Args, missing_argument};
+use crate::py::args::Args;
 use crate::py::class::{Visit, VisitStopped};
-use crate::py::context::Captured;
 use crate::py::handle::HandleRef;
 use crate::py::imports;
 use crate::py::method::{Methods, OfPyClass};
-use crate::py::schedule::handle_after_first;
+use crate::py::schedule::Scheduled;
 use pyo3::exceptions::{PyOSError, PyResourceWarning, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt};
@@ -206,13 +205,8 @@ fn add_signal_handler<'py>(
     args: Args<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let (py, state) = (this.py(), this.payload().state(this.py()));
-    let Some(signal) = args.positional(0) else {
-        return Err(missing_argument("add_signal_handler", "sig"));
-    };
-    let Some(callback) = args.positional(1) else {
-        return Err(missing_argument("add_signal_handler", "callback"));
-    };
-    args.no_keywords("add_signal_handler")?;
+    let scheduled = Scheduled::parse("add_signal_handler", ["sig", "callback"], &args)?;
+    let [signal, callback] = scheduled.leading;
     if imports::is_coroutine(py)?.call1((callback,))?.is_truthy()?
         || super::debug::is_coroutine_function(&callback)?
     {
@@ -227,7 +221,7 @@ fn add_signal_handler<'py>(
     if previous != ours {
         state.signals.borrow_mut().previous = Some(previous);
     }
-    let handle = handle_after_first(py, this.object(), &args, Captured::current(py)?)?;
+    let handle = scheduled.handle(this.object())?;
     handle.set_repeating();
     let replaced = state.signals.borrow_mut().handlers.insert(number, handle);
     drop(replaced);

@@ -73,6 +73,13 @@ impl<'a, 'py> Args<'a, 'py> {
         (index < self.positional).then(|| self.borrow(index))
     }
 
+    /// The positional argument at `index`, which the caller knows to be there.
+    #[inline(always)]
+    pub(super) fn positional_unchecked(&self, index: usize) -> Borrowed<'a, 'py, PyAny> {
+        debug_assert!(index < self.positional);
+        self.borrow(index)
+    }
+
     #[inline(always)]
     pub(crate) const fn positional_count(&self) -> usize {
         self.positional
@@ -170,15 +177,39 @@ impl<'a, 'py> Args<'a, 'py> {
                 return Err(unexpected_keyword(function, &keyword));
             };
             if bound[index].replace(value).is_some() {
-                return Err(PyTypeError::new_err(format!(
-                    "{function}() got multiple values for argument '{text}'"
-                )));
+                return Err(multiple_values(function, text));
             }
         }
         if let Some(missing) = (0..required).find(|index| bound[*index].is_none()) {
             return Err(missing_argument(function, names[missing]));
         }
         Ok(bound)
+    }
+
+    /// Every name of `names` is required, and `context` may be passed by keyword.
+    pub(super) fn bind_with_context<const N: usize>(
+        &self,
+        function: &str,
+        names: [&str; N],
+    ) -> PyResult<([Borrowed<'a, 'py, PyAny>; N], Option<Borrowed<'a, 'py, PyAny>>)> {
+        let mut context = None;
+        let mut bound = [const { None }; N];
+        for (index, slot) in bound.iter_mut().enumerate().take(self.positional) {
+            *slot = Some(self.borrow(index));
+        }
+        for (keyword, value) in self.keywords() {
+            let text = keyword.to_str()?;
+            match names.iter().position(|name| *name == text) {
+                Some(index) if bound[index].is_none() => bound[index] = Some(value),
+                Some(_) => return Err(multiple_values(function, text)),
+                None if text == "context" => context = Some(value),
+                None => return Err(unexpected_keyword(function, &keyword)),
+            }
+        }
+        if let Some(missing) = bound.iter().position(Option::is_none) {
+            return Err(missing_argument(function, names[missing]));
+        }
+        Ok((bound.map(|value| value.expect("invariant: none is missing")), context))
     }
 
     /// Like `bind` for a method that takes nothing.
@@ -213,6 +244,11 @@ fn too_many_positional(function: &str, most: usize, given: usize) -> PyErr {
         most + 1,
         given + 1
     ))
+}
+
+#[cold]
+fn multiple_values(function: &str, name: &str) -> PyErr {
+    PyTypeError::new_err(format!("{function}() got multiple values for argument '{name}'"))
 }
 
 #[cold]

@@ -3,13 +3,22 @@
 //! Nothing else in the crate imports by string. Names that programs and tests replace
 //! (`socket.getaddrinfo`, `asyncio.StreamReader.feed_data`) are not here: they are looked up when
 //! they are used, on the module objects that are.
+//!
+//! All but what asyncio itself imports late is fetched when the extension is: a loop that is closed
+//! while the interpreter shuts down cannot import any more.
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
 macro_rules! imported {
-    ($($(#[$meta:meta])* $name:ident = $module:literal . $attribute:literal;)*) => {$(
-        $(#[$meta])*
+    ($warm:ident: $($name:ident = $module:literal . $attribute:literal;)*) => {
+        fn $warm(py: Python<'_>) -> PyResult<()> {
+            $($name(py)?;)*
+            Ok(())
+        }
+        imported! { $($name = $module . $attribute;)* }
+    };
+    ($($name:ident = $module:literal . $attribute:literal;)*) => {$(
         pub(crate) fn $name<'py>(py: Python<'py>) -> PyResult<&'py Bound<'py, PyAny>> {
             static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
             CELL.import(py, $module, $attribute)
@@ -18,14 +27,20 @@ macro_rules! imported {
 }
 
 macro_rules! modules {
-    ($($name:ident = $module:literal;)*) => {$(
+    ($($name:ident = $module:literal;)*) => {
+        fn warm_modules(py: Python<'_>) -> PyResult<()> {
+            $($name(py)?;)*
+            Ok(())
+        }
+        $(
         pub(crate) fn $name<'py>(py: Python<'py>) -> PyResult<&'py Bound<'py, PyAny>> {
             static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
             let module =
                 CELL.get_or_try_init(py, || Ok::<_, PyErr>(py.import($module)?.into_any().unbind()))?;
             Ok(module.bind(py))
         }
-    )*};
+        )*
+    };
 }
 
 modules! {
@@ -44,6 +59,7 @@ modules! {
 }
 
 imported! {
+    warm_attributes:
     handle = "asyncio.events"."Handle";
     timer_handle = "asyncio.events"."TimerHandle";
     set_running_loop = "asyncio"."_set_running_loop";
@@ -66,15 +82,32 @@ imported! {
     transport_socket = "asyncio.trsock"."TransportSocket";
     stream_reader = "asyncio.streams"."StreamReader";
     stream_reader_protocol = "asyncio.streams"."StreamReaderProtocol";
-    thread_pool_executor = "concurrent.futures"."ThreadPoolExecutor";
     socket_class = "socket"."socket";
     gaierror = "socket"."gaierror";
     format_handle = "asyncio.base_events"."_format_handle";
     timeout = "asyncio"."timeout";
     partial = "functools"."partial";
     format_list = "traceback"."format_list";
-    server = "oxloop._server"."Server";
     sleep = "asyncio"."sleep";
+    set_result_unless_cancelled = "asyncio.futures"."_set_result_unless_cancelled";
+    wait = "asyncio"."wait";
+    address_family = "socket"."AddressFamily";
+    socket_kind = "socket"."SocketKind";
+    ssl_socket = "ssl"."SSLSocket";
+    ssl_context = "ssl"."SSLContext";
+    ssl_protocol = "asyncio.sslproto"."SSLProtocol";
+    exception_group = "builtins"."ExceptionGroup";
     cancelled_error = "asyncio"."CancelledError";
     weak_set = "weakref"."WeakSet";
+}
+
+imported! {
+    thread_pool_executor = "concurrent.futures"."ThreadPoolExecutor";
+    server = "oxloop._server"."Server";
+}
+
+/// Imports everything but the late ones; called once, at import.
+pub(crate) fn warm(py: Python<'_>) -> PyResult<()> {
+    warm_modules(py)?;
+    warm_attributes(py)
 }

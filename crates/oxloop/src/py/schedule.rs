@@ -6,32 +6,91 @@ use super::handle::HandleRef;
 use pyo3::prelude::*;
 use pyo3::{Borrowed, ffi};
 
-/// `call_soon(callback, *args)`: the caller checked that there is a callback.
-#[inline(always)]
-pub(crate) fn handle_soon(
-    py: Python<'_>,
-    owner: Borrowed<'_, '_, PyAny>,
-    args: &Args<'_, '_>,
-    context: Captured,
-) -> PyResult<HandleRef> {
-    let positional = args.raw_positional();
-    HandleRef::soon(py, owner, positional[0], &positional[1..], context)
+/// The arguments of `method(leading..., callback, *arguments, context=None)`.
+pub(crate) struct Scheduled<'a, 'py, const N: usize> {
+    /// What comes before and up to the callback; the callback is the last.
+    pub(crate) leading: [Borrowed<'a, 'py, PyAny>; N],
+    arguments: &'a [*mut ffi::PyObject],
+    pub(crate) context: Option<Borrowed<'a, 'py, PyAny>>,
 }
 
-/// `call_later(delay, callback, *args)`, as above.
-#[inline(always)]
-pub(crate) fn handle_timer(
-    py: Python<'_>,
-    owner: Borrowed<'_, '_, PyAny>,
-    when: f64,
-    args: &Args<'_, '_>,
-    context: Captured,
-) -> PyResult<HandleRef> {
-    let positional = args.raw_positional();
-    HandleRef::timer(py, owner, when, positional[1], &positional[2..], context)
+impl<'a, 'py, const N: usize> Scheduled<'a, 'py, N> {
+    /// # Errors
+    /// The TypeErrors of a Python function with that signature.
+    #[inline(always)]
+    pub(crate) fn parse(
+        function: &str,
+        names: [&str; N],
+        args: &Args<'a, 'py>,
+    ) -> PyResult<Self> {
+        if args.positional_count() < N {
+            return Self::parse_keywords(function, names, args);
+        }
+        let leading = std::array::from_fn(|index| args.positional_unchecked(index));
+        let arguments = &args.raw_positional()[N..];
+        let context =
+            if args.keyword_count() == 0 { None } else { args.context_keyword(function)? };
+        Ok(Self { leading, arguments, context })
+    }
+
+    /// Somebody passed the callback by keyword; then there are no arguments for it.
+    #[cold]
+    fn parse_keywords(
+        function: &str,
+        names: [&str; N],
+        args: &Args<'a, 'py>,
+    ) -> PyResult<Self> {
+        let (leading, context) = args.bind_with_context(function, names)?;
+        Ok(Self { leading, arguments: &[], context })
+    }
+
+    pub(crate) fn callback(&self) -> Borrowed<'a, 'py, PyAny> {
+        self.leading[N - 1]
+    }
+
+    /// The context that the callback shall run in.
+    ///
+    /// # Errors
+    /// MemoryError.
+    #[inline(always)]
+    pub(crate) fn captured(&self, py: Python<'_>) -> PyResult<Captured> {
+        match self.context {
+            Some(context) if !context.is_none() => Ok(Captured::given(&context)),
+            _ => Captured::current(py),
+        }
+    }
+
+    /// A plain handle for the callback.
+    ///
+    /// # Errors
+    /// MemoryError.
+    #[inline(always)]
+    pub(crate) fn handle(&self, owner: Borrowed<'_, 'py, PyAny>) -> PyResult<HandleRef> {
+        let py = owner.py();
+        let context = self.captured(py)?;
+        HandleRef::soon(py, owner, self.callback().as_ptr(), self.arguments, context)
+    }
+
+    /// A timer handle for the callback.
+    ///
+    /// # Errors
+    /// MemoryError.
+    #[inline(always)]
+    pub(crate) fn timer(
+        &self,
+        owner: Borrowed<'_, 'py, PyAny>,
+        when: f64,
+    ) -> PyResult<HandleRef> {
+        let py = owner.py();
+        let context = self.captured(py)?;
+        HandleRef::timer(py, owner, when, self.callback().as_ptr(), self.arguments, context)
+    }
 }
 
 /// A handle for a callback of the loop's own.
+///
+/// # Errors
+/// MemoryError.
 pub(crate) fn handle_for(
     py: Python<'_>,
     owner: Borrowed<'_, '_, PyAny>,
@@ -41,15 +100,4 @@ pub(crate) fn handle_for(
 ) -> PyResult<HandleRef> {
     let raw: Vec<*mut ffi::PyObject> = arguments.iter().map(|argument| argument.as_ptr()).collect();
     HandleRef::soon(py, owner, callback.as_ptr(), &raw, context)
-}
-
-/// `add_reader(fd, callback, *args)` and the like: what follows the first argument.
-pub(crate) fn handle_after_first(
-    py: Python<'_>,
-    owner: Borrowed<'_, '_, PyAny>,
-    args: &Args<'_, '_>,
-    context: Captured,
-) -> PyResult<HandleRef> {
-    let positional = args.raw_positional();
-    HandleRef::soon(py, owner, positional[1], &positional[2..], context)
 }
