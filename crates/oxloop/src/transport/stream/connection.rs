@@ -437,11 +437,11 @@ pub(super) fn report_failure(
 /// The transport dies without having been closed.
 pub(super) fn finalize(this: &This<'_, '_, StreamTransport>) {
     let py = this.py();
-    let descriptor = this.own().descriptor.replace(Descriptor::Closed);
-    if matches!(descriptor, Descriptor::Closed) {
+    if matches!(&*this.own().descriptor.borrow(), Descriptor::Closed) {
         return;
     }
     let warned = warn_unclosed(this);
+    let descriptor = this.own().descriptor.replace(Descriptor::Closed);
     if let Some(token) = this.own().token.take() {
         drop(this.loop_state().deregister(this.own().fd, token));
     }
