@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -149,6 +150,8 @@ def run_tests(job, events):
 
 
 def main():
+    # A shell's background job ignores SIGINT, and so would everything that it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     # Imported here: multiprocessing imports this file in its children, without its directory.
     import swap
