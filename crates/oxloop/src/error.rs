@@ -26,6 +26,5 @@ pub(crate) fn errno_error_with(errno: i32, text: &str) -> PyErr {
 pub(crate) fn strerror(errno: i32) -> String {
     let text = io::Error::from_raw_os_error(errno).to_string();
     let suffix = format!(" (os error {errno})");
-    text.strip_suffix(&suffix)
-        .map_or(text.clone(), str::to_owned)
+    text.strip_suffix(&suffix).unwrap_or(&text).to_owned()
 }

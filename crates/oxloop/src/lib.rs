@@ -8,10 +8,11 @@
 #![deny(unsafe_code)]
 
 mod address;
+mod dns;
 mod error;
 mod event_loop;
 mod handle;
-#[allow(
+#[expect(
     unsafe_code,
     reason = "the boundary to CPython: see its module documentation"
 )]
@@ -19,11 +20,12 @@ mod py;
 mod server;
 mod transport;
 
-use pyo3::prelude::*;
+use pyo3::pymodule;
 
 #[pymodule(gil_used = true)]
 mod _oxloop {
-    use super::*;
+    use super::{dns, event_loop, handle, py, transport};
+    use pyo3::prelude::*;
 
     #[pymodule_export]
     use super::event_loop::EventLoop;
@@ -37,11 +39,14 @@ mod _oxloop {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
+        py::imports::warm(py)?;
         py::context::find_current(py)?;
         py::coroutine::create_type(py)?;
         handle::create_types(module)?;
         transport::stream::create_type(module)?;
+        transport::stream::remember_methods(py)?;
         event_loop::add_methods(py)?;
+        dns::remember_original(py)?;
         event_loop::fork::install(py)
     }
 }

@@ -14,6 +14,7 @@
 use crate::address::to_python;
 use crate::error::os_error;
 use crate::event_loop::source::Source;
+use crate::event_loop::tls::TlsOptions;
 use crate::event_loop::turn::leaves_the_loop;
 use crate::event_loop::{EventLoop, exceptions};
 use crate::py::attached::Attached;
@@ -64,6 +65,7 @@ struct Inner {
     event_loop: Py<EventLoop>,
     listeners: RefCell<Option<Vec<Listener>>>,
     factory: Py<PyAny>,
+    tls: Option<TlsOptions>,
     backlog: i32,
     context: Captured,
     serving: Cell<bool>,
@@ -89,6 +91,7 @@ impl Server {
         sockets: Vec<BoundSocket>,
         factory: &Bound<'py, PyAny>,
         backlog: i32,
+        tls: Option<TlsOptions>,
     ) -> PyResult<Bound<'py, Self>> {
         let py = event_loop.py();
         let mut listeners = Vec::with_capacity(sockets.len());
@@ -105,6 +108,7 @@ impl Server {
             event_loop: event_loop.clone().unbind(),
             listeners: RefCell::new(Some(listeners)),
             factory: factory.clone().unbind(),
+            tls,
             backlog,
             context: Captured::current(py)?,
             serving: Cell::new(false),
@@ -506,6 +510,10 @@ fn accept(
     let made = context
         .run(py, || inner.factory.bind(py).call0())
         .inspect(|made| protocol = Some(made.clone()))
+        .and_then(|made| match &inner.tls {
+            None => Ok(made),
+            Some(tls) => secured(inner, tls, &made),
+        })
         .and_then(|made| {
             let connected = Connected {
                 fd: connection.as_raw_fd(),
@@ -532,6 +540,24 @@ fn accept(
         context.set_item("protocol", protocol)?;
     }
     exceptions::report(inner.event_loop.bind(py), &context)
+}
+
+/// The TLS protocol between the transport and the program's `protocol`. Nobody waits for the
+/// handshake: when it fails, the TLS protocol closes the connection.
+fn secured<'py>(
+    inner: &Inner,
+    tls: &TlsOptions,
+    protocol: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = protocol.py();
+    let nobody = py.None().into_bound(py);
+    tls.protocol(
+        inner.event_loop.bind(py),
+        protocol,
+        &nobody,
+        true,
+        PyDict::new(py),
+    )
 }
 
 fn log_connection(this: &Bound<'_, Server>, inner: &Inner, peer: &SocketAddress) -> PyResult<()> {

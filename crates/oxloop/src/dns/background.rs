@@ -8,8 +8,8 @@
 //! - a result that arrives after the loop was closed is dropped without a word.
 //! - the resolver's threads hold the GIL only to deliver, and to run Python functions.
 
+use super::answer;
 use super::native::NativeQuestion;
-use super::{THREADS_MOST, answer};
 use crate::event_loop::EventLoop;
 use crate::py::coroutine::await_python;
 use pyo3::exceptions::PyRuntimeError;
@@ -17,8 +17,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
-use reactor::resolver::{Job, Resolver, SubmitError, Ticket};
-use std::sync::Arc;
+use reactor::resolver::{Job, SubmitError, Ticket};
 
 /// A lookup that is under way.
 pub(super) struct Pending {
@@ -75,7 +74,7 @@ pub(super) fn call_in_thread<'py>(
 }
 
 fn submit(this: &Bound<'_, EventLoop>, future: &Bound<'_, PyAny>, job: Job) -> PyResult<Pending> {
-    let resolver = this.get().state(this.py()).resolver(THREADS_MOST);
+    let resolver = this.get().state(this.py()).resolver();
     match resolver.submit(job) {
         Ok(ticket) => Ok(Pending {
             future: future.clone().unbind(),
@@ -139,12 +138,4 @@ fn settler(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
         Ok::<_, PyErr>(wrap_pyfunction!(_settle, py)?.into_any().unbind())
     })?;
     Ok(function.bind(py))
-}
-
-impl crate::event_loop::State {
-    /// The loop's resolver, made when it is first needed.
-    fn resolver(&self, threads_most: usize) -> Arc<Resolver> {
-        let mut resolver = self.resolver.borrow_mut();
-        Arc::clone(resolver.get_or_insert_with(|| Arc::new(Resolver::new(threads_most))))
-    }
 }

@@ -18,6 +18,17 @@ pub(crate) struct Wanted {
     pub(crate) flags: Py<PyAny>,
 }
 
+impl Wanted {
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self {
+            family: self.family.clone_ref(py),
+            kind: self.kind.clone_ref(py),
+            proto: self.proto.clone_ref(py),
+            flags: self.flags.clone_ref(py),
+        }
+    }
+}
+
 /// The address infos of `address`, a sequence of host, port and what follows them. A numeric host is
 /// not looked up; otherwise `loop.getaddrinfo` is called as an attribute, so that a program's own is
 /// honoured.
@@ -55,7 +66,9 @@ fn resolve_or_ask(
         )));
     };
     if let Some(info) = literal_info(host, port, rest, wanted)? {
-        return Ok(Asked::Resolved(PyList::new(py, [info])?.into_any().unbind()));
+        return Ok(Asked::Resolved(
+            PyList::new(py, [info])?.into_any().unbind(),
+        ));
     }
     let kwargs = PyDict::new(py);
     kwargs.set_item(intern!(py, "family"), &wanted.family)?;
@@ -79,7 +92,11 @@ fn literal_info<'py>(
     }
     let (kind, proto) = (wanted.kind.bind(py), wanted.proto.bind(py));
     let known = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
-    if host.is_none() || !proto.extract::<i32>().is_ok_and(|proto| known.contains(&proto)) {
+    if host.is_none()
+        || !proto
+            .extract::<i32>()
+            .is_ok_and(|proto| known.contains(&proto))
+    {
         return Ok(None);
     }
     let proto = match kind.extract::<i32>() {
@@ -111,7 +128,9 @@ fn literal_info<'py>(
     } else {
         (host, port).into_pyobject(py)?
     };
-    (family, kind, proto, name, address).into_pyobject(py).map(Some)
+    (family, kind, proto, name, address)
+        .into_pyobject(py)
+        .map(Some)
 }
 
 /// The port as a number, or None for the name of a service.

@@ -28,11 +28,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyFunction, PyTuple};
 use reactor::clock;
 
-pub(crate) use literal::ensure_resolved;
+pub(crate) use literal::{Wanted, ensure_resolved};
 pub(crate) use question::Question;
-
-/// Most lookups that run at once; more wait.
-const THREADS_MOST: usize = 64;
 
 static GETADDRINFO: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 

@@ -77,7 +77,11 @@ impl Question {
 
     /// For the log of debug mode.
     pub(super) fn show(&self, py: Python<'_>) -> PyResult<String> {
-        let mut text = format!("{}:{}", self.host.bind(py).str()?, self.port.bind(py).repr()?);
+        let mut text = format!(
+            "{}:{}",
+            self.host.bind(py).str()?,
+            self.port.bind(py).repr()?
+        );
         let others = [
             ("family", &self.family),
             ("type", &self.kind),
@@ -102,7 +106,11 @@ fn host(host: &Bound<'_, PyAny>) -> Option<Option<CString>> {
         match text.to_str() {
             Ok(text) if text.is_empty() => return None,
             Ok(text) if is_short_ascii(text) => text.as_bytes().to_vec(),
-            _ => text.call_method1("encode", ("idna",)).ok()?.extract().ok()?,
+            _ => text
+                .call_method1("encode", ("idna",))
+                .ok()?
+                .extract()
+                .ok()?,
         }
     } else {
         host.cast_exact::<PyBytes>().ok()?.as_bytes().to_vec()
@@ -113,7 +121,10 @@ fn host(host: &Bound<'_, PyAny>) -> Option<Option<CString>> {
 /// What IDNA encodes to itself: it refuses labels that are empty or longer than 63 bytes.
 fn is_short_ascii(text: &str) -> bool {
     let labels = text.strip_suffix('.').unwrap_or(text).split('.');
-    text.is_ascii() && labels.into_iter().all(|label| (1..64).contains(&label.len()))
+    text.is_ascii()
+        && labels
+            .into_iter()
+            .all(|label| (1..64).contains(&label.len()))
 }
 
 /// As `host`. Numbers out of range and empty texts have rules of their own.

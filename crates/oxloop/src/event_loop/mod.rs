@@ -9,6 +9,12 @@
 //! | add_signal_handler, remove_signal_handler | `signals` |
 //! | run_in_executor and the default executor | `executor` |
 //! | exception handlers | `exceptions` |
+//! | getaddrinfo, getnameinfo | `names`, and `dns/` |
+//! | create_connection, create_unix_connection | `connect`, `attempts`, `race`, `connected` |
+//! | connect_accepted_socket | `connected` |
+//! | create_server, create_unix_server | `listen`, `listen_unix`, and `server` |
+//! | start_tls, and every `ssl=` | `start_tls`, `tls` |
+//! | sock_connect | `sock`, `readiness` |
 //! | debug mode | `debug` |
 //! | asynchronous generators | `asyncgens` |
 //!
@@ -21,16 +27,27 @@
 //! - a handle is in exactly one place: the ready queue, the timer heap, a watcher or a signal table.
 
 mod asyncgens;
+mod attempts;
+mod connect;
+mod connected;
 mod debug;
 pub(crate) mod exceptions;
 mod executor;
 pub(crate) mod fork;
 pub(crate) mod lifecycle;
+mod listen;
+mod listen_unix;
+mod names;
 mod poll;
+mod race;
+mod readiness;
 pub(crate) mod schedule;
 mod signals;
+mod sock;
 pub(crate) mod source;
+mod start_tls;
 mod tasks;
+pub(crate) mod tls;
 pub(crate) mod turn;
 mod watchers;
 

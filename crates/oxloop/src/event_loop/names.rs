@@ -1,9 +1,14 @@
 //! `getaddrinfo` and `getnameinfo`; the work is in `dns/`.
 
-use super::EventLoop;
+use super::{EventLoop, State};
 use crate::dns::{self, Question};
 use crate::py::coroutine::Coroutine;
 use pyo3::prelude::*;
+use reactor::resolver::Resolver;
+use std::sync::Arc;
+
+/// Most lookups that run at once; more wait.
+const THREADS_MOST: usize = 64;
 
 #[pymethods]
 impl EventLoop {
@@ -46,8 +51,13 @@ impl EventLoop {
 
 /// asyncio's default of a number that was not given.
 pub(super) fn or_zero(py: Python<'_>, given: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
-    given.map_or_else(
-        || Ok(0_i32.into_pyobject(py)?.into_any().unbind()),
-        Ok,
-    )
+    given.map_or_else(|| Ok(0_i32.into_pyobject(py)?.into_any().unbind()), Ok)
+}
+
+impl State {
+    /// The loop's resolver, made when it is first needed.
+    pub(crate) fn resolver(&self) -> Arc<Resolver> {
+        let mut resolver = self.resolver.borrow_mut();
+        Arc::clone(resolver.get_or_insert_with(|| Arc::new(Resolver::new(THREADS_MOST))))
+    }
 }

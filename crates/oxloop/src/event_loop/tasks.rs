@@ -49,11 +49,7 @@ impl<'py> LoopThis<'_, 'py> {
         if self.is_current()? {
             return imports::future(py)?.call0();
         }
-        call_only_keyword(
-            imports::future(py)?,
-            intern!(py, "loop"),
-            &self.object(),
-        )
+        call_only_keyword(imports::future(py)?, intern!(py, "loop"), &self.object())
     }
 }
 

@@ -128,14 +128,15 @@ fn run_batches(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> {
         }
         // Timers that the latest reading of the clock says are due: `call_later(0, ...)` above all.
         let now = state.now.get();
-        let due = state.timers.borrow().peek().is_some_and(|(when, _)| when <= now);
+        let due = state
+            .timers
+            .borrow()
+            .peek()
+            .is_some_and(|(when, _)| when <= now);
         if due {
             queue_timers_due_at(state, now);
         }
-        if state.stopping.get()
-            || state.ready.borrow().is_empty()
-            || !budget.lasts(state, count)
-        {
+        if state.stopping.get() || state.ready.borrow().is_empty() || !budget.lasts(state, count) {
             break Ok(());
         }
     };

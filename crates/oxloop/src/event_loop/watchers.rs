@@ -10,12 +10,11 @@
 use super::source::Source;
 use super::{EventLoop, LoopThis, State};
 use crate::error::os_error;
-use crate::py::args::{Args, missing_argument};
+use crate::py::args::Args;
 use crate::py::class::{Visit, VisitStopped};
-use crate::py::context::Captured;
 use crate::py::handle::HandleRef;
 use crate::py::method::{Methods, OfPyClass};
-use crate::py::schedule::handle_after_first;
+use crate::py::schedule::Scheduled;
 use crate::transport::stream::StreamTransport;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -104,7 +103,7 @@ fn ready(py: Python<'_>, ready: bool, handle: Option<&HandleRef>) -> Option<Hand
 }
 
 #[derive(Clone, Copy)]
-enum Side {
+pub(super) enum Side {
     Reader,
     Writer,
 }
@@ -247,7 +246,7 @@ pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
         |this, args| {
             let file = args.one("_ensure_fd_no_transport", "fd")?;
             this.ensure_no_transport(&file, descriptor(&file)?)?;
-            Ok(this.py().None().into_bound(this.py()))
+            this.none()
         },
         c"RuntimeError if fd belongs to a live transport.",
     );
@@ -307,13 +306,8 @@ impl<'py> LoopThis<'_, 'py> {
         function: &'static str,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = self.py();
-        let Some(file) = args.positional(0) else {
-            return Err(missing_argument(function, "fd"));
-        };
-        if args.positional_count() < 2 {
-            return Err(missing_argument(function, "callback"));
-        }
-        args.no_keywords(function)?;
+        let scheduled = Scheduled::parse(function, ["fd", "callback"], &args)?;
+        let file = scheduled.leading[0];
         let fd = descriptor(&file)?;
         self.ensure_no_transport(&file, fd)?;
         self.loop_state().check_closed()?;
@@ -322,7 +316,7 @@ impl<'py> LoopThis<'_, 'py> {
                 "Invalid file descriptor: {fd}"
             )));
         }
-        let handle = handle_after_first(py, self.object(), &args, Captured::current(py)?)?;
+        let handle = scheduled.handle(self.object())?;
         handle.set_repeating();
         let replaced = self.loop_state().watch(fd, &file, side, handle)?;
         if let Some(replaced) = replaced {
@@ -352,7 +346,7 @@ impl<'py> LoopThis<'_, 'py> {
 
 impl State {
     /// Puts `handle` on one side of the descriptor and returns the one that it replaces.
-    fn watch(
+    pub(super) fn watch(
         &self,
         fd: RawFd,
         file: &Bound<'_, PyAny>,
@@ -404,7 +398,13 @@ impl State {
         })
     }
 
-    fn unwatch(&self, fd: RawFd, file: &Bound<'_, PyAny>, side: Side) -> Option<HandleRef> {
+    /// Ends one side's watch and returns its handle.
+    pub(super) fn unwatch(
+        &self,
+        fd: RawFd,
+        file: &Bound<'_, PyAny>,
+        side: Side,
+    ) -> Option<HandleRef> {
         let (fd, token) = self.find_watch(fd, file)?;
         let (removed, interest) = {
             let mut sources = self.sources.borrow_mut();

@@ -32,11 +32,7 @@ pub(crate) fn create_types(module: &Bound<'_, PyModule>) -> PyResult<()> {
     }
     let mut methods = Methods::<OfTimer>::new();
     add_methods(&mut methods);
-    methods.method(
-        c"when",
-        |this, args| when(this, args),
-        c"The deadline, in loop.time().",
-    );
+    methods.method(c"when", when, c"The deadline, in loop.time().");
     methods.getter(c"_when", |this| {
         Ok(PyFloat::new(this.py(), this.timer_when()).into_any())
     });

@@ -14,6 +14,12 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 /// A tuple of names that is known to be `("context",)`.
 static KNOWN_NAMES: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 
+/// Required arguments, and the context if one was passed.
+type BoundWithContext<'a, 'py, const N: usize> = (
+    [Borrowed<'a, 'py, PyAny>; N],
+    Option<Borrowed<'a, 'py, PyAny>>,
+);
+
 /// What a caller passed: positional arguments, then the values of `names`.
 #[derive(Clone, Copy)]
 pub(crate) struct Args<'a, 'py> {
@@ -191,7 +197,7 @@ impl<'a, 'py> Args<'a, 'py> {
         &self,
         function: &str,
         names: [&str; N],
-    ) -> PyResult<([Borrowed<'a, 'py, PyAny>; N], Option<Borrowed<'a, 'py, PyAny>>)> {
+    ) -> PyResult<BoundWithContext<'a, 'py, N>> {
         let mut context = None;
         let mut bound = [const { None }; N];
         for (index, slot) in bound.iter_mut().enumerate().take(self.positional) {
@@ -209,7 +215,10 @@ impl<'a, 'py> Args<'a, 'py> {
         if let Some(missing) = bound.iter().position(Option::is_none) {
             return Err(missing_argument(function, names[missing]));
         }
-        Ok((bound.map(|value| value.expect("invariant: none is missing")), context))
+        Ok((
+            bound.map(|value| value.expect("invariant: none is missing")),
+            context,
+        ))
     }
 
     /// Like `bind` for a method that takes nothing.
@@ -248,7 +257,9 @@ fn too_many_positional(function: &str, most: usize, given: usize) -> PyErr {
 
 #[cold]
 fn multiple_values(function: &str, name: &str) -> PyErr {
-    PyTypeError::new_err(format!("{function}() got multiple values for argument '{name}'"))
+    PyTypeError::new_err(format!(
+        "{function}() got multiple values for argument '{name}'"
+    ))
 }
 
 #[cold]

@@ -8,13 +8,14 @@ use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::slice;
 
 /// Memory of a Python object, lent for writing.
 pub(crate) struct WritableBuffer<'py> {
     view: Box<ffi::Py_buffer>,
-    py: Python<'py>,
+    attached: PhantomData<Python<'py>>,
 }
 
 impl<'py> WritableBuffer<'py> {
@@ -30,7 +31,7 @@ impl<'py> WritableBuffer<'py> {
         }
         Ok(Self {
             view,
-            py: object.py(),
+            attached: PhantomData,
         })
     }
 
@@ -51,8 +52,8 @@ impl<'py> WritableBuffer<'py> {
 
 impl Drop for WritableBuffer<'_> {
     fn drop(&mut self) {
-        let _attached = self.py;
-        // SAFETY: the view came from PyObject_GetBuffer and is released once; attached.
+        // SAFETY: the view came from PyObject_GetBuffer and is released once; attached, as the token
+        // that the value holds proves.
         unsafe { ffi::PyBuffer_Release(&raw mut *self.view) };
     }
 }

@@ -119,14 +119,18 @@ impl Visit<'_> {
             return Ok(());
         }
         match self {
-            // SAFETY: as the caller promises.
             Self::Native {
                 procedure,
                 argument,
-            } => match unsafe { procedure(object, *argument) } {
-                0 => Ok(()),
-                stopped => Err(VisitStopped::Native(stopped)),
-            },
+            } => {
+                // SAFETY: `object` is alive, and the procedure is the running collector's.
+                let code = unsafe { procedure(object, *argument) };
+                if code == 0 {
+                    Ok(())
+                } else {
+                    Err(VisitStopped::Native(code))
+                }
+            }
             Self::PyClass(visit) => {
                 // SAFETY: `Py` is a transparent non-null pointer, and `object` is alive for the call.
                 let object = unsafe { &*(&raw const object).cast::<Py<PyAny>>() };
@@ -152,10 +156,8 @@ impl<'a, 'py, T> This<'a, 'py, T> {
         payload: &'a T,
     ) -> Self {
         // SAFETY: as the caller promises.
-        Self {
-            object: unsafe { Borrowed::from_ptr(py, object) },
-            payload,
-        }
+        let object = unsafe { Borrowed::from_ptr(py, object) };
+        Self { object, payload }
     }
 
     #[inline(always)]
@@ -171,6 +173,22 @@ impl<'a, 'py, T> This<'a, 'py, T> {
     #[inline(always)]
     pub(crate) const fn payload(&self) -> &'a T {
         self.payload
+    }
+}
+
+impl<'py, T> This<'_, 'py, T> {
+    /// What a method without a result returns.
+    pub(crate) fn none(&self) -> PyResult<Bound<'py, PyAny>> {
+        Ok(self.py().None().into_bound(self.py()))
+    }
+
+    /// The object, or None.
+    pub(crate) fn or_none(&self, object: Option<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+        object.map_or_else(|| self.none(), Ok)
+    }
+
+    pub(crate) fn boolean(&self, value: bool) -> PyResult<Bound<'py, PyAny>> {
+        Ok(value.into_pyobject(self.py())?.to_owned().into_any())
     }
 }
 
@@ -249,15 +267,6 @@ impl<T: Native> Ref<T> {
         &self.object
     }
 
-    /// The payload, if `object` is exactly of this type.
-    pub(crate) fn from_object(object: &Bound<'_, PyAny>) -> Option<Self> {
-        let exact = object.get_type().as_ptr() == T::class().as_ptr().cast();
-        exact.then(|| Self {
-            object: object.clone().unbind(),
-            payload: PhantomData,
-        })
-    }
-
     /// Releases the reference at once, without PyO3's check of the thread.
     #[inline]
     pub(crate) fn release(self, py: Python<'_>) {
@@ -295,7 +304,7 @@ impl<T: Native> Access for OfNative<T> {
 unsafe fn payload_ptr<T: Native>(object: *mut ffi::PyObject) -> *mut T {
     let offset = T::class().payload_offset.load(Ordering::Relaxed);
     // SAFETY: the instance is larger than `offset + size_of::<T>()`, see `create`.
-    unsafe { object.cast::<u8>().add(offset).cast() }
+    unsafe { object.byte_add(offset).cast() }
 }
 
 /// # Safety
@@ -319,7 +328,7 @@ unsafe fn base_slots<'a, T: Native>(object: *mut ffi::PyObject) -> &'a mut [*mut
     let count = (offset - size_of::<ffi::PyObject>()) / size_of::<*mut ffi::PyObject>();
     // SAFETY: between the object's head and the payload there are only the base's slots.
     unsafe {
-        let first = object.cast::<u8>().add(size_of::<ffi::PyObject>()).cast();
+        let first = object.add(1).cast();
         std::slice::from_raw_parts_mut(first, count)
     }
 }

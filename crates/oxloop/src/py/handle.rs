@@ -102,7 +102,7 @@ impl FreeList {
         unsafe {
             block
                 .cast::<*mut c_void>()
-                .write(first.load(Ordering::Relaxed))
+                .write(first.load(Ordering::Relaxed));
         };
         first.store(block, Ordering::Relaxed);
         self.count[arguments].store(count + 1, Ordering::Relaxed);
@@ -164,8 +164,9 @@ impl HandleRef {
         // timer part and its arguments; it is tracked only once every field is written.
         unsafe {
             let object = timer_object(py, arguments.len())?;
-            let part = object.cast::<u8>().add(TIMER_PART.load(Ordering::Relaxed));
-            let part = part.cast::<TimerPart>();
+            let part = object
+                .byte_add(TIMER_PART.load(Ordering::Relaxed))
+                .cast::<TimerPart>();
             (&raw mut (*part).when).write(when);
             let call = &raw mut (*part).call;
             Call::fill(call, owner.as_ptr(), callback, arguments, context, TIMER);
@@ -182,7 +183,7 @@ impl HandleRef {
             HANDLE_CALL
         };
         // SAFETY: the call lies at that offset of its object.
-        unsafe { self.0.as_ptr().cast::<u8>().sub(offset).cast() }
+        unsafe { self.0.as_ptr().byte_sub(offset).cast() }
     }
 
     /// The handle as a Python object, with a reference of its own.
@@ -190,13 +191,6 @@ impl HandleRef {
     pub(crate) fn object<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         // SAFETY: `self` owns a reference to a live object.
         unsafe { Bound::from_borrowed_ptr(py, self.object_ptr()) }
-    }
-
-    /// The deadline of a timer handle.
-    pub(crate) fn when(&self) -> f64 {
-        debug_assert!(self.is_timer());
-        // SAFETY: a timer's call is the field of a `TimerPart`.
-        unsafe { (*timer_part(self.0.as_ptr())).when }
     }
 
     /// True if nobody but the holder of this reference has the handle.
@@ -260,7 +254,7 @@ impl Drop for HandleRef {
 #[inline(always)]
 unsafe fn timer_part(call: *const Call) -> *const TimerPart {
     // SAFETY: as the caller promises, `call` is a field of a `TimerPart`.
-    unsafe { call.cast::<u8>().sub(offset_of!(TimerPart, call)).cast() }
+    unsafe { call.byte_sub(offset_of!(TimerPart, call)).cast() }
 }
 
 /// An untracked timer object with one reference, the base's slots null.
@@ -272,7 +266,7 @@ unsafe fn timer_object(py: Python<'_>, arguments: usize) -> PyResult<*mut ffi::P
     unsafe {
         if let Some(block) = TIMER_FREE.pop(arguments) {
             let object = ffi::PyObject_Init(block.as_ptr().cast(), class);
-            let slots = object.cast::<u8>().add(size_of::<ffi::PyObject>());
+            let slots = object.add(1).cast::<u8>();
             let length = TIMER_PART.load(Ordering::Relaxed) - size_of::<ffi::PyObject>();
             ptr::write_bytes(slots, 0, length);
             return Ok(object);
@@ -317,7 +311,7 @@ impl Access for OfTimer {
 
     unsafe fn target<'a>(object: *mut ffi::PyObject) -> &'a Call {
         // SAFETY: the caller passes a live timer handle, whose call lies at that offset.
-        unsafe { &*object.cast::<u8>().add(timer_call_offset()).cast::<Call>() }
+        unsafe { &*object.byte_add(timer_call_offset()).cast::<Call>() }
     }
 }
 

@@ -19,7 +19,7 @@ macro_rules! imported {
         imported! { $($name = $module . $attribute;)* }
     };
     ($($name:ident = $module:literal . $attribute:literal;)*) => {$(
-        pub(crate) fn $name<'py>(py: Python<'py>) -> PyResult<&'py Bound<'py, PyAny>> {
+        pub(crate) fn $name(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
             static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
             CELL.import(py, $module, $attribute)
         }
@@ -33,7 +33,7 @@ macro_rules! modules {
             Ok(())
         }
         $(
-        pub(crate) fn $name<'py>(py: Python<'py>) -> PyResult<&'py Bound<'py, PyAny>> {
+        pub(crate) fn $name(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
             static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
             let module =
                 CELL.get_or_try_init(py, || Ok::<_, PyErr>(py.import($module)?.into_any().unbind()))?;

@@ -12,13 +12,12 @@
 
 use super::args::Args;
 use super::class::This;
-use pyo3::exceptions::PyTypeError;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
 use pyo3::{Borrowed, PyClass, ffi};
 use std::any::Any;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_void};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -55,7 +54,7 @@ impl<T: PyClass<Frozen = True> + Sync> Access for OfPyClass<T> {
 pub(crate) struct Methods<A: Access> {
     pub(super) methods: Vec<ffi::PyMethodDef>,
     pub(super) attributes: Vec<ffi::PyGetSetDef>,
-    access: PhantomData<A>,
+    receiver: PhantomData<A>,
 }
 
 impl<A: Access> Methods<A> {
@@ -63,7 +62,7 @@ impl<A: Access> Methods<A> {
         Self {
             methods: Vec::new(),
             attributes: Vec::new(),
-            access: PhantomData,
+            receiver: PhantomData,
         }
     }
 
@@ -76,6 +75,24 @@ impl<A: Access> Methods<A> {
     {
         let _ = function;
         self.push(name, fastcall::<A, F>, doc);
+    }
+
+    /// Adds a method without arguments. `function` must be a function item.
+    pub(crate) fn nullary<F>(&mut self, name: &'static CStr, function: F, doc: &'static CStr)
+    where
+        F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>) -> PyResult<Bound<'py, PyAny>>
+            + Copy
+            + 'static,
+    {
+        let _ = function;
+        self.methods.push(ffi::PyMethodDef {
+            ml_name: name.as_ptr(),
+            ml_meth: ffi::PyMethodDefPointer {
+                PyCFunction: noargs::<A, F>,
+            },
+            ml_flags: ffi::METH_NOARGS,
+            ml_doc: doc.as_ptr(),
+        });
     }
 
     /// Adds a method that is called per callback, without PyO3's attach book-keeping.
@@ -120,20 +137,6 @@ impl<A: Access> Methods<A> {
             doc: ptr::null(),
             closure: ptr::null_mut(),
         });
-    }
-
-    /// Gives the last added attribute a setter.
-    pub(crate) fn setter<F>(&mut self, function: F)
-    where
-        F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>, &Bound<'py, PyAny>) -> PyResult<()>
-            + Copy
-            + 'static,
-    {
-        let _ = function;
-        self.attributes
-            .last_mut()
-            .expect("invariant: a getter comes first")
-            .set = Some(setter::<A, F>);
     }
 }
 
@@ -227,6 +230,18 @@ where
     }
 }
 
+unsafe extern "C" fn noargs<A, F>(
+    object: *mut ffi::PyObject,
+    _arguments: *mut ffi::PyObject,
+) -> *mut ffi::PyObject
+where
+    A: Access,
+    F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>) -> PyResult<Bound<'py, PyAny>> + Copy + 'static,
+{
+    // SAFETY: the method's descriptor checked that `object` is an instance of the type.
+    unsafe { getter::<A, F>(object, ptr::null_mut()) }
+}
+
 /// A slot that takes only the object, such as `tp_repr`.
 pub(super) unsafe extern "C" fn unary_slot<A, F>(object: *mut ffi::PyObject) -> *mut ffi::PyObject
 where
@@ -251,34 +266,6 @@ where
         summon::<F>()(&this).map(Bound::into_ptr)
     })
     .unwrap_or(ptr::null_mut())
-}
-
-unsafe extern "C" fn setter<A, F>(
-    object: *mut ffi::PyObject,
-    value: *mut ffi::PyObject,
-    _closure: *mut c_void,
-) -> c_int
-where
-    A: Access,
-    F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>, &Bound<'py, PyAny>) -> PyResult<()>
-        + Copy
-        + 'static,
-{
-    guarded(|py| {
-        if value.is_null() {
-            return Err(PyTypeError::new_err("this attribute cannot be deleted"));
-        }
-        // SAFETY: the attribute's descriptor checked that `object` is an instance of the type, and
-        // CPython lends a live `value`.
-        let (this, value) = unsafe {
-            (
-                This::from_raw(py, object, A::target(object)),
-                Borrowed::from_ptr(py, value).to_owned(),
-            )
-        };
-        summon::<F>()(&this, &value).map(|()| 0)
-    })
-    .unwrap_or(-1)
 }
 
 /// Runs `body` for CPython: errors and panics become the raised exception, and None comes back.

@@ -75,7 +75,12 @@ pub(crate) fn call_with_keyword<'py>(
     value: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let names = PyTuple::new(callable.py(), [name])?;
-    vectorcall(callable, [ptr::null_mut(), argument.as_ptr(), value.as_ptr()], 1, Some(&names))
+    vectorcall(
+        callable,
+        [ptr::null_mut(), argument.as_ptr(), value.as_ptr()],
+        1,
+        Some(&names),
+    )
 }
 
 /// `callable(argument)`.

@@ -18,30 +18,33 @@ impl<'a, 'py, const N: usize> Scheduled<'a, 'py, N> {
     /// # Errors
     /// The TypeErrors of a Python function with that signature.
     #[inline(always)]
-    pub(crate) fn parse(
-        function: &str,
-        names: [&str; N],
-        args: &Args<'a, 'py>,
-    ) -> PyResult<Self> {
+    pub(crate) fn parse(function: &str, names: [&str; N], args: &Args<'a, 'py>) -> PyResult<Self> {
         if args.positional_count() < N {
             return Self::parse_keywords(function, names, args);
         }
         let leading = std::array::from_fn(|index| args.positional_unchecked(index));
         let arguments = &args.raw_positional()[N..];
-        let context =
-            if args.keyword_count() == 0 { None } else { args.context_keyword(function)? };
-        Ok(Self { leading, arguments, context })
+        let context = if args.keyword_count() == 0 {
+            None
+        } else {
+            args.context_keyword(function)?
+        };
+        Ok(Self {
+            leading,
+            arguments,
+            context,
+        })
     }
 
     /// Somebody passed the callback by keyword; then there are no arguments for it.
     #[cold]
-    fn parse_keywords(
-        function: &str,
-        names: [&str; N],
-        args: &Args<'a, 'py>,
-    ) -> PyResult<Self> {
+    fn parse_keywords(function: &str, names: [&str; N], args: &Args<'a, 'py>) -> PyResult<Self> {
         let (leading, context) = args.bind_with_context(function, names)?;
-        Ok(Self { leading, arguments: &[], context })
+        Ok(Self {
+            leading,
+            arguments: &[],
+            context,
+        })
     }
 
     pub(crate) fn callback(&self) -> Borrowed<'a, 'py, PyAny> {
@@ -76,14 +79,17 @@ impl<'a, 'py, const N: usize> Scheduled<'a, 'py, N> {
     /// # Errors
     /// MemoryError.
     #[inline(always)]
-    pub(crate) fn timer(
-        &self,
-        owner: Borrowed<'_, 'py, PyAny>,
-        when: f64,
-    ) -> PyResult<HandleRef> {
+    pub(crate) fn timer(&self, owner: Borrowed<'_, 'py, PyAny>, when: f64) -> PyResult<HandleRef> {
         let py = owner.py();
         let context = self.captured(py)?;
-        HandleRef::timer(py, owner, when, self.callback().as_ptr(), self.arguments, context)
+        HandleRef::timer(
+            py,
+            owner,
+            when,
+            self.callback().as_ptr(),
+            self.arguments,
+            context,
+        )
     }
 }
 

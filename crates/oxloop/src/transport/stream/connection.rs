@@ -110,49 +110,32 @@ fn disable_nagle(fd: RawFd) {
 }
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
-    methods.method(
+    methods.nullary(
         c"close",
-        |this, args| {
-            args.none("close")?;
-            this.close()?;
-            Ok(this.py().None().into_bound(this.py()))
-        },
+        |this| this.close().and_then(|()| this.none()),
         c"Send what is queued, then close; connection_lost(None) follows.",
     );
-    methods.method(
+    methods.nullary(
         c"abort",
-        |this, args| {
-            args.none("abort")?;
-            this.abort()?;
-            Ok(this.py().None().into_bound(this.py()))
-        },
+        |this| this.abort().and_then(|()| this.none()),
         c"Close at once; what is queued is lost.",
     );
-    methods.method(
+    methods.nullary(
         c"is_closing",
-        |this, args| {
-            args.none("is_closing")?;
-            let closing = this.is_closing(this.py());
-            Ok(closing.into_pyobject(this.py())?.to_owned().into_any())
-        },
+        |this| this.boolean(this.is_closing(this.py())),
         c"True once closing began.",
     );
     methods.method(
         c"set_protocol",
         |this, args| {
             this.set_protocol(&*args.one("set_protocol", "protocol")?)?;
-            Ok(this.py().None().into_bound(this.py()))
+            this.none()
         },
         c"Replace the protocol.",
     );
-    methods.method(
+    methods.nullary(
         c"get_protocol",
-        |this, args| {
-            args.none("get_protocol")?;
-            Ok(this
-                .protocol()
-                .unwrap_or_else(|| this.py().None().into_bound(this.py())))
-        },
+        |this| this.or_none(this.protocol()),
         c"The current protocol.",
     );
     methods.method(
@@ -160,7 +143,7 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
         connection_lost,
         c"The deferred end.",
     );
-    methods.method(c"_begin", begin, c"Starts reading, after connection_made.");
+    methods.nullary(c"_begin", begin, c"Starts reading, after connection_made.");
     methods.method(
         c"_force_close",
         force_close,
@@ -172,25 +155,12 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
         c"Report an exception and close at once.",
     );
     methods.getter(c"_loop", |this| Ok(this.event_loop().clone().into_any()));
-    methods.getter(c"_protocol", |this| {
-        Ok(this
-            .protocol()
-            .unwrap_or_else(|| this.py().None().into_bound(this.py())))
-    });
-    methods.getter(c"_closing", |this| {
-        Ok(this
-            .is_closing(this.py())
-            .into_pyobject(this.py())?
-            .to_owned()
-            .into_any())
-    });
-    methods.getter(c"_start_tls_compatible", |this| {
-        Ok(true.into_pyobject(this.py())?.to_owned().into_any())
-    });
+    methods.getter(c"_protocol", |this| this.or_none(this.protocol()));
+    methods.getter(c"_closing", |this| this.boolean(this.is_closing(this.py())));
+    methods.getter(c"_start_tls_compatible", |this| this.boolean(true));
 }
 
-fn begin<'py>(this: &StreamThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    args.none("_begin")?;
+fn begin<'py>(this: &StreamThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     this.own().flags.started.set(true);
     if this.own().flags.conn_lost.get() == 0 {
@@ -200,7 +170,7 @@ fn begin<'py>(this: &StreamThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound
     if let Some(waiter) = waiter {
         set_result_unless_cancelled(waiter.bind(py))?;
     }
-    Ok(py.None().into_bound(py))
+    this.none()
 }
 
 /// Wakes whoever awaits `waiter`, unless it was cancelled meanwhile.
@@ -221,7 +191,7 @@ fn connection_lost<'py>(
     let error = args.one("_call_connection_lost", "exc")?;
     let error = (!error.is_none()).then(|| error.to_owned().unbind());
     this.call_connection_lost(error)?;
-    Ok(this.py().None().into_bound(this.py()))
+    this.none()
 }
 
 fn force_close<'py>(
@@ -230,7 +200,7 @@ fn force_close<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let error = args.one("_force_close", "exc")?;
     this.force_close((!error.is_none()).then(|| error.to_owned().unbind()))?;
-    Ok(this.py().None().into_bound(this.py()))
+    this.none()
 }
 
 fn fatal_error<'py>(
@@ -247,7 +217,7 @@ fn fatal_error<'py>(
         FatalError::Python(PyErr::from_value(error.to_owned())),
         &message,
     )?;
-    Ok(this.py().None().into_bound(this.py()))
+    this.none()
 }
 
 impl<'py> StreamThis<'_, 'py> {

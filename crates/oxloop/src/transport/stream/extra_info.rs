@@ -10,7 +10,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use reactor::poller::Interest;
 use reactor::socket;
-use std::os::fd::IntoRawFd;
+use std::fmt::Write as _;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
     methods.method(
@@ -107,11 +108,7 @@ fn closed_socket(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 ///
 /// # Errors
 /// What the class raises; the descriptor is closed then.
-pub(crate) fn python_socket(
-    py: Python<'_>,
-    fd: std::os::fd::OwnedFd,
-) -> PyResult<Bound<'_, PyAny>> {
-    use std::os::fd::AsRawFd;
+pub(crate) fn python_socket(py: Python<'_>, fd: OwnedFd) -> PyResult<Bound<'_, PyAny>> {
     let kwargs = PyDict::new(py);
     kwargs.set_item("fileno", fd.as_raw_fd())?;
     let socket = imports::socket_class(py)?.call((), Some(&kwargs))?;
@@ -131,7 +128,7 @@ pub(super) fn repr<'py>(this: &StreamThis<'_, 'py>) -> PyResult<Bound<'py, PyAny
     } else if inner.flags.closing.get() {
         text.push_str(" closing");
     }
-    text.push_str(&format!(" fd={}", inner.fd));
+    let _written = write!(text, " fd={}", inner.fd);
     if !closed && this.loop_state().check_closed().is_ok() {
         let has = inner.interest.get().unwrap_or(Interest::NONE);
         let polling = |interest| {
@@ -141,7 +138,8 @@ pub(super) fn repr<'py>(this: &StreamThis<'_, 'py>) -> PyResult<Bound<'py, PyAny
                 "idle"
             }
         };
-        text.push_str(&format!(
+        let _written = write!(
+            text,
             " read={} write=<{}, bufsize={}>",
             if this.wants_to_read() {
                 polling(Interest::READABLE)
@@ -150,7 +148,7 @@ pub(super) fn repr<'py>(this: &StreamThis<'_, 'py>) -> PyResult<Bound<'py, PyAny
             },
             polling(Interest::WRITABLE),
             this.queued()
-        ));
+        );
     }
     text.push('>');
     Ok(PyString::new(py, &text).into_any())

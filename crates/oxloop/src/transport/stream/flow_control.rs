@@ -7,27 +7,25 @@ use crate::py::method::Methods;
 use crate::py::object::call_method;
 use crate::transport::stream::connection::report_failure;
 use pyo3::exceptions::PyValueError;
-use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::{Borrowed, intern};
 
 /// asyncio's default high-water mark; the low one is a quarter of the high one.
 pub(super) const HIGH_WATER: usize = 64 * 1024;
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
-    methods.method(
+    methods.nullary(
         c"get_write_buffer_size",
-        |this, args| {
-            args.none("get_write_buffer_size")?;
+        |this| {
             // What the callback wrote so far would be on its way already in asyncio.
             this.flush();
             Ok(this.queued().into_pyobject(this.py())?.into_any())
         },
         c"Bytes that are queued and not yet sent.",
     );
-    methods.method(
+    methods.nullary(
         c"get_write_buffer_limits",
-        |this, args| {
-            args.none("get_write_buffer_limits")?;
+        |this| {
             let inner = this.own();
             let limits = (inner.low_water.get(), inner.high_water.get());
             Ok(limits.into_pyobject(this.py())?.into_any())
@@ -46,7 +44,7 @@ fn set_write_buffer_limits<'py>(
     args: Args<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let [high, low] = args.bind("set_write_buffer_limits", ["high", "low"], 0)?;
-    let number = |value: Option<pyo3::Borrowed<'_, 'py, PyAny>>| {
+    let number = |value: Option<Borrowed<'_, 'py, PyAny>>| {
         value
             .filter(|value| !value.is_none())
             .map(|value| value.extract::<i64>())
@@ -64,7 +62,7 @@ fn set_write_buffer_limits<'py>(
     inner.high_water.set(high as usize);
     inner.low_water.set(low as usize);
     this.maybe_pause_protocol()?;
-    Ok(this.py().None().into_bound(this.py()))
+    this.none()
 }
 
 impl StreamThis<'_, '_> {

@@ -42,10 +42,11 @@ use reactor::addr::SocketAddress;
 use reactor::poller::{Event, Interest};
 use reactor::token::Token;
 use std::cell::{Cell, RefCell};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use write::WriteQueue;
 
 pub(crate) use connection::{Connected, start};
+pub(crate) use reader::remember_methods;
 
 /// A borrowed transport while one of its methods runs.
 pub(crate) type StreamThis<'a, 'py> = This<'a, 'py, StreamTransport>;
@@ -187,18 +188,6 @@ impl StreamTransport {
 }
 
 impl Descriptor {
-    /// The number, for system calls.
-    ///
-    /// # Errors
-    /// What the socket object's fileno() raises.
-    pub(crate) fn fd(&self, py: Python<'_>) -> PyResult<RawFd> {
-        match self {
-            Self::Own(fd) => Ok(fd.as_raw_fd()),
-            Self::Socket(socket) => socket.bind(py).call_method0("fileno")?.extract(),
-            Self::Closed => Ok(-1),
-        }
-    }
-
     /// Closes the descriptor, through its Python object where there is one.
     ///
     /// # Errors

@@ -32,28 +32,21 @@ pub(super) enum Received<T> {
 }
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
-    methods.method(
+    methods.nullary(
         c"pause_reading",
-        |this, args| {
-            args.none("pause_reading")?;
-            this.pause_reading()
-        },
+        |this| this.pause_reading(),
         c"Do not deliver data until resume_reading().",
     );
-    methods.method(
+    methods.nullary(
         c"resume_reading",
-        |this, args| {
-            args.none("resume_reading")?;
-            this.resume_reading()
-        },
+        |this| this.resume_reading(),
         c"Deliver data again.",
     );
-    methods.method(
+    methods.nullary(
         c"is_reading",
-        |this, args| {
-            args.none("is_reading")?;
+        |this| {
             let reading = this.is_reading();
-            Ok(reading.into_pyobject(this.py())?.to_owned().into_any())
+            this.boolean(reading)
         },
         c"True unless paused or closing.",
     );

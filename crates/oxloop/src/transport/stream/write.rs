@@ -121,20 +121,14 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
         writelines,
         c"Send or queue an iterable of bytes objects.",
     );
-    methods.method(
+    methods.nullary(
         c"write_eof",
-        |this, args| {
-            args.none("write_eof")?;
-            this.write_eof()
-        },
+        |this| this.write_eof(),
         c"Shut the writing side down once the queue is sent.",
     );
-    methods.method(
+    methods.nullary(
         c"can_write_eof",
-        |this, args| {
-            args.none("can_write_eof")?;
-            Ok(true.into_pyobject(this.py())?.to_owned().into_any())
-        },
+        |this| this.boolean(true),
         c"True: stream sockets can be half-closed.",
     );
 }
@@ -336,7 +330,9 @@ fn writelines<'py>(this: &StreamThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<
     }
     {
         let mut queue = this.own().queue.borrow_mut();
-        chunks.into_iter().for_each(|chunk| queue.push(chunk));
+        for chunk in chunks {
+            queue.push(chunk);
+        }
     }
     this.queued_more()?;
     Ok(none)

@@ -1,0 +1,310 @@
+//! Connection attempts to the addresses of one host: one after the other, or staggered (RFC 8305).
+//!
+//! Staggered attempts are tasks, one an address. The next one starts when the previous one failed or
+//! `happy_eyeballs_delay` has passed; the first that connects wins, and the others are cancelled and
+//! waited for, so that nothing of them outlives the call.
+//!
+//! Invariants:
+//! - a socket has one owner at any time, an `OpenSocket` or the result of an attempt's task, and is
+//!   closed once: by the attempt that failed or was cancelled, or by the race if it came second.
+
+use super::EventLoop;
+use super::connected::OpenSocket;
+use super::race;
+use super::sock::sock_connect;
+use crate::py::imports;
+use pyo3::exceptions::{PyOSError, PyTimeoutError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// How `create_connection` goes from one address to the next.
+pub(super) struct NextAddress {
+    pub(super) happy_eyeballs_delay: Option<Py<PyAny>>,
+    pub(super) interleave: Option<Py<PyAny>>,
+    pub(super) all_errors: Option<Py<PyAny>>,
+}
+
+/// The addresses to try, and what went wrong so far, by attempt.
+pub(super) struct Attempts {
+    pub(super) remote: Vec<Py<PyAny>>,
+    local: Rc<Option<Vec<Py<PyAny>>>>,
+    errors: Errors,
+}
+
+/// The exceptions of one attempt or of all, in the order of the attempts.
+#[derive(Clone, Default)]
+struct Errors(Rc<RefCell<Vec<Vec<PyErr>>>>);
+
+impl Errors {
+    fn begin(&self) -> usize {
+        let mut all = self.0.borrow_mut();
+        all.push(Vec::new());
+        all.len() - 1
+    }
+
+    fn add(&self, attempt: usize, error: PyErr) {
+        self.0.borrow_mut()[attempt].push(error);
+    }
+
+    fn take(&self) -> Vec<PyErr> {
+        self.0.take().into_iter().flatten().collect()
+    }
+}
+
+impl Attempts {
+    /// # Errors
+    /// What is no list of address infos.
+    pub(super) fn new(
+        py: Python<'_>,
+        next: &NextAddress,
+        remote: &Py<PyAny>,
+        local: Option<&Py<PyAny>>,
+    ) -> PyResult<Self> {
+        let mut remote = infos(remote.bind(py))?;
+        let interleave = match (&next.interleave, &next.happy_eyeballs_delay) {
+            (Some(count), _) if count.bind(py).is_truthy()? => Some(count.extract::<isize>(py)?),
+            (None, Some(_)) => Some(1),
+            _ => None,
+        };
+        if let Some(first_count) = interleave {
+            remote = interleaved(py, remote, first_count)?;
+        }
+        Ok(Self {
+            remote,
+            local: Rc::new(local.map(|local| infos(local.bind(py))).transpose()?),
+            errors: Errors::default(),
+        })
+    }
+
+    /// Connects to the first address that answers.
+    ///
+    /// # Errors
+    /// What all attempts together say; what the task throws in.
+    pub(super) async fn connect(
+        self,
+        this: &Py<EventLoop>,
+        next: &NextAddress,
+    ) -> PyResult<OpenSocket> {
+        let connected = match &next.happy_eyeballs_delay {
+            None => self.in_turn(this).await?,
+            Some(delay) => race::staggered(this, &self, delay).await?,
+        };
+        match connected {
+            Some(sock) => Ok(sock),
+            None => Err(Python::attach(|py| {
+                failure(py, self.errors.take(), next.all_errors.as_ref())
+                    .unwrap_or_else(|error| error)
+            })),
+        }
+    }
+
+    async fn in_turn(&self, this: &Py<EventLoop>) -> PyResult<Option<OpenSocket>> {
+        for index in 0..self.remote.len() {
+            let this = Python::attach(|py| this.clone_ref(py));
+            match self.attempt(this, index).await {
+                Ok(sock) => return Ok(Some(sock)),
+                Err(error) if Python::attach(|py| error.is_instance_of::<PyOSError>(py)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// An attempt at one address, as a future of its own.
+    pub(super) fn attempt(
+        &self,
+        this: Py<EventLoop>,
+        index: usize,
+    ) -> impl Future<Output = PyResult<OpenSocket>> + 'static {
+        let info = Python::attach(|py| self.remote[index].clone_ref(py));
+        let (local, errors) = (Rc::clone(&self.local), self.errors.clone());
+        async move {
+            let attempt = errors.begin();
+            let connected = connect_one(&this, &info, local.as_ref().as_deref(), |error| {
+                errors.add(attempt, error);
+            });
+            let outcome = connected.await;
+            if let Err(error) = &outcome {
+                Python::attach(|py| {
+                    if error.is_instance_of::<PyOSError>(py) {
+                        errors.add(attempt, error.clone_ref(py));
+                    }
+                });
+            }
+            outcome
+        }
+    }
+}
+
+fn infos(infos: &Bound<'_, PyAny>) -> PyResult<Vec<Py<PyAny>>> {
+    infos
+        .try_iter()?
+        .map(|info| info.map(Bound::unbind))
+        .collect()
+}
+
+/// Lets the families take turns, after `first_count - 1` addresses of the first one.
+fn interleaved(
+    py: Python<'_>,
+    infos: Vec<Py<PyAny>>,
+    first_count: isize,
+) -> PyResult<Vec<Py<PyAny>>> {
+    let mut families: Vec<(Bound<'_, PyAny>, Vec<Py<PyAny>>)> = Vec::new();
+    for info in infos {
+        let family = info.bind(py).get_item(0)?;
+        let mut known = None;
+        for (index, (other, _)) in families.iter().enumerate() {
+            if other.eq(&family)? {
+                known = Some(index);
+            }
+        }
+        match known {
+            Some(index) => families[index].1.push(info),
+            None => families.push((family, vec![info])),
+        }
+    }
+    let mut queues: Vec<_> = families
+        .into_iter()
+        .map(|(_, infos)| infos.into_iter())
+        .collect();
+    let ahead = usize::try_from(first_count - 1).unwrap_or(0);
+    let mut ordered: Vec<Py<PyAny>> = queues
+        .first_mut()
+        .map_or_else(Vec::new, |first| first.take(ahead).collect());
+    loop {
+        let round: Vec<_> = queues.iter_mut().filter_map(Iterator::next).collect();
+        if round.is_empty() {
+            return Ok(ordered);
+        }
+        ordered.extend(round);
+    }
+}
+
+/// Makes, binds and connects one socket. `note` gets the errors of the local addresses.
+async fn connect_one(
+    this: &Py<EventLoop>,
+    info: &Py<PyAny>,
+    local: Option<&[Py<PyAny>]>,
+    note: impl FnMut(PyErr),
+) -> PyResult<OpenSocket> {
+    let (sock, address) = Python::attach(|py| open(info.bind(py), local, note))?;
+    sock_connect(this, sock.object(), address).await?;
+    Ok(sock)
+}
+
+fn open(
+    info: &Bound<'_, PyAny>,
+    local: Option<&[Py<PyAny>]>,
+    note: impl FnMut(PyErr),
+) -> PyResult<(OpenSocket, Py<PyAny>)> {
+    let py = info.py();
+    type Info<'py> = (
+        Bound<'py, PyAny>,
+        Bound<'py, PyAny>,
+        Bound<'py, PyAny>,
+        Bound<'py, PyAny>,
+        Bound<'py, PyAny>,
+    );
+    let (family, kind, proto, _name, address): Info<'_> = info.extract()?;
+    let kwargs = PyDict::new(py);
+    kwargs.set_item(intern!(py, "family"), &family)?;
+    kwargs.set_item(intern!(py, "type"), kind)?;
+    kwargs.set_item(intern!(py, "proto"), proto)?;
+    let sock = imports::socket(py)?.call_method(intern!(py, "socket"), (), Some(&kwargs))?;
+    let sock = OpenSocket::made(sock.unbind());
+    sock.object()
+        .bind(py)
+        .call_method1(intern!(py, "setblocking"), (false,))?;
+    if let Some(local) = local {
+        bind(sock.object().bind(py), &family, local, note)?;
+    }
+    Ok((sock, address.unbind()))
+}
+
+/// Binds to the first local address of the family that can be bound.
+fn bind(
+    sock: &Bound<'_, PyAny>,
+    family: &Bound<'_, PyAny>,
+    local: &[Py<PyAny>],
+    mut note: impl FnMut(PyErr),
+) -> PyResult<()> {
+    let py = sock.py();
+    let mut last = None;
+    for info in local {
+        let info = info.bind(py);
+        if info.get_item(0)?.ne(family)? {
+            continue;
+        }
+        let address = info.get_item(4)?;
+        match sock.call_method1(intern!(py, "bind"), (&address,)) {
+            Ok(_) => {
+                last.into_iter().for_each(note);
+                return Ok(());
+            }
+            Err(error) if error.is_instance_of::<PyOSError>(py) => {
+                let error = bind_error(py, &error, &address)?;
+                last.replace(error).into_iter().for_each(&mut note);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(match last {
+        Some(error) => error,
+        None => PyOSError::new_err(format!(
+            "no matching local address with family={} found",
+            family.repr()?
+        )),
+    })
+}
+
+/// asyncio's wording of an address that cannot be bound.
+///
+/// # Errors
+/// What the exception's attributes or the address's `repr` raise.
+pub(super) fn bind_error(
+    py: Python<'_>,
+    error: &PyErr,
+    address: &Bound<'_, PyAny>,
+) -> PyResult<PyErr> {
+    let value = error.value(py);
+    // Since 3.13 with the errno in the text.
+    let text = if cfg!(Py_3_13) {
+        value.str()?.into_any()
+    } else {
+        value.getattr(intern!(py, "strerror"))?.str()?.into_any()
+    };
+    let text = format!(
+        "error while attempting to bind on address {}: {}",
+        address.repr()?,
+        text.call_method0(intern!(py, "lower"))?
+    );
+    let errno = value.getattr(intern!(py, "errno"))?.unbind();
+    Ok(PyOSError::new_err((errno, text)))
+}
+
+/// The exception for a host of which no address answered.
+fn failure(py: Python<'_>, errors: Vec<PyErr>, all: Option<&Py<PyAny>>) -> PyResult<PyErr> {
+    if all.is_some_and(|all| all.bind(py).is_truthy().unwrap_or(true)) {
+        let errors = PyList::new(py, errors.iter().map(|error| error.value(py)))?;
+        let group = imports::exception_group(py)?;
+        return Ok(PyErr::from_value(
+            group.call1(("create_connection failed", errors))?,
+        ));
+    }
+    let mut texts = Vec::with_capacity(errors.len());
+    for error in &errors {
+        texts.push(error.value(py).str()?.to_string());
+    }
+    let alike = texts.iter().all(|text| *text == texts[0]);
+    match errors.into_iter().next() {
+        None => Ok(PyTimeoutError::new_err("create_connection failed")),
+        Some(first) if alike => Ok(first),
+        Some(_) => Ok(PyOSError::new_err(format!(
+            "Multiple exceptions: {}",
+            texts.join(", ")
+        ))),
+    }
+}

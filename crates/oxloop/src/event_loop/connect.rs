@@ -1,0 +1,287 @@
+//! `create_connection` and `create_unix_connection`.
+
+use super::EventLoop;
+use super::attempts::{Attempts, NextAddress};
+use super::connected::{OpenSocket, Pair, check_stream, open_transport};
+use super::names::or_zero;
+use super::sock::{check_not_ssl, sock_connect};
+use super::tls::{TlsOptions, only_with_ssl};
+use crate::dns::{Wanted, ensure_resolved};
+use crate::py::coroutine::Coroutine;
+use crate::py::imports;
+use pyo3::exceptions::{PyAssertionError, PyOSError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyString, PyTuple};
+
+#[pymethods]
+impl EventLoop {
+    /// Connect to host and port (or take a connected sock over); return (transport, protocol).
+    #[pyo3(signature = (
+        protocol_factory, host=None, port=None, *, ssl=None, family=None, proto=None, flags=None,
+        sock=None, local_addr=None, server_hostname=None, ssl_handshake_timeout=None,
+        ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_errors=None
+    ))]
+    fn create_connection<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: Py<PyAny>,
+        host: Option<Py<PyAny>>,
+        port: Option<Py<PyAny>>,
+        ssl: Option<Py<PyAny>>,
+        family: Option<Py<PyAny>>,
+        proto: Option<Py<PyAny>>,
+        flags: Option<Py<PyAny>>,
+        sock: Option<Py<PyAny>>,
+        local_addr: Option<Py<PyAny>>,
+        server_hostname: Option<Py<PyAny>>,
+        ssl_handshake_timeout: Option<Py<PyAny>>,
+        ssl_shutdown_timeout: Option<Py<PyAny>>,
+        happy_eyeballs_delay: Option<Py<PyAny>>,
+        interleave: Option<Py<PyAny>>,
+        all_errors: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let tls = TlsOptions::new(
+            py,
+            ssl,
+            server_hostname,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+        );
+        let wanted = Wanted {
+            family: or_zero(py, family)?,
+            kind: imports::socket(py)?.getattr("SOCK_STREAM")?.unbind(),
+            proto: or_zero(py, proto)?,
+            flags: or_zero(py, flags)?,
+        };
+        let next = NextAddress {
+            happy_eyeballs_delay,
+            interleave,
+            all_errors,
+        };
+        let connection = Connection {
+            factory: protocol_factory,
+            host,
+            port,
+            sock,
+            local_addr,
+            wanted,
+            next,
+        };
+        let made = create_connection(slf.clone().unbind(), connection, tls);
+        Coroutine::object(py, "EventLoop.create_connection", made)
+    }
+
+    /// Connect to a Unix socket's path (or take a connected sock over); return (transport, protocol).
+    #[pyo3(signature = (
+        protocol_factory, path=None, *, ssl=None, sock=None, server_hostname=None,
+        ssl_handshake_timeout=None, ssl_shutdown_timeout=None
+    ))]
+    fn create_unix_connection<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: Py<PyAny>,
+        path: Option<Py<PyAny>>,
+        ssl: Option<Py<PyAny>>,
+        sock: Option<Py<PyAny>>,
+        server_hostname: Option<Py<PyAny>>,
+        ssl_handshake_timeout: Option<Py<PyAny>>,
+        ssl_shutdown_timeout: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.clone().unbind());
+        let tls = TlsOptions::new(
+            py,
+            ssl,
+            server_hostname,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+        );
+        Coroutine::object(py, "EventLoop.create_unix_connection", async move {
+            Python::attach(|py| check_unix_tls(py, &tls))?;
+            let sock = match (path, sock) {
+                (Some(_), Some(_)) => {
+                    return Err(PyValueError::new_err(
+                        "path and sock can not be specified at the same time",
+                    ));
+                }
+                (Some(path), None) => connect_path(&this, path).await?,
+                (None, Some(sock)) => {
+                    Python::attach(|py| check_unix_stream(sock.bind(py)))?;
+                    OpenSocket::given(sock)
+                }
+                (None, None) => {
+                    return Err(PyValueError::new_err("no path and sock were specified"));
+                }
+            };
+            let pair = open_transport(&this, sock, &protocol_factory, &tls, false).await?;
+            Python::attach(|py| pair.into_python(py))
+        })
+    }
+}
+
+/// The arguments of `create_connection`.
+struct Connection {
+    factory: Py<PyAny>,
+    host: Option<Py<PyAny>>,
+    port: Option<Py<PyAny>>,
+    sock: Option<Py<PyAny>>,
+    local_addr: Option<Py<PyAny>>,
+    wanted: Wanted,
+    next: NextAddress,
+}
+
+async fn create_connection(
+    this: Py<EventLoop>,
+    connection: Connection,
+    mut tls: TlsOptions,
+) -> PyResult<Py<PyAny>> {
+    Python::attach(|py| check_tls(py, &mut tls, connection.host.as_ref()))?;
+    if let Some(sock) = &connection.sock {
+        Python::attach(|py| check_not_ssl(sock.bind(py)))?;
+    }
+    let named = connection.host.is_some() || connection.port.is_some();
+    let sock = match &connection.sock {
+        Some(_) if named => {
+            return Err(PyValueError::new_err(
+                "host/port and sock can not be specified at the same time",
+            ));
+        }
+        Some(sock) => Python::attach(|py| {
+            check_stream(sock.bind(py))?;
+            Ok::<_, PyErr>(OpenSocket::given(sock.clone_ref(py)))
+        })?,
+        None if named => connect_host(&this, &connection).await?,
+        None => {
+            return Err(PyValueError::new_err(
+                "host and port was not specified and no sock specified",
+            ));
+        }
+    };
+    let pair = open_transport(&this, sock, &connection.factory, &tls, false).await?;
+    Python::attach(|py| {
+        log_connected(this.bind(py), &connection, &pair)?;
+        pair.into_python(py)
+    })
+}
+
+/// Resolves both addresses and connects to the first that answers.
+async fn connect_host(this: &Py<EventLoop>, connection: &Connection) -> PyResult<OpenSocket> {
+    let address = Python::attach(|py| address(py, &connection.host, &connection.port))?;
+    let remote = resolved(this, address, &connection.wanted).await?;
+    let local = match &connection.local_addr {
+        None => None,
+        Some(local) => {
+            let local = Python::attach(|py| local.clone_ref(py));
+            Some(resolved(this, local, &connection.wanted).await?)
+        }
+    };
+    let attempts =
+        Python::attach(|py| Attempts::new(py, &connection.next, &remote, local.as_ref()))?;
+    attempts.connect(this, &connection.next).await
+}
+
+fn address(
+    py: Python<'_>,
+    host: &Option<Py<PyAny>>,
+    port: &Option<Py<PyAny>>,
+) -> PyResult<Py<PyAny>> {
+    Ok(PyTuple::new(py, [host, port])?.into_any().unbind())
+}
+
+async fn resolved(
+    this: &Py<EventLoop>,
+    address: Py<PyAny>,
+    wanted: &Wanted,
+) -> PyResult<Py<PyAny>> {
+    let infos = ensure_resolved(this, address, wanted).await?;
+    if Python::attach(|py| infos.bind(py).is_truthy())? {
+        return Ok(infos);
+    }
+    Err(PyOSError::new_err("getaddrinfo() returned empty list"))
+}
+
+fn check_tls(py: Python<'_>, tls: &mut TlsOptions, host: Option<&Py<PyAny>>) -> PyResult<()> {
+    let wanted = tls.is_wanted(py)?;
+    match (&tls.server_hostname, wanted) {
+        (Some(_), false) => return Err(only_with_ssl("server_hostname")),
+        (None, true) => {
+            let host = host.filter(|host| host.bind(py).is_truthy().unwrap_or(true));
+            let Some(host) = host else {
+                return Err(PyValueError::new_err(
+                    "You must set server_hostname when using ssl without a host",
+                ));
+            };
+            tls.server_hostname = Some(host.clone_ref(py));
+        }
+        _ => {}
+    }
+    tls.check_timeouts(wanted)
+}
+
+fn check_unix_tls(py: Python<'_>, tls: &TlsOptions) -> PyResult<()> {
+    let wanted = tls.is_wanted(py)?;
+    match &tls.server_hostname {
+        Some(name) if !name.bind(py).is_instance_of::<PyString>() => {
+            return Err(PyAssertionError::new_err(()));
+        }
+        Some(_) if !wanted => return Err(only_with_ssl("server_hostname")),
+        None if wanted => {
+            return Err(PyValueError::new_err(
+                "you have to pass server_hostname when using ssl",
+            ));
+        }
+        _ => {}
+    }
+    tls.check_timeouts(wanted)
+}
+
+/// # Errors
+/// ValueError for a socket of another family or type.
+pub(super) fn check_unix_stream(sock: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = sock.py();
+    let family = sock.getattr(intern!(py, "family"))?;
+    let kind = sock.getattr(intern!(py, "type"))?;
+    if family.eq(libc::AF_UNIX)? && kind.eq(libc::SOCK_STREAM)? {
+        return Ok(());
+    }
+    Err(PyValueError::new_err(format!(
+        "A UNIX Domain Stream Socket was expected, got {}",
+        sock.repr()?
+    )))
+}
+
+async fn connect_path(this: &Py<EventLoop>, path: Py<PyAny>) -> PyResult<OpenSocket> {
+    let (sock, path) = Python::attach(|py| {
+        let path = imports::os(py)?.call_method1("fspath", (path,))?.unbind();
+        let sock =
+            imports::socket(py)?.call_method1("socket", (libc::AF_UNIX, libc::SOCK_STREAM, 0))?;
+        let sock = OpenSocket::made(sock.unbind());
+        sock.object()
+            .bind(py)
+            .call_method1(intern!(py, "setblocking"), (false,))?;
+        Ok::<_, PyErr>((sock, path))
+    })?;
+    sock_connect(this, sock.object(), path).await?;
+    Ok(sock)
+}
+
+fn log_connected(
+    this: &Bound<'_, EventLoop>,
+    connection: &Connection,
+    pair: &Pair,
+) -> PyResult<()> {
+    let py = this.py();
+    if !this.get().state(py).is_debug() {
+        return Ok(());
+    }
+    let arguments = (
+        "%r connected to %s:%r: (%r, %r)",
+        pair.socket(py)?,
+        &connection.host,
+        &connection.port,
+        &pair.transport,
+        &pair.protocol,
+    );
+    imports::logger(py)?
+        .call_method1("debug", arguments)
+        .map(drop)
+}

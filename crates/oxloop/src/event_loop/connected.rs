@@ -1,0 +1,215 @@
+//! From a connected socket to a transport and its protocol; and `connect_accepted_socket`.
+
+use super::EventLoop;
+use super::sock::check_not_ssl;
+use super::tls::TlsOptions;
+use crate::py::context::Captured;
+use crate::py::coroutine::{Coroutine, await_python};
+use crate::py::imports;
+use crate::transport::stream::{self, Connected, Descriptor};
+use pyo3::exceptions::PyValueError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+#[pymethods]
+impl EventLoop {
+    /// Make a transport of a connection that was accepted elsewhere.
+    #[pyo3(signature = (
+        protocol_factory, sock, *, ssl=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None
+    ))]
+    fn connect_accepted_socket<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: Py<PyAny>,
+        sock: Py<PyAny>,
+        ssl: Option<Py<PyAny>>,
+        ssl_handshake_timeout: Option<Py<PyAny>>,
+        ssl_shutdown_timeout: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.clone().unbind());
+        let no_name = PyString::new(py, "").into_any().unbind();
+        let tls = TlsOptions::new(
+            py,
+            ssl,
+            Some(no_name),
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+        );
+        Coroutine::object(py, "EventLoop.connect_accepted_socket", async move {
+            Python::attach(|py| {
+                check_stream(sock.bind(py))?;
+                tls.check_timeouts(tls.is_wanted(py)?)?;
+                check_not_ssl(sock.bind(py))
+            })?;
+            let sock = OpenSocket::given(sock);
+            let pair = open_transport(&this, sock, &protocol_factory, &tls, true).await?;
+            Python::attach(|py| {
+                log_handled(this.bind(py), &pair)?;
+                pair.into_python(py)
+            })
+        })
+    }
+}
+
+/// # Errors
+/// ValueError for a socket of another type.
+pub(super) fn check_stream(sock: &Bound<'_, PyAny>) -> PyResult<()> {
+    let kind = sock.getattr(intern!(sock.py(), "type"))?;
+    if kind.eq(libc::SOCK_STREAM)? {
+        return Ok(());
+    }
+    Err(PyValueError::new_err(format!(
+        "A Stream Socket was expected, got {}",
+        sock.repr()?
+    )))
+}
+
+fn log_handled(this: &Bound<'_, EventLoop>, pair: &Pair) -> PyResult<()> {
+    let py = this.py();
+    if !this.get().state(py).is_debug() {
+        return Ok(());
+    }
+    let sock = pair.socket(py)?;
+    let arguments = (
+        "%r handled: (%r, %r)",
+        sock,
+        &pair.transport,
+        &pair.protocol,
+    );
+    imports::logger(py)?
+        .call_method1("debug", arguments)
+        .map(drop)
+}
+
+/// A socket on its way to a transport, closed if it does not get there.
+pub(super) struct OpenSocket {
+    socket: Option<Py<PyAny>>,
+    /// The program's own: older Pythons leave it open when no transport comes about.
+    given: bool,
+}
+
+impl OpenSocket {
+    pub(super) const fn made(socket: Py<PyAny>) -> Self {
+        Self {
+            socket: Some(socket),
+            given: false,
+        }
+    }
+
+    pub(super) const fn given(socket: Py<PyAny>) -> Self {
+        Self {
+            socket: Some(socket),
+            given: true,
+        }
+    }
+
+    pub(super) const fn object(&self) -> &Py<PyAny> {
+        self.socket
+            .as_ref()
+            .expect("invariant: only `keep` takes the socket out")
+    }
+
+    /// Gives the socket up to a new owner.
+    pub(super) fn keep(mut self) -> Py<PyAny> {
+        self.socket
+            .take()
+            .expect("invariant: only `keep` takes the socket out")
+    }
+}
+
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        let Some(socket) = self.socket.take() else {
+            return;
+        };
+        if self.given && cfg!(not(Py_3_14)) {
+            return;
+        }
+        // What made the connection fail matters more than what close(2) says.
+        Python::attach(|py| drop(socket.bind(py).call_method0(intern!(py, "close"))));
+    }
+}
+
+/// What a connecting method returns.
+pub(super) struct Pair {
+    pub(super) transport: Py<PyAny>,
+    pub(super) protocol: Py<PyAny>,
+}
+
+impl Pair {
+    pub(super) fn into_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let pair = (self.transport, self.protocol).into_pyobject(py)?;
+        Ok(pair.into_any().unbind())
+    }
+
+    /// `transport.get_extra_info("socket")`.
+    pub(super) fn socket<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let transport = self.transport.bind(py);
+        transport.call_method1(intern!(py, "get_extra_info"), ("socket",))
+    }
+}
+
+/// Makes the protocol and its transport, and waits until `connection_made` was called (with TLS,
+/// until the handshake is over).
+///
+/// # Errors
+/// What the factory raises, the handshake's errors, and what the task throws in; the connection is
+/// closed then.
+pub(super) async fn open_transport(
+    this: &Py<EventLoop>,
+    sock: OpenSocket,
+    factory: &Py<PyAny>,
+    tls: &TlsOptions,
+    server_side: bool,
+) -> PyResult<Pair> {
+    let (pair, waiter) =
+        Python::attach(|py| make_transport(this.bind(py), sock, factory, tls, server_side))?;
+    match await_python(waiter).await {
+        Ok(_) => Ok(pair),
+        Err(error) => Python::attach(|py| {
+            pair.transport.bind(py).call_method0(intern!(py, "close"))?;
+            Err(error)
+        }),
+    }
+}
+
+fn make_transport(
+    this: &Bound<'_, EventLoop>,
+    sock: OpenSocket,
+    factory: &Py<PyAny>,
+    tls: &TlsOptions,
+    server_side: bool,
+) -> PyResult<(Pair, Py<PyAny>)> {
+    let py = this.py();
+    let socket = sock.object().bind(py).clone();
+    socket.call_method1(intern!(py, "setblocking"), (false,))?;
+    let fd = socket.call_method0(intern!(py, "fileno"))?.extract()?;
+    let context = Captured::current(py)?;
+    let protocol = factory.bind(py).call0()?;
+    this.call_method1(intern!(py, "_ensure_fd_no_transport"), (&socket,))?;
+    let waiter = this.call_method0(intern!(py, "create_future"))?;
+    let secured = if tls.is_wanted(py)? {
+        Some(tls.protocol(this, &protocol, &waiter, server_side, PyDict::new(py))?)
+    } else {
+        None
+    };
+    let connected = Connected {
+        fd,
+        descriptor: Descriptor::Socket(sock.keep()),
+        protocol: secured.as_ref().unwrap_or(&protocol).clone().unbind(),
+        waiter: secured.is_none().then(|| waiter.clone().unbind()),
+        peer: None,
+        server: None,
+        context,
+    };
+    let transport = stream::start(this, connected)?;
+    let transport = match secured {
+        None => transport.as_object().clone_ref(py),
+        Some(secured) => secured.getattr("_app_transport")?.unbind(),
+    };
+    let pair = Pair {
+        transport,
+        protocol: protocol.unbind(),
+    };
+    Ok((pair, waiter.unbind()))
+}

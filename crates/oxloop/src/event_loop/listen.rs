@@ -1,0 +1,406 @@
+//! `create_server`.
+
+use super::EventLoop;
+use super::attempts::bind_error;
+use super::connected::check_stream;
+use super::names::or_zero;
+use super::sock::check_not_ssl;
+use super::tls::TlsOptions;
+use crate::dns::{Wanted, ensure_resolved};
+use crate::py::coroutine::{Coroutine, await_python};
+use crate::py::imports;
+use crate::server::{BoundSocket, Server, begin_serving};
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+
+/// asyncio's default of how many connections may wait to be accepted.
+pub(super) const BACKLOG: i32 = 100;
+
+#[pymethods]
+impl EventLoop {
+    /// Listen on every address of host (or on sock); return a Server.
+    #[pyo3(signature = (
+        protocol_factory, host=None, port=None, *, family=None, flags=None, sock=None,
+        backlog=BACKLOG, ssl=None, reuse_address=None, reuse_port=None, keep_alive=None,
+        ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=true
+    ))]
+    fn create_server<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: Py<PyAny>,
+        host: Option<Py<PyAny>>,
+        port: Option<Py<PyAny>>,
+        family: Option<Py<PyAny>>,
+        flags: Option<Py<PyAny>>,
+        sock: Option<Py<PyAny>>,
+        backlog: i32,
+        ssl: Option<Py<PyAny>>,
+        reuse_address: Option<Py<PyAny>>,
+        reuse_port: Option<Py<PyAny>>,
+        keep_alive: Option<Py<PyAny>>,
+        ssl_handshake_timeout: Option<Py<PyAny>>,
+        ssl_shutdown_timeout: Option<Py<PyAny>>,
+        start_serving: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let socket = imports::socket(py)?;
+        let flags = flags.map_or_else(|| socket.getattr("AI_PASSIVE").map(Bound::unbind), Ok)?;
+        let wanted = Wanted {
+            family: or_zero(py, family)?,
+            kind: socket.getattr("SOCK_STREAM")?.unbind(),
+            proto: or_zero(py, None)?,
+            flags,
+        };
+        let options = SocketOptions {
+            reuse_address: reuse_address.map_or(Ok(true), |it| it.bind(py).is_truthy())?,
+            reuse_port: truthy(py, reuse_port.as_ref())?,
+            keep_alive: truthy(py, keep_alive.as_ref())?,
+        };
+        let tls = TlsOptions::new(py, ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout);
+        let place = Place {
+            host,
+            port,
+            sock,
+            wanted,
+            options,
+        };
+        let serving = Serving {
+            factory: protocol_factory,
+            backlog,
+            tls,
+            start_serving,
+        };
+        let made = create_server(slf.clone().unbind(), place, serving);
+        Coroutine::object(py, "EventLoop.create_server", made)
+    }
+}
+
+fn truthy(py: Python<'_>, value: Option<&Py<PyAny>>) -> PyResult<bool> {
+    value.map_or(Ok(false), |value| value.bind(py).is_truthy())
+}
+
+/// Where to listen.
+struct Place {
+    host: Option<Py<PyAny>>,
+    port: Option<Py<PyAny>>,
+    sock: Option<Py<PyAny>>,
+    wanted: Wanted,
+    options: SocketOptions,
+}
+
+#[derive(Clone, Copy)]
+struct SocketOptions {
+    reuse_address: bool,
+    reuse_port: bool,
+    keep_alive: bool,
+}
+
+/// What is done with the bound sockets.
+pub(super) struct Serving {
+    pub(super) factory: Py<PyAny>,
+    pub(super) backlog: i32,
+    pub(super) tls: TlsOptions,
+    pub(super) start_serving: bool,
+}
+
+async fn create_server(this: Py<EventLoop>, place: Place, serving: Serving) -> PyResult<Py<PyAny>> {
+    Python::attach(|py| {
+        let secure = !serving.tls.ssl.is_none(py);
+        serving.tls.check_server(py, secure)?;
+        place
+            .sock
+            .as_ref()
+            .map_or(Ok(()), |sock| check_not_ssl(sock.bind(py)))
+    })?;
+    let named = place.host.is_some() || place.port.is_some();
+    let sockets = match place.sock {
+        Some(_) if named => {
+            return Err(PyValueError::new_err(
+                "host/port and sock can not be specified at the same time",
+            ));
+        }
+        Some(sock) => {
+            Python::attach(|py| check_stream(sock.bind(py)))?;
+            OpenSockets::given(sock)
+        }
+        None if named => {
+            let infos = resolve_hosts(&this, &place).await?;
+            Python::attach(|py| bind_all(this.bind(py), infos.bind(py), place.options))?
+        }
+        None => {
+            return Err(PyValueError::new_err(
+                "Neither host/port nor sock were specified",
+            ));
+        }
+    };
+    let server = serve(&this, sockets, None, serving).await?;
+    Python::attach(|py| {
+        if this.get().state(py).is_debug() {
+            imports::logger(py)?.call_method1("info", ("%r is serving", &server))?;
+        }
+        Ok(server)
+    })
+}
+
+/// Makes the server and, if wanted, starts it. `cleanup` is a Unix socket's path and inode.
+///
+/// # Errors
+/// What listen(2) says; the sockets that were made here are closed then.
+pub(super) async fn serve(
+    this: &Py<EventLoop>,
+    sockets: OpenSockets,
+    cleanup: Option<(Py<PyAny>, u64)>,
+    serving: Serving,
+) -> PyResult<Py<PyAny>> {
+    let start_serving = serving.start_serving;
+    let server = Python::attach(|py| make_server(this.bind(py), sockets, cleanup, serving))?;
+    if start_serving {
+        // One iteration, as asyncio takes it.
+        let turn = Python::attach(|py| imports::sleep(py)?.call1((0,)).map(Bound::unbind))?;
+        await_python(turn).await?;
+    }
+    Ok(server)
+}
+
+fn make_server(
+    this: &Bound<'_, EventLoop>,
+    mut sockets: OpenSockets,
+    mut cleanup: Option<(Py<PyAny>, u64)>,
+    serving: Serving,
+) -> PyResult<Py<PyAny>> {
+    let py = this.py();
+    let mut bound = Vec::with_capacity(sockets.sockets.len());
+    for socket in &sockets.sockets {
+        socket
+            .bind(py)
+            .call_method1(intern!(py, "setblocking"), (false,))?;
+        bound.push(BoundSocket {
+            socket: socket.clone_ref(py),
+            cleanup: cleanup.take(),
+        });
+    }
+    let tls = (!serving.tls.ssl.is_none(py)).then_some(serving.tls);
+    let server = Server::make(this, bound, serving.factory.bind(py), serving.backlog, tls)?;
+    if serving.start_serving {
+        begin_serving(&server).inspect_err(|_error| {
+            if !sockets.given {
+                // The error of listen(2) is what the caller gets.
+                drop(server.call_method0(intern!(py, "close")));
+            }
+        })?;
+    }
+    sockets.sockets.clear();
+    Ok(server.into_any().unbind())
+}
+
+/// Sockets on their way to a server, closed if they do not get there, unless they are the program's.
+pub(super) struct OpenSockets {
+    sockets: Vec<Py<PyAny>>,
+    given: bool,
+}
+
+impl OpenSockets {
+    pub(super) fn given(socket: Py<PyAny>) -> Self {
+        Self {
+            sockets: vec![socket],
+            given: true,
+        }
+    }
+
+    pub(super) fn made(sockets: Vec<Py<PyAny>>) -> Self {
+        Self {
+            sockets,
+            given: false,
+        }
+    }
+}
+
+impl Drop for OpenSockets {
+    fn drop(&mut self) {
+        if self.given || self.sockets.is_empty() {
+            return;
+        }
+        Python::attach(|py| {
+            for socket in self.sockets.drain(..) {
+                // Something else failed, and the caller hears of that.
+                drop(socket.bind(py).call_method0(intern!(py, "close")));
+            }
+        });
+    }
+}
+
+/// The address infos of all hosts, each once.
+async fn resolve_hosts(this: &Py<EventLoop>, place: &Place) -> PyResult<Py<PyAny>> {
+    let hosts = Python::attach(|py| hosts(py, place.host.as_ref()))?;
+    let mut lookups = Vec::with_capacity(hosts.len());
+    for host in hosts {
+        let (this, port, wanted) = Python::attach(|py| {
+            let port = place.port.as_ref().map(|port| port.clone_ref(py));
+            (this.clone_ref(py), port, place.wanted.clone_ref(py))
+        });
+        lookups.push(resolve_host(this, host, port, wanted));
+    }
+    let found = if lookups.len() == 1 {
+        vec![lookups.remove(0).await?]
+    } else {
+        let gathered = Python::attach(|py| {
+            let lookups = lookups.into_iter().map(|lookup| {
+                Coroutine::object(py, "EventLoop._create_server_getaddrinfo", lookup)
+            });
+            let lookups = PyTuple::new(py, lookups.collect::<PyResult<Vec<_>>>()?)?;
+            imports::gather(py)?.call1(lookups).map(Bound::unbind)
+        })?;
+        let found = await_python(gathered).await?;
+        Python::attach(|py| found.extract::<Vec<Py<PyAny>>>(py))?
+    };
+    Python::attach(|py| {
+        let unique = PyDict::new(py);
+        for infos in found {
+            for info in infos.bind(py).try_iter()? {
+                unique.set_item(info?, py.None())?;
+            }
+        }
+        Ok(unique.keys().into_any().unbind())
+    })
+}
+
+/// What `host` stands for: none is every interface, and a list is all of its hosts.
+fn hosts(py: Python<'_>, host: Option<&Py<PyAny>>) -> PyResult<Vec<Py<PyAny>>> {
+    let Some(host) = host.map(|host| host.bind(py)) else {
+        return Ok(vec![py.None()]);
+    };
+    if host.eq("")? {
+        return Ok(vec![py.None()]);
+    }
+    if host.is_instance_of::<PyString>() || !host.hasattr("__iter__")? {
+        return Ok(vec![host.clone().unbind()]);
+    }
+    host.try_iter()?
+        .map(|host| host.map(Bound::unbind))
+        .collect()
+}
+
+async fn resolve_host(
+    this: Py<EventLoop>,
+    host: Py<PyAny>,
+    port: Option<Py<PyAny>>,
+    wanted: Wanted,
+) -> PyResult<Py<PyAny>> {
+    let address = Python::attach(|py| {
+        let address = (&host, &port).into_pyobject(py)?;
+        Ok::<_, PyErr>(address.into_any().unbind())
+    })?;
+    let infos = ensure_resolved(&this, address, &wanted).await?;
+    Python::attach(|py| {
+        if infos.bind(py).is_truthy()? {
+            return Ok(infos);
+        }
+        let host = host.bind(py).repr()?;
+        let text = format!("getaddrinfo({host}) returned empty list");
+        Err(PyOSError::new_err(text))
+    })
+}
+
+/// Binds a socket to each address.
+fn bind_all(
+    this: &Bound<'_, EventLoop>,
+    infos: &Bound<'_, PyAny>,
+    options: SocketOptions,
+) -> PyResult<OpenSockets> {
+    let py = this.py();
+    let debug = this.get().state(py).is_debug();
+    let mut open = OpenSockets::made(Vec::new());
+    let addresses = PyList::empty(py);
+    let mut skipped = None;
+    for info in infos.try_iter()? {
+        let info = info?;
+        let address = info.get_item(4)?;
+        addresses.append(&address)?;
+        let Some(socket) = make_socket(&info, debug)? else {
+            continue;
+        };
+        open.sockets.push(socket.clone().unbind());
+        set_options(&socket, &info, options)?;
+        let Err(error) = socket.call_method1(intern!(py, "bind"), (&address,)) else {
+            continue;
+        };
+        if !error.is_instance_of::<PyOSError>(py) {
+            return Err(error);
+        }
+        let worded = bind_error(py, &error, &address)?;
+        let errno = error.value(py).getattr(intern!(py, "errno"))?;
+        if !errno.eq(libc::EADDRNOTAVAIL)? {
+            return Err(worded);
+        }
+        // The family may not be enabled on this machine: the other addresses count.
+        open.sockets.pop();
+        socket.call_method0(intern!(py, "close"))?;
+        if debug {
+            let text = worded.value(py).getattr("strerror")?;
+            imports::logger(py)?.call_method1("warning", (text,))?;
+        }
+        skipped = Some(worded);
+    }
+    if !open.sockets.is_empty() {
+        return Ok(open);
+    }
+    match skipped {
+        // Before 3.13 the first address that could not be bound was the end of it.
+        Some(error) if cfg!(not(Py_3_13)) => Err(error),
+        _ => Err(PyOSError::new_err(format!(
+            "could not bind on any address out of {}",
+            addresses.repr()?
+        ))),
+    }
+}
+
+/// None for a combination of family and type that this machine does not have.
+fn make_socket<'py>(info: &Bound<'py, PyAny>, debug: bool) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = info.py();
+    let (family, kind, proto) = (info.get_item(0)?, info.get_item(1)?, info.get_item(2)?);
+    match imports::socket(py)?.call_method1(intern!(py, "socket"), (&family, &kind, &proto)) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if error.is_instance_of::<PyOSError>(py) => {
+            if debug {
+                let kwargs = PyDict::new(py);
+                kwargs.set_item("exc_info", error.into_value(py))?;
+                let text = "create_server() failed to create socket.socket(%r, %r, %r)";
+                let arguments = (text, family, kind, proto);
+                imports::logger(py)?.call_method("warning", arguments, Some(&kwargs))?;
+            }
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn set_options(
+    socket: &Bound<'_, PyAny>,
+    info: &Bound<'_, PyAny>,
+    options: SocketOptions,
+) -> PyResult<()> {
+    let py = socket.py();
+    let family = info.get_item(0)?.extract::<i32>()?;
+    let internet = matches!(family, libc::AF_INET | libc::AF_INET6);
+    let set = |level: i32, name: i32| {
+        socket
+            .call_method1(intern!(py, "setsockopt"), (level, name, true))
+            .map(drop)
+    };
+    if options.reuse_address {
+        set(libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
+    }
+    // Since Linux 6.12.9 other families refuse it.
+    if options.reuse_port && internet {
+        set(libc::SOL_SOCKET, libc::SO_REUSEPORT)?;
+    }
+    if options.keep_alive {
+        set(libc::SOL_SOCKET, libc::SO_KEEPALIVE)?;
+    }
+    if family == libc::AF_INET6 {
+        // Its own socket listens for IPv4.
+        set(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! `create_unix_server`: paths, abstract names, stale files.
+
+use super::EventLoop;
+use super::connect::check_unix_stream;
+use super::listen::{BACKLOG, OpenSockets, Serving, serve};
+use super::tls::TlsOptions;
+use crate::error::errno_error_with;
+use crate::py::coroutine::Coroutine;
+use crate::py::imports;
+use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+
+#[pymethods]
+impl EventLoop {
+    /// Listen on a Unix socket's path (or on sock); return a Server.
+    #[pyo3(signature = (
+        protocol_factory, path=None, *, sock=None, backlog=BACKLOG, ssl=None,
+        ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=true,
+        cleanup_socket=cfg!(Py_3_13)
+    ))]
+    fn create_unix_server<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: Py<PyAny>,
+        path: Option<Py<PyAny>>,
+        sock: Option<Py<PyAny>>,
+        backlog: i32,
+        ssl: Option<Py<PyAny>>,
+        ssl_handshake_timeout: Option<Py<PyAny>>,
+        ssl_shutdown_timeout: Option<Py<PyAny>>,
+        start_serving: bool,
+        cleanup_socket: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.clone().unbind());
+        let tls = TlsOptions::new(py, ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout);
+        Coroutine::object(py, "EventLoop.create_unix_server", async move {
+            let (sockets, cleanup) = Python::attach(|py| {
+                tls.check_server(py, tls.is_wanted(py)?)?;
+                let (socket, sockets) = open(py, path.as_ref(), sock.as_ref())?;
+                let cleanup = if cleanup_socket {
+                    path_and_inode(&socket)?
+                } else {
+                    None
+                };
+                Ok::<_, PyErr>((sockets, cleanup))
+            })?;
+            let serving = Serving {
+                factory: protocol_factory,
+                backlog,
+                tls,
+                start_serving,
+            };
+            serve(&this, sockets, cleanup, serving).await
+        })
+    }
+}
+
+fn open<'py>(
+    py: Python<'py>,
+    path: Option<&Py<PyAny>>,
+    sock: Option<&Py<PyAny>>,
+) -> PyResult<(Bound<'py, PyAny>, OpenSockets)> {
+    match (path, sock) {
+        (Some(_), Some(_)) => Err(PyValueError::new_err(
+            "path and sock can not be specified at the same time",
+        )),
+        (Some(path), None) => {
+            let path = imports::os(py)?.call_method1("fspath", (path,))?;
+            let arguments = (libc::AF_UNIX, libc::SOCK_STREAM);
+            let socket = imports::socket(py)?.call_method1(intern!(py, "socket"), arguments)?;
+            let open = OpenSockets::made(vec![socket.clone().unbind()]);
+            bind(&socket, &path)?;
+            Ok((socket, open))
+        }
+        (None, Some(sock)) => {
+            check_unix_stream(sock.bind(py))?;
+            Ok((
+                sock.bind(py).clone(),
+                OpenSockets::given(sock.clone_ref(py)),
+            ))
+        }
+        (None, None) => Err(PyValueError::new_err(
+            "path was not specified, and no sock specified",
+        )),
+    }
+}
+
+fn bind(socket: &Bound<'_, PyAny>, path: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = socket.py();
+    if !is_abstract(path)? {
+        remove_stale(path)?;
+    }
+    let Err(error) = socket.call_method1(intern!(py, "bind"), (path,)) else {
+        return Ok(());
+    };
+    let in_use = error.is_instance_of::<PyOSError>(py)
+        && error
+            .value(py)
+            .getattr(intern!(py, "errno"))?
+            .eq(libc::EADDRINUSE)?;
+    if !in_use {
+        return Err(error);
+    }
+    let text = format!("Address {} is already in use", path.repr()?);
+    Err(errno_error_with(libc::EADDRINUSE, &text))
+}
+
+/// Names that start with NUL, as `str` or `bytes`, are in no file system.
+fn is_abstract(path: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let first = path.get_item(0)?;
+    Ok(first.eq(0)? || first.eq("\0")?)
+}
+
+/// Removes a socket that an earlier server left at `path`. A file of another kind stays, and makes
+/// bind(2) fail.
+fn remove_stale(path: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = path.py();
+    match try_remove_stale(path) {
+        Err(error) if error.is_instance_of::<PyFileNotFoundError>(py) => Ok(()),
+        // The directory may only allow to make files.
+        Err(error) if error.is_instance_of::<PyOSError>(py) => {
+            let text = "Unable to check or remove stale UNIX socket %r: %r";
+            imports::logger(py)?
+                .call_method1("error", (text, path, error.into_value(py)))
+                .map(drop)
+        }
+        outcome => outcome,
+    }
+}
+
+fn try_remove_stale(path: &Bound<'_, PyAny>) -> PyResult<()> {
+    let os = imports::os(path.py())?;
+    let mode: u32 = os
+        .call_method1("stat", (path,))?
+        .getattr("st_mode")?
+        .extract()?;
+    if mode & libc::S_IFMT == libc::S_IFSOCK {
+        os.call_method1("remove", (path,))?;
+    }
+    Ok(())
+}
+
+/// What to remove when the server is closed, if it is still the same file then.
+fn path_and_inode(socket: &Bound<'_, PyAny>) -> PyResult<Option<(Py<PyAny>, u64)>> {
+    let py = socket.py();
+    let path = socket.call_method0("getsockname")?;
+    if is_abstract(&path)? {
+        return Ok(None);
+    }
+    match imports::os(py)?.call_method1("stat", (&path,)) {
+        Ok(stat) => Ok(Some((path.unbind(), stat.getattr("st_ino")?.extract()?))),
+        Err(error) if error.is_instance_of::<PyFileNotFoundError>(py) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,148 @@
+//! `sock_connect`: the loop's methods on sockets that have no transport.
+
+use super::EventLoop;
+use super::readiness::Readiness;
+use super::watchers::Side;
+use crate::dns::{Wanted, ensure_resolved};
+use crate::error::{errno_error, errno_error_with, os_error};
+use crate::py::coroutine::Coroutine;
+use crate::py::imports;
+use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use reactor::socket;
+use std::os::fd::RawFd;
+
+#[pymethods]
+impl EventLoop {
+    /// Connect a non-blocking socket; a host name is looked up.
+    fn sock_connect<'py>(
+        slf: &Bound<'py, Self>,
+        sock: Py<PyAny>,
+        address: Py<PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.clone().unbind();
+        Coroutine::object(slf.py(), "EventLoop.sock_connect", async move {
+            Python::attach(|py| check_sock(this.bind(py), sock.bind(py)))?;
+            sock_connect(&this, &sock, address).await?;
+            Ok(Python::attach(|py| py.None()))
+        })
+    }
+}
+
+/// What every method on a socket refuses.
+///
+/// # Errors
+/// TypeError for an SSLSocket; in debug mode, ValueError for one that blocks.
+fn check_sock(this: &Bound<'_, EventLoop>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
+    check_not_ssl(sock)?;
+    let debug = this.get().state(this.py()).is_debug();
+    if debug && sock.call_method0("gettimeout")?.ne(0)? {
+        return Err(PyValueError::new_err("the socket must be non-blocking"));
+    }
+    Ok(())
+}
+
+/// # Errors
+/// TypeError for an SSLSocket, whose TLS would block.
+pub(super) fn check_not_ssl(sock: &Bound<'_, PyAny>) -> PyResult<()> {
+    // Without the ssl module there is no such socket.
+    let class = imports::ssl_socket(sock.py());
+    if class.is_ok_and(|class| sock.is_instance(class).unwrap_or(false)) {
+        return Err(PyTypeError::new_err("Socket cannot be of type SSLSocket"));
+    }
+    Ok(())
+}
+
+/// Connects `sock`, which the caller checked.
+///
+/// # Errors
+/// What the lookup and connect(2) say; what the task throws in.
+pub(super) async fn sock_connect(
+    this: &Py<EventLoop>,
+    sock: &Py<PyAny>,
+    mut address: Py<PyAny>,
+) -> PyResult<()> {
+    let wanted = Python::attach(|py| internet_socket(sock.bind(py)))?;
+    if let Some(wanted) = wanted {
+        let infos = ensure_resolved(this, address, &wanted).await?;
+        address = Python::attach(|py| {
+            let first = infos.bind(py).get_item(0)?;
+            first.get_item(4).map(Bound::unbind)
+        })?;
+    }
+    let begun = Python::attach(|py| connect(this.bind(py), sock.bind(py), address.bind(py)))?;
+    let Some((fd, writable)) = begun else {
+        return Ok(());
+    };
+    writable.wait().await?;
+    Python::attach(|py| connected(fd, address.bind(py)))
+}
+
+/// What to look an address up for, if the socket's family has names.
+fn internet_socket(sock: &Bound<'_, PyAny>) -> PyResult<Option<Wanted>> {
+    let py = sock.py();
+    let family = sock.getattr(intern!(py, "family"))?;
+    if !matches!(family.extract(), Ok(libc::AF_INET | libc::AF_INET6)) {
+        return Ok(None);
+    }
+    Ok(Some(Wanted {
+        family: family.unbind(),
+        kind: sock.getattr(intern!(py, "type"))?.unbind(),
+        proto: sock.getattr(intern!(py, "proto"))?.unbind(),
+        flags: 0_i32.into_pyobject(py)?.into_any().unbind(),
+    }))
+}
+
+/// Starts to connect; None if it is done already.
+fn connect(
+    this: &Bound<'_, EventLoop>,
+    sock: &Bound<'_, PyAny>,
+    address: &Bound<'_, PyAny>,
+) -> PyResult<Option<(RawFd, Readiness)>> {
+    let py = sock.py();
+    this.get().state(py).check_closed()?;
+    let fd = sock.call_method0(intern!(py, "fileno"))?.extract()?;
+    if !connecting(sock, address)? {
+        return Ok(None);
+    }
+    let readiness = Readiness::of(this, sock, fd, Side::Writer)?;
+    Ok(Some((fd, readiness)))
+}
+
+/// Calls connect(2); true if the connection is still being made.
+fn connecting(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = sock.py();
+    if !sock.get_type().is(imports::socket_class(py)?) {
+        // A subclass may have a `connect` of its own, through a proxy for example.
+        return match sock.call_method1(intern!(py, "connect"), (address,)) {
+            Ok(_) => Ok(false),
+            Err(error)
+                if error.is_instance_of::<PyBlockingIOError>(py)
+                    || error.is_instance_of::<PyInterruptedError>(py) =>
+            {
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        };
+    }
+    let errno: i32 = sock
+        .call_method1(intern!(py, "connect_ex"), (address,))?
+        .extract()?;
+    match errno {
+        0 => Ok(false),
+        libc::EINPROGRESS | libc::EALREADY | libc::EAGAIN | libc::EINTR => Ok(true),
+        _ => Err(errno_error(errno)),
+    }
+}
+
+/// The outcome of a connection that is not being made any more.
+fn connected(fd: RawFd, address: &Bound<'_, PyAny>) -> PyResult<()> {
+    match socket::take_error(fd).map_err(|error| os_error(&error))? {
+        None => Ok(()),
+        Some(errno) => {
+            let text = format!("Connect call failed {}", address.str()?);
+            Err(errno_error_with(errno, &text))
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! `start_tls`: TLS over a transport that is open already.
+
+use super::EventLoop;
+use super::tls::TlsOptions;
+use crate::py::coroutine::{Coroutine, await_python};
+use crate::py::imports;
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+#[pymethods]
+impl EventLoop {
+    /// Put TLS on a transport; return the transport that the protocol uses from now on.
+    #[pyo3(signature = (
+        transport, protocol, sslcontext, *, server_side=false, server_hostname=None,
+        ssl_handshake_timeout=None, ssl_shutdown_timeout=None
+    ))]
+    fn start_tls<'py>(
+        slf: &Bound<'py, Self>,
+        transport: Py<PyAny>,
+        protocol: Py<PyAny>,
+        sslcontext: Py<PyAny>,
+        server_side: bool,
+        server_hostname: Option<Py<PyAny>>,
+        ssl_handshake_timeout: Option<Py<PyAny>>,
+        ssl_shutdown_timeout: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (py, this) = (slf.py(), slf.clone().unbind());
+        let tls = TlsOptions::new(
+            py,
+            Some(sslcontext),
+            server_hostname,
+            ssl_handshake_timeout,
+            ssl_shutdown_timeout,
+        );
+        Coroutine::object(py, "EventLoop.start_tls", async move {
+            let upgrade = Python::attach(|py| {
+                let (transport, protocol) = (transport.bind(py), protocol.bind(py));
+                begin(this.bind(py), transport, protocol, &tls, server_side)
+            })?;
+            let waiter = Python::attach(|py| upgrade.waiter.clone_ref(py));
+            match await_python(waiter).await {
+                Ok(_) => Ok(upgrade.app_transport),
+                Err(error) => Python::attach(|py| {
+                    transport.bind(py).call_method0(intern!(py, "close"))?;
+                    for callback in &upgrade.callbacks {
+                        callback.bind(py).call_method0(intern!(py, "cancel"))?;
+                    }
+                    Err(error)
+                }),
+            }
+        })
+    }
+}
+
+struct Upgrade {
+    app_transport: Py<PyAny>,
+    waiter: Py<PyAny>,
+    callbacks: [Py<PyAny>; 2],
+}
+
+fn begin(
+    this: &Bound<'_, EventLoop>,
+    transport: &Bound<'_, PyAny>,
+    protocol: &Bound<'_, PyAny>,
+    tls: &TlsOptions,
+    server_side: bool,
+) -> PyResult<Upgrade> {
+    let py = this.py();
+    let context = tls.ssl.bind(py);
+    if !context.is_instance(imports::ssl_context(py)?)? {
+        return Err(PyTypeError::new_err(format!(
+            "sslcontext is expected to be an instance of ssl.SSLContext, got {}",
+            context.repr()?
+        )));
+    }
+    let compatible = transport
+        .getattr("_start_tls_compatible")
+        .is_ok_and(|compatible| compatible.is_truthy().unwrap_or(false));
+    if !compatible {
+        return Err(PyTypeError::new_err(format!(
+            "transport {} is not supported by start_tls()",
+            transport.repr()?
+        )));
+    }
+    let waiter = this.call_method0(intern!(py, "create_future"))?;
+    let kwargs = PyDict::new(py);
+    kwargs.set_item("call_connection_made", false)?;
+    let secured = tls.protocol(this, protocol, &waiter, server_side, kwargs)?;
+    // Nothing may arrive before the TLS protocol's connection_made was called.
+    transport.call_method0("pause_reading")?;
+    if server_side {
+        move_buffered(protocol, &secured)?;
+    }
+    transport.call_method1("set_protocol", (&secured,))?;
+    let soon = intern!(py, "call_soon");
+    let made = this.call_method1(soon, (secured.getattr("connection_made")?, transport))?;
+    let resumed = this.call_method1(soon, (transport.getattr("resume_reading")?,))?;
+    Ok(Upgrade {
+        app_transport: secured.getattr("_app_transport")?.unbind(),
+        waiter: waiter.unbind(),
+        callbacks: [made.unbind(), resumed.unbind()],
+    })
+}
+
+/// What a StreamReader took in already is the start of the handshake.
+fn move_buffered(protocol: &Bound<'_, PyAny>, secured: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = protocol.py();
+    if !protocol.is_instance(imports::stream_reader_protocol(py)?)? {
+        return Ok(());
+    }
+    let Some(reader) = protocol.getattr_opt("_stream_reader")? else {
+        return Ok(());
+    };
+    if reader.is_none() {
+        return Ok(());
+    }
+    let buffer = reader.getattr("_buffer")?;
+    if buffer.is_truthy()? {
+        secured
+            .getattr("_incoming")?
+            .call_method1("write", (&buffer,))?;
+        buffer.call_method0("clear")?;
+    }
+    Ok(())
+}

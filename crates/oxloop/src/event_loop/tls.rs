@@ -1,0 +1,93 @@
+//! `ssl=` and its companions: the checks, and TLS over one of our transports.
+//!
+//! The data path is asyncio's own `SSLProtocol`, which works on any transport's public methods.
+
+use super::EventLoop;
+use crate::py::imports;
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict};
+
+/// The keywords that come with `ssl=`.
+pub(crate) struct TlsOptions {
+    /// `ssl=`: an SSLContext, True for a default one, None or False for none.
+    pub(crate) ssl: Py<PyAny>,
+    pub(crate) server_hostname: Option<Py<PyAny>>,
+    pub(crate) handshake_timeout: Option<Py<PyAny>>,
+    pub(crate) shutdown_timeout: Option<Py<PyAny>>,
+}
+
+impl TlsOptions {
+    pub(crate) fn new(
+        py: Python<'_>,
+        ssl: Option<Py<PyAny>>,
+        server_hostname: Option<Py<PyAny>>,
+        handshake_timeout: Option<Py<PyAny>>,
+        shutdown_timeout: Option<Py<PyAny>>,
+    ) -> Self {
+        Self {
+            ssl: ssl.unwrap_or_else(|| py.None()),
+            server_hostname,
+            handshake_timeout,
+            shutdown_timeout,
+        }
+    }
+
+    /// True if TLS was asked for.
+    pub(crate) fn is_wanted(&self, py: Python<'_>) -> PyResult<bool> {
+        self.ssl.bind(py).is_truthy()
+    }
+
+    /// # Errors
+    /// ValueError for a timeout that would have no effect.
+    pub(crate) fn check_timeouts(&self, meaningful: bool) -> PyResult<()> {
+        let given = [
+            (&self.handshake_timeout, "ssl_handshake_timeout"),
+            (&self.shutdown_timeout, "ssl_shutdown_timeout"),
+        ];
+        match given.into_iter().find(|(timeout, _)| timeout.is_some()) {
+            Some((_, name)) if !meaningful => Err(only_with_ssl(name)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The checks of a server's keywords, where `ssl=True` is not enough.
+    ///
+    /// # Errors
+    /// TypeError for a bool; ValueError for a timeout that would have no effect.
+    pub(crate) fn check_server(&self, py: Python<'_>, meaningful: bool) -> PyResult<()> {
+        if self.ssl.bind(py).is_instance_of::<PyBool>() {
+            return Err(PyTypeError::new_err(
+                "ssl argument must be an SSLContext or None",
+            ));
+        }
+        self.check_timeouts(meaningful)
+    }
+
+    /// The protocol to put on the transport; its `_app_transport` is what the program gets. `kwargs`
+    /// are further arguments of SSLProtocol.
+    ///
+    /// # Errors
+    /// What SSLProtocol raises.
+    pub(crate) fn protocol<'py>(
+        &self,
+        event_loop: &Bound<'py, EventLoop>,
+        protocol: &Bound<'py, PyAny>,
+        waiter: &Bound<'py, PyAny>,
+        server_side: bool,
+        kwargs: Bound<'py, PyDict>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = event_loop.py();
+        kwargs.set_item("ssl_handshake_timeout", &self.handshake_timeout)?;
+        kwargs.set_item("ssl_shutdown_timeout", &self.shutdown_timeout)?;
+        let ssl = self.ssl.bind(py);
+        let context = (!ssl.is_instance_of::<PyBool>()).then_some(ssl);
+        let hostname = &self.server_hostname;
+        let arguments = (event_loop, protocol, context, waiter, server_side, hostname);
+        imports::ssl_protocol(py)?.call(arguments, Some(&kwargs))
+    }
+}
+
+pub(super) fn only_with_ssl(name: &str) -> PyErr {
+    PyValueError::new_err(format!("{name} is only meaningful with ssl"))
+}
