@@ -134,6 +134,9 @@ impl Inner {
     /// Starts accepting on every socket.
     fn start_serving(&self, this: &Bound<'_, Server>) -> PyResult<()> {
         let py = this.py();
+        if self.is_closed() {
+            return Err(closed_error(this));
+        }
         if self.serving.replace(true) {
             return Ok(());
         }
@@ -215,6 +218,13 @@ fn remove_socket_file(path: &Bound<'_, PyAny>, inode: u64) -> PyResult<()> {
         }
         _ => Ok(()),
     }
+}
+
+fn closed_error(server: &Bound<'_, Server>) -> PyErr {
+    let shown = server
+        .repr()
+        .map_or_else(|_| String::new(), |it| it.to_string());
+    PyRuntimeError::new_err(format!("server {shown} is closed"))
 }
 
 /// A transport of this server opened.
@@ -421,10 +431,7 @@ fn begin_serving_forever(this: &Bound<'_, Server>) -> PyResult<Py<PyAny>> {
         )));
     }
     if inner.is_closed() {
-        return Err(PyRuntimeError::new_err(format!(
-            "server {} is closed",
-            this.repr()?
-        )));
+        return Err(closed_error(this));
     }
     inner.start_serving(this)?;
     let future = inner

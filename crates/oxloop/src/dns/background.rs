@@ -1,7 +1,7 @@
 //! Lookups on resolver threads, and how their results come back.
 //!
-//! The loop's coroutine waits for a future; the thread schedules its result with
-//! `call_soon_threadsafe`. Dropping the `Pending` (the task was cancelled, the coroutine closed)
+//! The loop's coroutine waits for a future; the thread schedules its result as
+//! `call_soon_threadsafe` does. Dropping the `Pending` (the task was cancelled, the coroutine closed)
 //! cancels the lookup: nothing is delivered after that, though the thread may be stuck for a while.
 //!
 //! Invariants:
@@ -11,12 +11,13 @@
 use super::answer;
 use super::native::NativeQuestion;
 use crate::event_loop::EventLoop;
+use crate::event_loop::names::soon_from_thread;
 use crate::py::coroutine::await_python;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyString, PyTuple};
 use reactor::resolver::{Job, SubmitError, Ticket};
 
 /// A lookup that is under way.
@@ -103,17 +104,20 @@ impl Delivery {
     fn deliver(self, outcome: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>>) {
         // None: the interpreter is about to end, and nobody waits any more.
         let _delivered = Python::try_attach(|py| {
-            let (done, value) = match outcome(py) {
-                Ok(value) => (true, value),
-                Err(error) => (false, error.into_value(py).into_any()),
+            let (name, value) = match outcome(py) {
+                Ok(value) => (intern!(py, "set_result"), value),
+                Err(error) => (
+                    intern!(py, "set_exception"),
+                    error.into_value(py).into_any(),
+                ),
             };
-            let scheduled = settler(py).and_then(|settle| {
-                let arguments = (settle, self.future, done, value);
-                let name = intern!(py, "call_soon_threadsafe");
-                self.event_loop.bind(py).call_method1(name, arguments)
-            });
-            // The loop was closed meanwhile.
-            drop(scheduled);
+            let arguments: [&Bound<'_, PyAny>; 3] =
+                [self.future.bind(py), name.as_any(), value.bind(py)];
+            let scheduled = settler(py)
+                .and_then(|settle| soon_from_thread(self.event_loop.bind(py), settle, &arguments));
+            if let Err(error) = scheduled {
+                error.write_unraisable(py, None);
+            }
         });
     }
 }
@@ -121,16 +125,14 @@ impl Delivery {
 /// The function that gives a future its outcome, unless it was cancelled.
 fn settler(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     #[pyfunction]
-    fn _settle(future: &Bound<'_, PyAny>, done: bool, value: &Bound<'_, PyAny>) -> PyResult<()> {
-        let py = future.py();
-        if future.call_method0(intern!(py, "done"))?.is_truthy()? {
+    fn _settle(
+        future: &Bound<'_, PyAny>,
+        name: &Bound<'_, PyString>,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        if future.call_method0("done")?.is_truthy()? {
             return Ok(());
         }
-        let name = if done {
-            intern!(py, "set_result")
-        } else {
-            intern!(py, "set_exception")
-        };
         future.call_method1(name, (value,)).map(drop)
     }
     static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();

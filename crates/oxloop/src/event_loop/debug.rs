@@ -89,7 +89,10 @@ impl LoopThis<'_, '_> {
     #[cold]
     pub(super) fn trace_source(&self, handle: &HandleRef) -> PyResult<()> {
         let py = self.py();
-        let frame = imports::sys(py)?.call_method1("_getframe", (0,))?;
+        let Ok(frame) = imports::sys(py)?.call_method1("_getframe", (0,)) else {
+            // A thread that runs no Python code has no source.
+            return Ok(());
+        };
         let stack = imports::extract_stack(py)?.call1((frame,))?;
         handle.set_trace(Trace {
             source_traceback: Some(stack.unbind()),

@@ -37,7 +37,7 @@ pub(crate) mod fork;
 pub(crate) mod lifecycle;
 mod listen;
 mod listen_unix;
-mod names;
+pub(crate) mod names;
 mod poll;
 mod race;
 mod readiness;

@@ -2,7 +2,9 @@
 
 use super::{EventLoop, State};
 use crate::dns::{self, Question};
+use crate::py::context::Captured;
 use crate::py::coroutine::Coroutine;
+use crate::py::schedule::handle_for;
 use pyo3::prelude::*;
 use reactor::resolver::Resolver;
 use std::sync::Arc;
@@ -60,4 +62,24 @@ impl State {
         let mut resolver = self.resolver.borrow_mut();
         Arc::clone(resolver.get_or_insert_with(|| Arc::new(Resolver::new(THREADS_MOST))))
     }
+}
+
+/// Schedules a callback of a thread of the loop's own; nothing happens if the loop is closed.
+///
+/// # Errors
+/// MemoryError.
+pub(crate) fn soon_from_thread(
+    event_loop: &Bound<'_, EventLoop>,
+    callback: &Bound<'_, PyAny>,
+    arguments: &[&Bound<'_, PyAny>],
+) -> PyResult<()> {
+    let (py, state) = (event_loop.py(), event_loop.get().state(event_loop.py()));
+    if state.check_closed().is_err() {
+        return Ok(());
+    }
+    let owner = event_loop.as_any().as_borrowed();
+    let handle = handle_for(py, owner, callback, arguments, Captured::empty())?;
+    state.enqueue(handle);
+    state.wake();
+    Ok(())
 }

@@ -285,13 +285,14 @@ fn throw<'py>(this: &This<'_, 'py, Coroutine>, args: Args<'_, 'py>) -> PyResult<
 fn close<'py>(this: &This<'_, 'py, Coroutine>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     args.none("close")?;
     let py = this.py();
-    match &*this.stage.get(py).borrow() {
-        Stage::Suspended(_) => {}
+    let suspended = match &*this.stage.get(py).borrow() {
+        Stage::Suspended(_) => true,
         Stage::Running => return Err(PyValueError::new_err("coroutine already executing")),
-        Stage::Fresh(_) | Stage::Done => {
-            drop(this.finish(py));
-            return Ok(py.None().into_bound(py));
-        }
+        Stage::Fresh(_) | Stage::Done => false,
+    };
+    if !suspended {
+        drop(this.finish(py));
+        return Ok(py.None().into_bound(py));
     }
     match this.step(py, Resume::Throw(PyGeneratorExit::new_err(()))) {
         Ok(Err(_)) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
