@@ -1,0 +1,727 @@
+"""Real servers and clients on the loop: HTTP, WebSocket, databases, test frameworks."""
+
+import asyncio
+import contextlib
+import hashlib
+import http.client
+import io
+import json
+import logging
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+
+import aiohttp
+import anyio
+import httpx
+import pytest
+import uvicorn
+import websockets
+from aiohttp import web
+
+from support.binary_database import Client, Database, QueryError
+from support.key_value_store import Connection, Store, StoreError
+from support.peers import pattern, turns, until
+from support.programs import output_of
+
+FACTORIES = {"asyncio": "asyncio:SelectorEventLoop", "oxloop": "oxloop:new_event_loop"}
+
+
+async def body_of(receive):
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return body
+
+
+async def application(scope, receive, send):
+    """An ASGI application with what the tests below ask for."""
+    if scope["type"] == "websocket":
+        await echo_websocket(receive, send)
+        return
+    body = await body_of(receive)
+    headers = [(b"content-type", b"application/octet-stream")]
+    if scope["path"] == "/stream":
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for number in range(50):
+            chunk = b"%d," % number * 1000
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"end"})
+        return
+    if scope["path"] == "/fail":
+        raise LookupError("the application failed")
+    answer = json.dumps(
+        {
+            "method": scope["method"],
+            "path": scope["path"],
+            "client": scope["client"][0],
+            "loop": type(asyncio.get_running_loop()).__name__,
+            "sha256": hashlib.sha256(body).hexdigest(),
+        }
+    ).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": answer})
+
+
+async def echo_websocket(receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", **{k: message.get(k) for k in ("text", "bytes")}})
+
+
+@contextlib.asynccontextmanager
+async def uvicorn_server(**options):
+    """(host, port) of a uvicorn that runs on this loop."""
+    # asyncio sets TCP_NODELAY on what a socket of this very proto accepts.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(application, lifespan="off", log_level="warning", **options)
+    server = uvicorn.Server(config)
+    serving = asyncio.ensure_future(server.serve(sockets=[sock]))
+    await until(lambda: server.started or serving.done())
+    try:
+        yield sock.getsockname()
+    finally:
+        server.should_exit = True
+        await serving
+        sock.close()
+
+
+@pytest.mark.parametrize("parser", ["httptools", "h11"])
+class TestUvicorn:
+    def test_requests_on_kept_and_on_new_connections(self, loop, run, parser):
+        async def main():
+            async with uvicorn_server(http=parser) as (host, port):
+                async with httpx.AsyncClient(
+                    base_url=f"http://{host}:{port}", verify=False
+                ) as client:
+                    for number in range(50):
+                        answer = await client.get(f"/path/{number}")
+                        assert answer.status_code == 200
+                        assert answer.json()["path"] == f"/path/{number}"
+                        assert answer.json()["loop"] == type(loop).__name__
+                for _ in range(20):
+                    status, _ = await asyncio.to_thread(self.request, host, port)
+                    assert status == 200
+
+        run(main())
+
+    def request(self, host, port, method="GET", path="/", body=None):
+        connection = http.client.HTTPConnection(host, port, timeout=20)
+        try:
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def test_large_bodies(self, loop, run, parser):
+        body = pattern(5_000_000)
+
+        async def main():
+            async with uvicorn_server(http=parser) as address:
+                status, answer = await asyncio.to_thread(
+                    self.request, *address, "POST", "/upload", body
+                )
+                assert status == 200
+                assert json.loads(answer)["sha256"] == hashlib.sha256(body).hexdigest()
+                status, answer = await asyncio.to_thread(self.request, *address, "GET", "/stream")
+                expected = b"".join(b"%d," % number * 1000 for number in range(50)) + b"end"
+                assert answer == expected
+
+        run(main())
+
+    def test_pipelined_requests(self, loop, run, parser):
+        async def main():
+            async with uvicorn_server(http=parser) as address:
+                reader, writer = await asyncio.open_connection(*address)
+                requests = b"".join(
+                    b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(20)
+                )
+                writer.write(requests[:-40])
+                await asyncio.sleep(0.01)
+                writer.write(requests[-40:])
+                paths = []
+                for _ in range(20):
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    if b"chunked" in head.lower():
+                        size = int(await reader.readline(), 16)
+                        body = await reader.readexactly(size)
+                        await reader.readexactly(len(b"\r\n0\r\n\r\n"))
+                    else:
+                        length = re.search(rb"content-length: (\d+)", head.lower())
+                        body = await reader.readexactly(int(length[1]))
+                    paths.append(json.loads(body)["path"])
+                writer.close()
+                await writer.wait_closed()
+                return paths
+
+        assert run(main()) == [f"/{number}" for number in range(20)]
+
+    def test_many_clients_at_once(self, loop, run, parser):
+        async def main():
+            async with uvicorn_server(http=parser) as (host, port):
+                limits = httpx.Limits(max_connections=40)
+                async with httpx.AsyncClient(
+                    base_url=f"http://{host}:{port}", limits=limits, timeout=30, verify=False
+                ) as client:
+                    answers = await asyncio.gather(*(client.get(f"/{n}") for n in range(200)))
+                return [answer.json()["path"] for answer in answers]
+
+        assert run(main()) == [f"/{number}" for number in range(200)]
+
+    def test_failing_application(self, loop, run, parser, caplog):
+        async def main():
+            async with uvicorn_server(http=parser) as address:
+                status, _ = await asyncio.to_thread(self.request, *address, "GET", "/fail")
+                assert status == 500
+                status, _ = await asyncio.to_thread(self.request, *address)
+                assert status == 200
+
+        logging.getLogger("uvicorn.error").propagate = False
+        run(main())
+
+    def test_client_that_speaks_no_http(self, loop, run, parser):
+        async def main():
+            async with uvicorn_server(http=parser) as address:
+                reader, writer = await asyncio.open_connection(*address)
+                writer.write(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+                answer = await reader.read()
+                assert b"400" in answer.splitlines()[0]
+                writer.close()
+                await writer.wait_closed()
+
+        logging.getLogger("uvicorn.error").propagate = False
+        run(main())
+
+    def test_websocket(self, loop, run, parser):
+        async def main():
+            # The sans-I/O implementation is uvicorn's own on websockets' parser.
+            async with (
+                uvicorn_server(http=parser, ws="websockets-sansio") as (host, port),
+                websockets.connect(f"ws://{host}:{port}/") as client,
+            ):
+                for number in range(50):
+                    await client.send(f"text {number}")
+                    assert await client.recv() == f"text {number}"
+                await client.send(pattern(300_000))
+                assert await client.recv() == pattern(300_000)
+
+        run(main())
+
+    def test_command_line(self, loop_name, tmp_path, parser):
+        """The way users choose a loop: --loop package:factory; Ctrl-C ends it well."""
+        (tmp_path / "app.py").write_text(
+            "import asyncio\n"
+            "async def app(scope, receive, send):\n"
+            "    name = type(asyncio.get_running_loop()).__module__.encode()\n"
+            "    await send({'type': 'http.response.start', 'status': 200, 'headers': []})\n"
+            "    await send({'type': 'http.response.body', 'body': name})\n"
+        )
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            port = sock.getsockname()[1]
+        command = [sys.executable, "-m", "uvicorn", "app:app", "--loop", FACTORIES[loop_name]]
+        command += ["--http", parser, "--port", str(port), "--lifespan", "off"]
+        server = subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        try:
+            for line in server.stdout:
+                if "Uvicorn running" in line:
+                    break
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:
+                assert answer.read().decode().startswith(loop_name)
+        finally:
+            server.send_signal(signal.SIGINT)
+            output, _ = server.communicate(timeout=20)
+        assert "Finished server process" in output
+        assert "Traceback" not in output.replace("KeyboardInterrupt", "")
+
+
+class TestAiohttp:
+    @contextlib.asynccontextmanager
+    async def served(self):
+        async def index(request):
+            return web.json_response({"query": dict(request.query), "remote": request.remote})
+
+        async def upload(request):
+            digest = hashlib.sha256()
+            async for chunk in request.content.iter_chunked(65536):
+                digest.update(chunk)
+            return web.Response(text=digest.hexdigest())
+
+        async def stream(request):
+            response = web.StreamResponse()
+            await response.prepare(request)
+            for number in range(100):
+                await response.write(b"%d," % number * 500)
+            await response.write_eof()
+            return response
+
+        async def socket_handler(request):
+            ws = web.WebSocketResponse()
+            await ws.prepare(request)
+            async for message in ws:
+                await (ws.send_str if isinstance(message.data, str) else ws.send_bytes)(
+                    message.data
+                )
+            return ws
+
+        app = web.Application(client_max_size=2**30)
+        app.router.add_get("/", index)
+        app.router.add_post("/upload", upload)
+        app.router.add_get("/stream", stream)
+        app.router.add_get("/socket", socket_handler)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = site._server.sockets[0].getsockname()
+        try:
+            yield f"http://{host}:{port}"
+        finally:
+            await runner.cleanup()
+
+    def test_requests(self, loop, run):
+        async def main():
+            async with self.served() as url, aiohttp.ClientSession() as session:
+                for number in range(50):
+                    async with session.get(url, params={"n": str(number)}) as answer:
+                        assert answer.status == 200
+                        assert (await answer.json())["query"] == {"n": str(number)}
+                answers = await asyncio.gather(*(self.get(session, url, n) for n in range(150)))
+                assert answers == list(range(150))
+            await asyncio.sleep(0.01)
+
+        run(main())
+
+    async def get(self, session, url, number):
+        async with session.get(url, params={"n": str(number)}) as answer:
+            return int((await answer.json())["query"]["n"])
+
+    def test_uploads_and_streams(self, loop, run):
+        body = pattern(6_000_000)
+
+        async def chunks():
+            for start in range(0, len(body), 100_000):
+                yield body[start : start + 100_000]
+
+        async def main():
+            async with self.served() as url, aiohttp.ClientSession() as session:
+                for data in (io.BytesIO(body), chunks()):
+                    async with session.post(f"{url}/upload", data=data) as answer:
+                        assert await answer.text() == hashlib.sha256(body).hexdigest()
+                async with session.get(f"{url}/stream") as answer:
+                    expected = b"".join(b"%d," % number * 500 for number in range(100))
+                    assert await answer.read() == expected
+            await asyncio.sleep(0.01)
+
+        run(main())
+
+    def test_websocket(self, loop, run):
+        async def main():
+            async with (
+                self.served() as url,
+                aiohttp.ClientSession() as session,
+                session.ws_connect(f"{url}/socket") as ws,
+            ):
+                for number in range(50):
+                    await ws.send_str(f"text {number}")
+                    assert await ws.receive_str() == f"text {number}"
+                await ws.send_bytes(pattern(200_000))
+                assert await ws.receive_bytes() == pattern(200_000)
+            await asyncio.sleep(0.01)
+
+        run(main())
+
+    def test_refused_and_timed_out(self, loop, run, unused_port):
+        async def main():
+            async with aiohttp.ClientSession() as session:
+                with pytest.raises(aiohttp.ClientConnectorError):
+                    await session.get(f"http://127.0.0.1:{unused_port}/")
+                with socket.create_server(("127.0.0.1", 0)) as silent:
+                    url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+                    with pytest.raises(TimeoutError):
+                        await session.get(url, timeout=aiohttp.ClientTimeout(total=0.05))
+            await asyncio.sleep(0.01)
+
+        run(main())
+
+    def test_run_app(self, loop_name):
+        """web.run_app(loop=...) drives the loop itself, and ends at Ctrl-C."""
+        output = output_of(
+            loop_name,
+            """
+            import os, signal, threading
+            from aiohttp import web
+
+            async def started(app):
+                asyncio.get_running_loop().call_later(0.1, os.kill, os.getpid(), signal.SIGINT)
+
+            app = web.Application()
+            app.on_startup.append(started)
+            loop = new_event_loop()
+            web.run_app(app, host="127.0.0.1", port=0, loop=loop, print=lambda text: None)
+            print("ended", loop.is_closed())
+            """,
+        )
+        assert output == "ended True\n"
+
+
+class TestWebsockets:
+    def test_server_and_client(self, loop, run):
+        async def echo(connection):
+            async for message in connection:
+                await connection.send(message)
+
+        async def client(uri, number):
+            async with websockets.connect(uri) as connection:
+                for count in range(20):
+                    await connection.send(f"{number}:{count}")
+                    assert await connection.recv() == f"{number}:{count}"
+
+        async def main():
+            async with websockets.serve(echo, "127.0.0.1", 0, max_size=None) as server:
+                uri = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+                await asyncio.gather(*(client(uri, number) for number in range(20)))
+                async with websockets.connect(uri, compression=None, max_size=None) as connection:
+                    await connection.send(pattern(2_000_000))
+                    assert await connection.recv() == pattern(2_000_000)
+                    pong = await connection.ping()
+                    await pong
+
+        run(main())
+
+    def test_closing_handshake_and_lost_peer(self, loop, run):
+        closed = []
+
+        async def handler(connection):
+            try:
+                async for _ in connection:
+                    pass
+            finally:
+                closed.append(connection.close_code)
+
+        async def main():
+            async with websockets.serve(handler, "127.0.0.1", 0) as server:
+                uri = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+                connection = await websockets.connect(uri)
+                await connection.close(code=4000)
+                await until(lambda: closed == [4000])
+                connection = await websockets.connect(uri)
+                connection.transport.abort()
+                await until(lambda: closed == [4000, 1006])
+                await connection.wait_closed()
+
+        run(main())
+
+
+class TestBinaryDatabase:
+    @contextlib.asynccontextmanager
+    async def connected(self, loop):
+        server = await loop.create_server(Database, "127.0.0.1", 0)
+        _, client = await loop.create_connection(Client, *server.sockets[0].getsockname())
+        try:
+            yield client
+        finally:
+            await client.close()
+            server.close()
+            await server.wait_closed()
+
+    def test_queries(self, loop, run):
+        async def main():
+            async with self.connected(loop) as client:
+                assert await client.query(b"ECHO one") == [b"one"]
+                assert await client.query(b"COUNT 1000") == [b"%d" % n for n in range(1000)]
+                with pytest.raises(QueryError, match="unknown verb DROP"):
+                    await client.query(b"DROP table")
+                await client.sync()
+                assert await client.query(b"ECHO again") == [b"again"]
+
+        run(main())
+
+    def test_pipelined_queries_get_their_own_answers(self, loop, run):
+        async def main():
+            async with self.connected(loop) as client:
+                queries = [client.query(b"ECHO %d" % number) for number in range(2000)]
+                return await asyncio.gather(*queries)
+
+        assert run(main()) == [[b"%d" % number] for number in range(2000)]
+
+    def test_large_rows_and_flow_control(self, loop, run):
+        async def main():
+            async with self.connected(loop) as client:
+                rows = await client.query(b"COPY 100000 60")
+                assert [len(row) for row in rows] == [100_000] * 60
+                assert all(row == bytes([number]) * 100_000 for number, row in enumerate(rows))
+                text = pattern(6_000_000)
+                assert await client.query(b"ECHO " + text) == [text]
+                assert client.times_paused >= 1
+
+        run(main())
+
+    def test_cancelled_and_timed_out_queries(self, loop, run):
+        async def main():
+            async with self.connected(loop) as client:
+                task = asyncio.ensure_future(client.query(b"COUNT 10"))
+                await turns(1)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                with pytest.raises(TimeoutError, match="the query timed out"):
+                    await client.query(b"COUNT 20000", timeout=0)
+                assert await client.query(b"ECHO in step") == [b"in step"]
+
+        run(main())
+
+    def test_lost_connection_fails_what_waits(self, loop, run):
+        async def main():
+            server = await loop.create_server(Database, "127.0.0.1", 0)
+            _, client = await loop.create_connection(Client, *server.sockets[0].getsockname())
+            waiting = [asyncio.ensure_future(client.query(b"ECHO x")) for _ in range(3)]
+            await turns(1)
+            client.transport.abort()
+            results = await asyncio.gather(*waiting, return_exceptions=True)
+            assert all(isinstance(result, ConnectionError) for result in results)
+            server.close()
+            await server.wait_closed()
+
+        run(main())
+
+
+class TestKeyValueStore:
+    @contextlib.asynccontextmanager
+    async def served(self):
+        server = await asyncio.start_server(Store().serve, "127.0.0.1", 0)
+        connections = []
+
+        async def connect():
+            connections.append(await Connection.open(*server.sockets[0].getsockname()))
+            return connections[-1]
+
+        try:
+            yield connect
+        finally:
+            for connection in connections:
+                await connection.close()
+            server.close()
+            await server.wait_closed()
+
+    def test_commands(self, loop, run):
+        async def main():
+            async with self.served() as connect:
+                client = await connect()
+                assert await client.command("PING") == b"PONG"
+                assert await client.command("SET", "key", "value") == b"OK"
+                assert await client.command("GET", "key") == b"value"
+                assert await client.command("GET", "other") is None
+                with pytest.raises(StoreError, match="unknown command NONSENSE"):
+                    await client.command("NONSENSE")
+                large = pattern(3_000_000)
+                assert await client.command("SET", "large", large) == b"OK"
+                assert await client.command("GET", "large") == large
+
+        run(main())
+
+    def test_pipeline(self, loop, run):
+        async def main():
+            async with self.served() as connect:
+                client = await connect()
+                answers = await client.pipeline([("INCR", "counter")] * 5000)
+                assert answers == list(range(1, 5001))
+
+        run(main())
+
+    def test_many_clients(self, loop, run):
+        async def work(connect):
+            client = await connect()
+            for _ in range(50):
+                await client.command("INCR", "counter")
+
+        async def main():
+            async with self.served() as connect:
+                await asyncio.gather(*(work(connect) for _ in range(30)))
+                client = await connect()
+                return await client.command("GET", "counter")
+
+        assert run(main()) == b"1500"
+
+    def test_blocking_pop(self, loop, run):
+        async def main():
+            async with self.served() as connect:
+                consumer, producer = await connect(), await connect()
+                popping = asyncio.ensure_future(consumer.command("BLPOP", "queue", 15))
+                await turns(10)
+                assert not popping.done()
+                await producer.command("RPUSH", "queue", "job")
+                assert await popping == [b"queue", b"job"]
+                assert await consumer.command("BLPOP", "queue", 0.02) is None
+
+        run(main())
+
+    def test_publish_and_subscribe(self, loop, run):
+        async def main():
+            async with self.served() as connect:
+                subscribers = [await connect() for _ in range(5)]
+                for client in subscribers:
+                    await client.command("SUBSCRIBE", "news")
+                publisher = await connect()
+                for number in range(100):
+                    assert await publisher.command("PUBLISH", "news", f"item {number}") == 5
+                for client in subscribers:
+                    items = [(await client.receive())[2] for _ in range(100)]
+                    assert items == [b"item %d" % number for number in range(100)]
+
+        run(main())
+
+
+class TestFrameworks:
+    def test_isolated_asyncio_test_case(self, loop_name):
+        """unittest runs its tests in debug mode; before 3.13 a policy has to bring the loop."""
+        output = output_of(
+            loop_name,
+            """
+            import io, sys, unittest, warnings
+
+            if sys.version_info < (3, 13):
+                class Policy(asyncio.DefaultEventLoopPolicy):
+                    _loop_factory = staticmethod(new_event_loop)
+                asyncio.set_event_loop_policy(Policy())
+
+            kind = new_event_loop()
+            kind.close()
+
+            class Case(unittest.IsolatedAsyncioTestCase):
+                loop_factory = staticmethod(new_event_loop)
+
+                async def asyncSetUp(self):
+                    self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+                    self.addAsyncCleanup(self.cleanup)
+
+                async def serve(self, reader, writer):
+                    writer.write(await reader.readline())
+                    writer.close()
+                    await writer.wait_closed()
+
+                async def cleanup(self):
+                    self.server.close()
+                    await self.server.wait_closed()
+
+                async def test_loop(self):
+                    loop = asyncio.get_running_loop()
+                    self.assertIs(type(loop), type(kind))
+                    self.assertTrue(loop.get_debug())
+
+                async def test_streams(self):
+                    address = self.server.sockets[0].getsockname()
+                    reader, writer = await asyncio.open_connection(*address)
+                    writer.write(b"line\\n")
+                    self.assertEqual(await reader.read(), b"line\\n")
+                    writer.close()
+                    await writer.wait_closed()
+
+                async def test_executor(self):
+                    self.assertEqual(await asyncio.to_thread(int, "5"), 5)
+
+                def test_plain(self):
+                    pass
+
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", ResourceWarning)
+                result = unittest.TextTestRunner(io.StringIO()).run(
+                    unittest.defaultTestLoader.loadTestsFromTestCase(Case)
+                )
+            print(result.testsRun, result.wasSuccessful())
+            for _, text in result.errors + result.failures:
+                print(text)
+            """,
+        )
+        assert output == "4 True\n"
+
+    def test_pytest_asyncio(self, loop_name, pytester):
+        factory = {
+            "asyncio": "asyncio.SelectorEventLoop",
+            "oxloop": "__import__('oxloop').new_event_loop",
+        }[loop_name]
+        pytester.makeconftest(
+            f"""
+            import asyncio
+
+            def pytest_asyncio_loop_factories(config, item):
+                return {{"chosen": {factory}}}
+            """
+        )
+        pytester.makepyfile(
+            f"""
+            import asyncio, pytest, pytest_asyncio
+
+            @pytest_asyncio.fixture
+            async def server():
+                async def serve(reader, writer):
+                    writer.write(await reader.readline())
+                    writer.close()
+
+                server = await asyncio.start_server(serve, "127.0.0.1", 0)
+                yield server.sockets[0].getsockname()
+                server.close()
+
+            @pytest.mark.asyncio
+            async def test_loop():
+                assert type(asyncio.get_running_loop()).__module__.startswith({loop_name!r})
+
+            @pytest.mark.asyncio
+            async def test_streams(server):
+                reader, writer = await asyncio.open_connection(*server)
+                writer.write(b"line\\n")
+                assert await reader.readline() == b"line\\n"
+                writer.close()
+                await writer.wait_closed()
+
+            @pytest.mark.asyncio
+            @pytest.mark.parametrize("number", range(5))
+            async def test_sleep(number):
+                await asyncio.sleep(0.001)
+                await asyncio.to_thread(int)
+            """
+        )
+        result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider")
+        result.assert_outcomes(passed=7)
+
+    def test_anyio(self, loop_factory, unused_port):
+        """anyio finds its root task, keys by the loop, and runs its own sockets."""
+
+        async def main():
+            kind = type(asyncio.get_running_loop())
+            events = []
+
+            async def serve(stream):
+                async with stream:
+                    await stream.send(await stream.receive())
+
+            async with anyio.create_task_group() as group:
+                listener = await anyio.create_tcp_listener(
+                    local_host="127.0.0.1", local_port=unused_port
+                )
+                group.start_soon(listener.serve, serve)
+                async with await anyio.connect_tcp("127.0.0.1", unused_port) as stream:
+                    await stream.send(b"through anyio")
+                    events.append(await stream.receive())
+                group.cancel_scope.cancel()
+            await listener.aclose()
+            events.append(await anyio.to_thread.run_sync(int, "5"))
+            with anyio.move_on_after(0.01) as scope:
+                await anyio.sleep(20)
+            events.append(scope.cancelled_caught)
+            return kind, events
+
+        kind, events = anyio.run(main, backend_options={"loop_factory": loop_factory})
+        loop = loop_factory()
+        loop.close()
+        assert kind is type(loop)
+        assert events == [b"through anyio", 5, True]
