@@ -87,7 +87,7 @@ fn ask(this: &Bound<'_, EventLoop>, question: &Question) -> PyResult<Found> {
     let own = GETADDRINFO
         .get(py)
         .is_some_and(|original| function.is(original));
-    let native = if own { question.to_native(py)? } else { None };
+    let native = if own { question.to_native(py) } else { None };
     let Some(native) = native else {
         let pending = call_in_thread(this, &function, question.arguments(py)?)?;
         return Ok(Found::Later(pending));

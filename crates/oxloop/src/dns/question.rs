@@ -32,33 +32,24 @@ impl Question {
     }
 
     /// The form for the C library, or None if the arguments are not quite ordinary.
-    pub(super) fn to_native(&self, py: Python<'_>) -> PyResult<Option<NativeQuestion>> {
+    pub(super) fn to_native(&self, py: Python<'_>) -> Option<NativeQuestion> {
         let number = |value: &Py<PyAny>| value.bind(py).extract::<i32>().ok();
-        let (Some(family), Some(socktype), Some(protocol)) = (
-            number(&self.family),
-            number(&self.kind),
-            number(&self.proto),
-        ) else {
-            return Ok(None);
-        };
-        let (Some(flags), Some(service)) = (number(&self.flags), service(self.port.bind(py)))
-        else {
-            return Ok(None);
-        };
-        let Some(host) = host(self.host.bind(py)) else {
-            return Ok(None);
-        };
         let hints = Hints {
-            family,
-            socktype,
-            protocol,
-            flags,
+            family: number(&self.family)?,
+            socktype: number(&self.kind)?,
+            protocol: number(&self.proto)?,
+            flags: number(&self.flags)?,
         };
-        Ok(Some(NativeQuestion {
-            host,
-            service,
+        let given = |text| match text {
+            Text::Absent => Some(None),
+            Text::Given(text) => Some(Some(text)),
+            Text::Odd => None,
+        };
+        Some(NativeQuestion {
+            host: given(host(self.host.bind(py)))?,
+            service: given(service(self.port.bind(py)))?,
             hints,
-        }))
+        })
     }
 
     /// Tells the audit hooks what the socket module's function tells them.
@@ -90,57 +81,66 @@ impl Question {
         ];
         for (name, value) in others {
             if value.bind(py).is_truthy()? {
-                text.push_str(&format!(", {name}={}", value.bind(py).repr()?));
+                text = format!("{text}, {name}={}", value.bind(py).repr()?);
             }
         }
         Ok(text)
     }
 }
 
-/// `Some(None)` is no host; None leaves the argument to the socket module.
-fn host(host: &Bound<'_, PyAny>) -> Option<Option<CString>> {
-    if host.is_none() {
-        return Some(None);
+/// An argument for the C library.
+enum Text {
+    Absent,
+    Given(CString),
+    /// The socket module has a rule of its own for it.
+    Odd,
+}
+
+impl Text {
+    fn of(bytes: Option<Vec<u8>>) -> Self {
+        let text = bytes.and_then(|bytes| CString::new(bytes).ok());
+        text.filter(|text| !text.is_empty())
+            .map_or(Self::Odd, Self::Given)
     }
-    let bytes = if let Ok(text) = host.cast_exact::<PyString>() {
-        match text.to_str() {
-            Ok(text) if text.is_empty() => return None,
-            Ok(text) if is_short_ascii(text) => text.as_bytes().to_vec(),
-            _ => text
-                .call_method1("encode", ("idna",))
-                .ok()?
-                .extract()
-                .ok()?,
-        }
-    } else {
-        host.cast_exact::<PyBytes>().ok()?.as_bytes().to_vec()
+}
+
+fn host(host: &Bound<'_, PyAny>) -> Text {
+    if host.is_none() {
+        return Text::Absent;
+    }
+    let Ok(text) = host.cast_exact::<PyString>() else {
+        return Text::of(bytes(host));
     };
-    CString::new(bytes).ok().map(Some)
+    match text.to_str() {
+        Ok(text) if is_short_ascii(text) => Text::of(Some(text.as_bytes().to_vec())),
+        _ => {
+            let encoded = text.call_method1("encode", ("idna",)).ok();
+            Text::of(encoded.and_then(|encoded| bytes(&encoded)))
+        }
+    }
 }
 
 /// What IDNA encodes to itself: it refuses labels that are empty or longer than 63 bytes.
 fn is_short_ascii(text: &str) -> bool {
-    let labels = text.strip_suffix('.').unwrap_or(text).split('.');
-    text.is_ascii()
-        && labels
-            .into_iter()
-            .all(|label| (1..64).contains(&label.len()))
+    let mut labels = text.strip_suffix('.').unwrap_or(text).split('.');
+    text.is_ascii() && labels.all(|label| (1..64).contains(&label.len()))
 }
 
-/// As `host`. Numbers out of range and empty texts have rules of their own.
-fn service(port: &Bound<'_, PyAny>) -> Option<Option<CString>> {
+fn service(port: &Bound<'_, PyAny>) -> Text {
     if port.is_none() {
-        return Some(None);
+        return Text::Absent;
     }
-    let bytes = if let Ok(number) = port.cast_exact::<PyInt>() {
-        number.extract::<u16>().ok()?.to_string().into_bytes()
-    } else if let Ok(text) = port.cast_exact::<PyString>() {
-        text.to_str().ok()?.as_bytes().to_vec()
-    } else {
-        port.cast_exact::<PyBytes>().ok()?.as_bytes().to_vec()
+    if let Ok(number) = port.cast_exact::<PyInt>() {
+        let number = number.extract::<u16>().ok();
+        return Text::of(number.map(|number| number.to_string().into_bytes()));
+    }
+    let Ok(text) = port.cast_exact::<PyString>() else {
+        return Text::of(bytes(port));
     };
-    if bytes.is_empty() {
-        return None;
-    }
-    CString::new(bytes).ok().map(Some)
+    Text::of(text.to_str().ok().map(|text| text.as_bytes().to_vec()))
+}
+
+fn bytes(value: &Bound<'_, PyAny>) -> Option<Vec<u8>> {
+    let bytes = value.cast_exact::<PyBytes>().ok()?;
+    Some(bytes.as_bytes().to_vec())
 }

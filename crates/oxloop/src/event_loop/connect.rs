@@ -12,7 +12,7 @@ use crate::py::imports;
 use pyo3::exceptions::{PyAssertionError, PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::PyString;
 
 #[pymethods]
 impl EventLoop {
@@ -165,7 +165,10 @@ async fn create_connection(
 
 /// Resolves both addresses and connects to the first that answers.
 async fn connect_host(this: &Py<EventLoop>, connection: &Connection) -> PyResult<OpenSocket> {
-    let address = Python::attach(|py| address(py, &connection.host, &connection.port))?;
+    let address = Python::attach(|py| {
+        let address = (&connection.host, &connection.port).into_pyobject(py)?;
+        Ok::<_, PyErr>(address.into_any().unbind())
+    })?;
     let remote = resolved(this, address, &connection.wanted).await?;
     let local = match &connection.local_addr {
         None => None,
@@ -177,14 +180,6 @@ async fn connect_host(this: &Py<EventLoop>, connection: &Connection) -> PyResult
     let attempts =
         Python::attach(|py| Attempts::new(py, &connection.next, &remote, local.as_ref()))?;
     attempts.connect(this, &connection.next).await
-}
-
-fn address(
-    py: Python<'_>,
-    host: &Option<Py<PyAny>>,
-    port: &Option<Py<PyAny>>,
-) -> PyResult<Py<PyAny>> {
-    Ok(PyTuple::new(py, [host, port])?.into_any().unbind())
 }
 
 async fn resolved(
