@@ -445,7 +445,7 @@ fn begin_serving_forever(this: &Bound<'_, Server>) -> PyResult<Py<PyAny>> {
 
 fn close_after_cancellation(this: &Bound<'_, Server>) -> PyResult<Py<PyAny>> {
     this.call_method0("close")?;
-    if cfg!(Py_3_15) {
+    if cfg!(Py_3_14) {
         this.call_method0("close_clients")?;
     }
     this.call_method0("wait_closed").map(Bound::unbind)

@@ -47,11 +47,11 @@ pub(super) fn check_process(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     if state.forks.get() == generation() || state.closed.get() {
         return Ok(());
     }
-    start_anew(state)
+    start_anew(this.py(), state)
 }
 
 #[cold]
-fn start_anew(state: &State) -> PyResult<()> {
+fn start_anew(py: Python<'_>, state: &State) -> PyResult<()> {
     state.forks.set(generation());
     let poller = Poller::new().map_err(|error| os_error(&error))?;
     let notifier = Notifier::new().map_err(|error| os_error(&error))?;
@@ -59,7 +59,7 @@ fn start_anew(state: &State) -> PyResult<()> {
     drop(old);
     state.signals.borrow_mut().forget_pair();
     state.resolver.take();
-    let registrations = registrations(state, notifier.as_raw_fd());
+    let registrations = registrations(py, state, notifier.as_raw_fd());
     *state.notifier.borrow_mut() = Some(Arc::new(notifier));
     for (fd, token, interest) in registrations {
         // A descriptor that the child closed meanwhile has nothing to report.
@@ -68,15 +68,16 @@ fn start_anew(state: &State) -> PyResult<()> {
     Ok(())
 }
 
-fn registrations(state: &State, notifier: RawFd) -> Vec<(RawFd, Token, Interest)> {
+fn registrations(py: Python<'_>, state: &State, notifier: RawFd) -> Vec<(RawFd, Token, Interest)> {
     let sources = state.sources.borrow();
     let registration = |(token, source): (Token, &Source)| match source {
         Source::Notifier => Some((notifier, token, Interest::READABLE)),
         Source::Signals => None,
         Source::Watch(watch) => Some((watch.fd, token, watch.interest())),
-        Source::Stream(transport) => transport
-            .registration()
-            .map(|(fd, interest)| (fd, token, interest)),
+        Source::Stream(_) | Source::IdleStream(_) => {
+            let (fd, interest) = source.stream(py)?.registration()?;
+            Some((fd, token, interest))
+        }
         Source::Listener { fd, .. } => Some((*fd, token, Interest::READABLE)),
     };
     sources.iter().filter_map(registration).collect()

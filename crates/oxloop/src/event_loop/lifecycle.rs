@@ -299,6 +299,9 @@ fn run_forever_cleanup(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let (py, state) = (this.py(), this.get().state(this.py()));
     state.stopping.set(false);
     state.thread.set(0);
+    for handle in &*state.ready.borrow() {
+        handle.track_if_shared();
+    }
     imports::set_running_loop(py)?.call1((py.None(),))?;
     super::signals::run_ends(this)?;
     super::debug::track_coroutine_origins(py, state, false)?;

@@ -114,7 +114,7 @@ fn target(py: Python<'_>, state: &State, event: Event) -> Option<Target> {
     let sources = state.sources.borrow();
     // A stale token (its registration ended earlier in this very poll) leads nowhere.
     Some(match sources.get(event.token)? {
-        Source::Stream(transport) => Target::Stream(transport.clone_ref(py)),
+        source @ (Source::Stream(_) | Source::IdleStream(_)) => Target::Stream(source.stream(py)?),
         Source::Watch(watch) => Target::Watch {
             reader: watch.ready_reader(py, event),
             writer: watch.ready_writer(py, event),

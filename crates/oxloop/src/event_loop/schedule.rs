@@ -71,6 +71,9 @@ impl State {
     /// Appends to the ready queue.
     #[inline(always)]
     pub(crate) fn enqueue(&self, handle: HandleRef) {
+        if self.thread.get() == 0 {
+            handle.track();
+        }
         self.ready.borrow_mut().push_back(handle);
     }
 

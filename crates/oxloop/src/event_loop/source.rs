@@ -15,7 +15,11 @@ pub(crate) enum Source {
     Signals,
     /// `add_reader` and `add_writer`.
     Watch(Watch),
+    /// A transport that waits for the kernel: the loop keeps it alive.
     Stream(Ref<StreamTransport>),
+    /// A weak reference to a transport that waits for nothing (paused, or closing): whoever else has
+    /// it keeps it alive, as in asyncio.
+    IdleStream(Py<PyAny>),
     Listener {
         server: Py<Server>,
         fd: RawFd,
@@ -23,9 +27,18 @@ pub(crate) enum Source {
 }
 
 impl Source {
+    /// The transport, if the source is one that still lives.
+    pub(super) fn stream(&self, py: Python<'_>) -> Option<Ref<StreamTransport>> {
+        match self {
+            Self::Stream(transport) => Some(transport.clone_ref(py)),
+            Self::IdleStream(weak) => Ref::from_weak(weak.bind(py)),
+            _ => None,
+        }
+    }
+
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         match self {
-            Self::Notifier | Self::Signals => Ok(()),
+            Self::Notifier | Self::Signals | Self::IdleStream(_) => Ok(()),
             Self::Watch(watch) => watch.traverse(visit),
             Self::Stream(transport) => visit.object(transport.as_object()),
             Self::Listener { server, .. } => visit.object(server),

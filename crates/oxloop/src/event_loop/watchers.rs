@@ -144,6 +144,17 @@ impl State {
         token
     }
 
+    /// Keeps an adopted transport alive, or leaves that to others; its token stays valid.
+    pub(crate) fn hold_transport(&self, token: Token, source: Source) {
+        let old = {
+            let mut sources = self.sources.borrow_mut();
+            sources
+                .get_mut(token)
+                .map(|place| std::mem::replace(place, source))
+        };
+        drop(old);
+    }
+
     /// The open stream transports that `wanted` picks.
     pub(crate) fn stream_transports(
         &self,
@@ -151,12 +162,9 @@ impl State {
         wanted: impl Fn(&StreamTransport) -> bool,
     ) -> Vec<Py<PyAny>> {
         let sources = self.sources.borrow();
-        let transports = sources.iter().filter_map(|(_, source)| match source {
-            Source::Stream(transport) if wanted(transport) => {
-                Some(transport.as_object().clone_ref(py))
-            }
-            _ => None,
-        });
+        let transports = sources.iter().filter_map(|(_, source)| source.stream(py));
+        let transports = transports.filter(|transport| wanted(transport));
+        let transports = transports.map(|transport| transport.as_object().clone_ref(py));
         transports.collect()
     }
 
@@ -285,9 +293,14 @@ impl<'py> LoopThis<'_, 'py> {
         if !entry.transport {
             return Ok(());
         }
-        let transport = match state.sources.borrow().get(entry.token) {
-            Some(Source::Stream(transport)) => transport.clone_ref(self.py()),
-            _ => return Ok(()),
+        let transport = {
+            let sources = state.sources.borrow();
+            sources
+                .get(entry.token)
+                .and_then(|source| source.stream(self.py()))
+        };
+        let Some(transport) = transport else {
+            return Ok(());
         };
         if transport.is_closing(self.py()) {
             return Ok(());

@@ -13,7 +13,7 @@
 
 use super::method::{Access, Methods, guarded};
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::{PyTuple, PyType, PyWeakrefMethods, PyWeakrefReference};
 use pyo3::{Borrowed, PyTraverseError, PyVisit, ffi};
 use std::ffi::{CStr, c_int, c_void};
 use std::marker::PhantomData;
@@ -238,6 +238,25 @@ impl<T: Native> Ref<T> {
                 payload: PhantomData,
             })
         }
+    }
+
+    /// A weak reference to the object.
+    ///
+    /// # Errors
+    /// MemoryError.
+    pub(crate) fn downgrade(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(PyWeakrefReference::new(self.object.bind(py))?
+            .into_any()
+            .unbind())
+    }
+
+    /// The object behind a weak reference that `downgrade` made, while it lives.
+    pub(crate) fn from_weak(weak: &Bound<'_, PyAny>) -> Option<Self> {
+        let object = weak.cast::<PyWeakrefReference>().ok()?.upgrade()?;
+        Some(Self {
+            object: object.unbind(),
+            payload: PhantomData,
+        })
     }
 
     /// Another reference to the same object.

@@ -282,26 +282,25 @@ fn throw<'py>(this: &This<'_, 'py, Coroutine>, args: Args<'_, 'py>) -> PyResult<
     deliver(this.py(), this.step(this.py(), Resume::Throw(error)))
 }
 
-fn close<'py>(this: &This<'_, 'py, Coroutine>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    args.none("close")?;
+fn close<'py>(this: &This<'_, 'py, Coroutine>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     let suspended = match &*this.stage.get(py).borrow() {
         Stage::Suspended(_) => true,
-        Stage::Running => return Err(PyValueError::new_err("coroutine already executing")),
         Stage::Fresh(_) | Stage::Done => false,
+        Stage::Running => return Err(PyValueError::new_err("coroutine already executing")),
     };
     if !suspended {
         drop(this.finish(py));
-        return Ok(py.None().into_bound(py));
+        return this.none();
     }
     match this.step(py, Resume::Throw(PyGeneratorExit::new_err(()))) {
         Ok(Err(_)) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
-        Ok(Ok(_)) => Ok(py.None().into_bound(py)),
+        Ok(Ok(_)) => this.none(),
         Err(error)
             if error.is_instance_of::<PyGeneratorExit>(py)
                 || error.is_instance_of::<PyStopIteration>(py) =>
         {
-            Ok(py.None().into_bound(py))
+            this.none()
         }
         Err(error) => Err(error),
     }
@@ -320,7 +319,7 @@ pub(crate) fn create_type(py: Python<'_>) -> PyResult<()> {
         c"Resume with a value; raise StopIteration at the end.",
     );
     methods.method(c"throw", throw, c"Resume with an exception.");
-    methods.method(c"close", close, c"Throw GeneratorExit and end.");
+    methods.nullary(c"close", close, c"Throw GeneratorExit and end.");
     methods.getter(c"__name__", |this| {
         let last = this.name.rsplit('.').next().unwrap_or(this.name);
         Ok(PyString::new(this.py(), last).into_any())

@@ -1,15 +1,16 @@
 //! Handles: the objects that `call_soon` and `call_later` return.
 //!
 //! `Handle` is made for every callback, so it is as small as it can be: 64 bytes and 8 per argument,
-//! from a free list, and no garbage-collected object. While only the loop's queue owns a handle, the
-//! loop shows the collector what the handle holds; once it ran or was cancelled it holds nothing. It
-//! does not inherit from `asyncio.Handle`, whose `__slots__` and collector header would nearly double
+//! from a free list, and the collector does not know it: while only the loop's queue owns a handle,
+//! the loop shows the collector what the handle holds, and once it ran or was cancelled it holds
+//! nothing. Only a handle that somebody keeps while the loop does not run is tracked. It does not
+//! inherit from `asyncio.Handle`, whose `__slots__` and collector header would nearly double
 //! it; its `__class__` is `asyncio.Handle`, so `isinstance` says yes.
 //!
 //! `TimerHandle` lives long and is kept by programs, so it is a real, garbage-collected subtype of
 //! `asyncio.TimerHandle`, with the call behind the base's slots.
 //!
-//! Layout: `[PyObject | weakrefs | Call | arguments]` and
+//! Layout: `[collector's header | PyObject | weakrefs | Call | arguments]` and
 //! `[asyncio.TimerHandle | when | Call | arguments]`.
 //!
 //! Cost: one allocation a handle, none when the free list has one.
@@ -40,6 +41,10 @@ struct TimerPart {
     when: f64,
     call: Call,
 }
+
+/// The collector's header lies in front of an object (`PyGC_Head`, two words, since CPython 3.8).
+/// Both are null while the object is not tracked.
+type CollectorHeader = [usize; 2];
 
 const HANDLE_CALL: usize = offset_of!(HandleObject, call);
 
@@ -128,18 +133,23 @@ impl HandleRef {
         context: Captured,
     ) -> PyResult<Self> {
         let class = HANDLE_TYPE.load(Ordering::Relaxed);
-        // SAFETY: the block has room for the struct and its arguments (it was freed with as many),
+        // SAFETY: the block has room for header, struct and arguments (it was freed with as many),
         // `PyObject_Init` makes it an object with one reference, and every field is written before
-        // anybody sees it.
+        // anybody sees it. A null header says that the object is not tracked.
         unsafe {
             let block = match HANDLE_FREE.pop(arguments.len()) {
                 Some(block) => block.as_ptr(),
-                None => ffi::PyObject_Malloc(size_of::<HandleObject>() + size_of_val(arguments)),
+                None => ffi::PyObject_Malloc(
+                    size_of::<CollectorHeader>()
+                        + size_of::<HandleObject>()
+                        + size_of_val(arguments),
+                ),
             };
             if block.is_null() {
                 return Err(no_memory(py));
             }
-            let object = ffi::PyObject_Init(block.cast(), class);
+            block.cast::<CollectorHeader>().write([0; 2]);
+            let object = ffi::PyObject_Init(block.cast::<CollectorHeader>().add(1).cast(), class);
             let handle = object.cast::<HandleObject>();
             (&raw mut (*handle).weakrefs).write(ptr::null_mut());
             let call = &raw mut (*handle).call;
@@ -199,11 +209,35 @@ impl HandleRef {
         unsafe { ffi::Py_REFCNT(self.object_ptr()) == 1 }
     }
 
-    /// Shows the collector a queued handle: a timer itself, and for a plain handle that only the
-    /// queue owns, what it holds. A plain handle that somebody else has too is left alone: its
-    /// contents then count as reachable, which is never wrong.
+    /// Lets the collector know a handle that somebody else has too. For a loop that does not run:
+    /// while it does, its handles are reachable and soon run.
+    #[inline]
+    pub(crate) fn track_if_shared(&self) {
+        if !self.is_sole() && !self.is_tracked() {
+            // SAFETY: the object has a collector's header and is whole.
+            unsafe { ffi::PyObject_GC_Track(self.object_ptr().cast()) };
+        }
+    }
+
+    /// For a handle that is about to be given to a caller outside of a run.
+    #[cold]
+    pub(crate) fn track(&self) {
+        if !self.is_tracked() {
+            // SAFETY: as above.
+            unsafe { ffi::PyObject_GC_Track(self.object_ptr().cast()) };
+        }
+    }
+
+    fn is_tracked(&self) -> bool {
+        // SAFETY: `self` owns a reference to a live object.
+        unsafe { ffi::PyObject_GC_IsTracked(self.object_ptr()) != 0 }
+    }
+
+    /// Shows the collector a queued handle: a tracked one itself, and for one that only the queue
+    /// owns, what it holds. An untracked one that somebody else has too is left alone: its contents
+    /// then count as reachable, which is never wrong.
     pub(crate) fn traverse_queued(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
-        if self.is_timer() {
+        if self.is_tracked() {
             // SAFETY: `self` owns the object.
             return unsafe { visit.raw(self.object_ptr()) };
         }
@@ -347,7 +381,7 @@ pub(crate) fn create_handle_type<'py>(
     );
     slots.insert(0, slot(ffi::Py_tp_dealloc, dealloc_handle as *mut c_void));
     let size = size_of::<HandleObject>();
-    let class = make_type(py, name, size, 0, ffi::Py_TPFLAGS_DEFAULT, slots, None)?;
+    let class = make_type(py, name, size, 0, slots, None)?;
     HANDLE_TYPE.store(class.as_type_ptr(), Ordering::Relaxed);
     Ok(class)
 }
@@ -367,12 +401,9 @@ pub(crate) fn create_timer_type<'py>(
     );
     let mut slots = shared_slots(doc, methods);
     slots.insert(0, slot(ffi::Py_tp_dealloc, dealloc_timer as *mut c_void));
-    slots.insert(0, slot(ffi::Py_tp_traverse, traverse_timer as *mut c_void));
-    slots.insert(0, slot(ffi::Py_tp_clear, clear_timer as *mut c_void));
     let size = TIMER_PART.load(Ordering::Relaxed) + size_of::<TimerPart>();
-    let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC;
     let item = size_of::<*mut ffi::PyObject>();
-    let class = make_type(py, name, size, item, flags, slots, Some(base))?;
+    let class = make_type(py, name, size, item, slots, Some(base))?;
     TIMER_TYPE.store(class.as_type_ptr(), Ordering::Relaxed);
     Ok(class)
 }
@@ -381,11 +412,16 @@ const fn slot(slot: c_int, pfunc: *mut c_void) -> ffi::PyType_Slot {
     ffi::PyType_Slot { slot, pfunc }
 }
 
-fn shared_slots<A: Access>(doc: &'static CStr, mut methods: Methods<A>) -> Vec<ffi::PyType_Slot> {
+fn shared_slots<A: Access<Target = Call>>(
+    doc: &'static CStr,
+    mut methods: Methods<A>,
+) -> Vec<ffi::PyType_Slot> {
     methods.methods.push(ffi::PyMethodDef::zeroed());
     methods.attributes.push(ffi::PyGetSetDef::default());
     vec![
         slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast()),
+        slot(ffi::Py_tp_traverse, traverse::<A> as *mut c_void),
+        slot(ffi::Py_tp_clear, clear::<A> as *mut c_void),
         slot(
             ffi::Py_tp_methods,
             methods.methods.leak().as_mut_ptr().cast(),
@@ -403,7 +439,6 @@ fn make_type<'py>(
     name: &'static CStr,
     size: usize,
     item: usize,
-    flags: std::ffi::c_ulong,
     slots: Vec<ffi::PyType_Slot>,
     base: Option<&Bound<'py, PyType>>,
 ) -> PyResult<Bound<'py, PyType>> {
@@ -411,7 +446,9 @@ fn make_type<'py>(
         name: name.as_ptr(),
         basicsize: size as c_int,
         itemsize: item as c_int,
-        flags: (flags | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION) as _,
+        flags: (ffi::Py_TPFLAGS_DEFAULT
+            | ffi::Py_TPFLAGS_HAVE_GC
+            | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION) as _,
         slots: slots.leak().as_mut_ptr(),
     };
     let bases = base.map(|base| PyTuple::new(py, [base])).transpose()?;
@@ -426,19 +463,24 @@ fn make_type<'py>(
 }
 
 unsafe extern "C" fn dealloc_handle(object: *mut ffi::PyObject) {
-    // SAFETY: CPython calls attached, with a dead handle, once; its block goes to the free list or
-    // back to the allocator it came from, and the instance's reference to its type is released.
+    // SAFETY: CPython calls attached, with a dead handle, once; its block, which begins with the
+    // collector's header, goes to the free list or back to the allocator it came from, and the
+    // instance's reference to its type is released.
     unsafe {
         let handle = object.cast::<HandleObject>();
         let class = ffi::Py_TYPE(object);
+        if ffi::PyObject_GC_IsTracked(object) != 0 {
+            ffi::PyObject_GC_UnTrack(object.cast());
+        }
         if !(*handle).weakrefs.is_null() {
             ffi::PyObject_ClearWeakRefs(object);
         }
         let call = &(*handle).call;
         let count = call.count();
         call.finish(Python::assume_attached());
-        if !HANDLE_FREE.push(object.cast(), count) {
-            ffi::PyObject_Free(object.cast());
+        let block = object.cast::<CollectorHeader>().sub(1).cast::<c_void>();
+        if !HANDLE_FREE.push(block, count) {
+            ffi::PyObject_Free(block);
         }
         ffi::Py_DECREF(class.cast());
     }
@@ -461,7 +503,7 @@ unsafe extern "C" fn dealloc_timer(object: *mut ffi::PyObject) {
     }
 }
 
-unsafe extern "C" fn traverse_timer(
+unsafe extern "C" fn traverse<A: Access<Target = Call>>(
     object: *mut ffi::PyObject,
     procedure: ffi::visitproc,
     argument: *mut c_void,
@@ -470,19 +512,19 @@ unsafe extern "C" fn traverse_timer(
         procedure,
         argument,
     };
-    // SAFETY: the collector calls with a live timer; its type is owned by it.
+    // SAFETY: the collector calls with a live handle; its type is owned by it.
     let outcome = unsafe {
         visit
             .raw(ffi::Py_TYPE(object).cast())
-            .and_then(|()| OfTimer::target(object).traverse(&visit))
+            .and_then(|()| A::target(object).traverse(&visit))
     };
     outcome.map_or_else(VisitStopped::into_code, |()| 0)
 }
 
-unsafe extern "C" fn clear_timer(object: *mut ffi::PyObject) -> c_int {
+unsafe extern "C" fn clear<A: Access<Target = Call>>(object: *mut ffi::PyObject) -> c_int {
     guarded(|py| {
-        // SAFETY: the collector calls with a live timer.
-        unsafe { OfTimer::target(object) }.release(py);
+        // SAFETY: the collector calls with a live handle.
+        unsafe { A::target(object) }.release(py);
         Ok(())
     });
     0

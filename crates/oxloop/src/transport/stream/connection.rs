@@ -91,8 +91,8 @@ pub(crate) fn start(
         server::attach(server.bind(py))?;
     }
     this.schedule_connection_made(&protocol)?;
-    // The loop keeps an open transport alive; reading is asked for once connection_made was called.
-    let source = Source::Stream(transport.clone_ref(py));
+    // The handles that were just queued keep it alive until it reads.
+    let source = Source::IdleStream(transport.downgrade(py)?);
     let token = state.adopt_transport(fd, source);
     this.own().token.set(Some(token));
     Ok(transport)

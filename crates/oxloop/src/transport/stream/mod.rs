@@ -29,6 +29,7 @@ mod read;
 mod reader;
 mod write;
 
+use crate::event_loop::source::Source;
 use crate::event_loop::{EventLoop, State};
 use crate::py::attached::Attached;
 use crate::py::class::{Class, Native, OfNative, Slots, This, Visit, VisitStopped, create};
@@ -116,6 +117,8 @@ struct Flags {
     /// The peer's EOF was delivered and the protocol keeps the connection open.
     eof_received: Cell<bool>,
     protocol_paused: Cell<bool>,
+    /// The loop's registry has a strong reference.
+    held: Cell<bool>,
     /// Linked into the loop's list of transports to flush.
     written: Cell<bool>,
 }
@@ -244,8 +247,31 @@ impl<'py> StreamThis<'_, 'py> {
             && !flags.eof_received.get()
     }
 
+    /// The loop keeps a transport alive exactly while it waits for the kernel.
+    fn update_hold(&self) {
+        let (inner, wanted) = (self.own(), !self.wanted().is_empty());
+        let Some(token) = inner.token.get() else {
+            return;
+        };
+        if inner.flags.held.replace(wanted) == wanted {
+            return;
+        }
+        let transport = self.to_ref();
+        let source = if wanted {
+            Source::Stream(transport)
+        } else {
+            match transport.downgrade(self.py()) {
+                Ok(weak) => Source::IdleStream(weak),
+                // Without memory for a weak reference the loop goes on keeping it.
+                Err(_) => return inner.flags.held.set(true),
+            }
+        };
+        self.loop_state().hold_transport(token, source);
+    }
+
     /// Registers what is wanted and missing.
     fn want_more(&self) {
+        self.update_hold();
         let wanted = self.wanted();
         let has = self.own().interest.get();
         if has.is_none_or(|has| !has.contains(wanted)) {
@@ -256,6 +282,7 @@ impl<'py> StreamThis<'_, 'py> {
     /// Makes the kernel's interest exactly `wanted`. Without any, the descriptor leaves the poller:
     /// a hang-up is reported whether it is wanted or not, and would keep the loop spinning.
     fn apply(&self, wanted: Interest) {
+        self.update_hold();
         let (inner, state) = (self.own(), self.loop_state());
         let Some(token) = inner.token.get() else {
             return;

@@ -63,6 +63,7 @@ impl<'py> StreamThis<'_, 'py> {
         if self.is_reading() {
             // The kernel's interest stays until an event comes that nobody wants.
             self.own().flags.paused.set(true);
+            self.update_hold();
             self.log_in_debug("%r pauses reading")?;
         }
         Ok(none)
@@ -174,10 +175,6 @@ impl<'py> StreamThis<'_, 'py> {
                 );
             }
         };
-        // get_buffer() may have closed, aborted or paused.
-        if self.own().flags.conn_lost.get() > 0 {
-            return Ok(());
-        }
         let received = match WritableBuffer::of(&buffer) {
             Ok(mut memory) => memory.with_memory(|memory| socket::recv(self.own().fd, memory)),
             Err(error) => {

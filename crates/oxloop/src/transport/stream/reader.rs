@@ -16,7 +16,9 @@ use crate::py::object::{TypeWatch, call_method};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyByteArray, PyType};
+use pyo3::types::{
+    PyBool, PyByteArray, PyDict, PyString, PyType, PyWeakrefMethods, PyWeakrefReference,
+};
 use reactor::socket;
 
 /// The methods whose work is done here.
@@ -55,21 +57,80 @@ pub(super) fn is_plain_stream_reader_protocol(protocol: &Bound<'_, PyAny>) -> Py
     Ok(!replaced)
 }
 
-/// The reader of a plain protocol, if it can be fed here.
-fn plain_reader<'py>(protocol: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
-    let py = protocol.py();
-    let watches = patched(py)?;
-    if !(watches.protocol.is_original(py) && watches.reader.is_original(py)) {
-        return Ok(None);
+/// A reader that is fed here: its attributes, read straight from its `__dict__`.
+struct PlainReader<'py> {
+    object: Bound<'py, PyAny>,
+    attributes: Bound<'py, PyDict>,
+    buffer: Bound<'py, PyByteArray>,
+}
+
+impl<'py> PlainReader<'py> {
+    /// The reader of a plain protocol, if it can be fed here.
+    fn of(protocol: &Bound<'py, PyAny>) -> PyResult<Option<Self>> {
+        let py = protocol.py();
+        let watches = patched(py)?;
+        if !(watches.protocol.is_original(py) && watches.reader.is_original(py)) {
+            return Ok(None);
+        }
+        let weak = protocol.getattr(intern!(py, "_stream_reader_wr"))?;
+        let Ok(weak) = weak.cast::<PyWeakrefReference>() else {
+            return Ok(None);
+        };
+        let Some(object) = weak.upgrade() else {
+            return Ok(None);
+        };
+        if !object.get_type().is(imports::stream_reader(py)?) {
+            return Ok(None);
+        }
+        let attributes = object
+            .getattr(intern!(py, "__dict__"))?
+            .cast_into::<PyDict>()?;
+        let ended = attributes.get_item(intern!(py, "_eof"))?;
+        if ended.is_none_or(|ended| !ended.is(PyBool::new(py, false)))
+            || attributes.contains(intern!(py, "feed_data"))?
+        {
+            return Ok(None);
+        }
+        let buffer = attributes.get_item(intern!(py, "_buffer"))?;
+        let Some(Ok(buffer)) = buffer.map(|buffer| buffer.cast_into_exact::<PyByteArray>()) else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            object,
+            attributes,
+            buffer,
+        }))
     }
-    let weak = protocol.getattr(intern!(py, "_stream_reader_wr"))?;
-    if weak.is_none() {
-        return Ok(None);
+
+    fn attribute(&self, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+        match self.attributes.get_item(name)? {
+            Some(value) => Ok(value),
+            None => self.object.getattr(name),
+        }
     }
-    let reader = weak.call0()?;
-    let plain = reader.get_type().is(imports::stream_reader(py)?)
-        && !reader.getattr(intern!(py, "_eof"))?.is_truthy()?;
-    Ok(plain.then_some(reader))
+
+    /// Wakes the waiter and pauses above twice the limit, now that `size` bytes are buffered.
+    fn wake(&self, this: &StreamThis<'_, 'py>, size: usize) -> PyResult<()> {
+        let py = this.py();
+        let waiter = self.attribute(intern!(py, "_waiter"))?;
+        if !waiter.is_none() {
+            self.object.setattr(intern!(py, "_waiter"), py.None())?;
+            if !call_method(&waiter, intern!(py, "cancelled"), &[])?.is_truthy()? {
+                let none = py.None().into_bound(py);
+                call_method(&waiter, intern!(py, "set_result"), &[&none])?;
+            }
+        }
+        let limit: usize = self.attribute(intern!(py, "_limit"))?.extract()?;
+        if size <= limit.saturating_mul(2) || self.attribute(intern!(py, "_paused"))?.is_truthy()? {
+            return Ok(());
+        }
+        let transport = self.attribute(intern!(py, "_transport"))?;
+        if transport.is_none() {
+            return Ok(());
+        }
+        transport.call_method0(intern!(py, "pause_reading"))?;
+        self.object.setattr(intern!(py, "_paused"), true)
+    }
 }
 
 /// One read into the reader's buffer.
@@ -77,27 +138,20 @@ pub(super) fn feed(this: &StreamThis<'_, '_>) -> PyResult<()> {
     let Some(protocol) = this.protocol() else {
         return Ok(());
     };
-    let reader = match plain_reader(&protocol) {
+    let reader = match PlainReader::of(&protocol) {
         Ok(Some(reader)) => reader,
         Ok(None) => return this.read_data(),
         Err(error) => return failed(this, error),
     };
-    let buffer = match reader.getattr(intern!(this.py(), "_buffer")) {
-        Ok(buffer) => buffer,
-        Err(error) => return failed(this, error),
-    };
-    let Ok(buffer) = buffer.cast_into_exact::<PyByteArray>() else {
-        return this.read_data();
-    };
     let received = this.loop_state().with_scratch(|scratch| {
         let count = socket::recv_into_slice(this.own().fd, scratch)?;
-        Ok((count > 0).then(|| append_to_bytearray(&buffer, &scratch[..count])))
+        Ok((count > 0).then(|| append_to_bytearray(&reader.buffer, &scratch[..count])))
     });
     match received {
         Err(error) => this.read_failed(&error),
         Ok(None) => this.on_eof(),
         Ok(Some(appended)) => appended
-            .and_then(|size| wake(this, &reader, size))
+            .and_then(|size| reader.wake(this, size))
             .or_else(|error| failed(this, error)),
     }
 }
@@ -107,31 +161,4 @@ fn failed(this: &StreamThis<'_, '_>, error: PyErr) -> PyResult<()> {
         FatalError::Python(error),
         "Fatal error: protocol.data_received() call failed.",
     )
-}
-
-/// Wakes the reader's waiter and pauses above twice its limit.
-fn wake(this: &StreamThis<'_, '_>, reader: &Bound<'_, PyAny>, size: usize) -> PyResult<()> {
-    let py = reader.py();
-    let waiter = reader.getattr(intern!(py, "_waiter"))?;
-    if !waiter.is_none() {
-        reader.setattr(intern!(py, "_waiter"), py.None())?;
-        if !call_method(&waiter, intern!(py, "cancelled"), &[])?.is_truthy()? {
-            let none = py.None().into_bound(py);
-            call_method(&waiter, intern!(py, "set_result"), &[&none])?;
-        }
-    }
-    let limit: usize = reader.getattr(intern!(py, "_limit"))?.extract()?;
-    if size <= limit.saturating_mul(2) || reader.getattr(intern!(py, "_paused"))?.is_truthy()? {
-        return Ok(());
-    }
-    let transport = reader.getattr(intern!(py, "_transport"))?;
-    if transport.is_none() {
-        return Ok(());
-    }
-    if transport.is(this.object()) {
-        this.own().flags.paused.set(true);
-    } else {
-        transport.call_method0(intern!(py, "pause_reading"))?;
-    }
-    reader.setattr(intern!(py, "_paused"), true)
 }

@@ -155,7 +155,7 @@ impl<'py> StreamThis<'_, 'py> {
                 data.get_type().name()?.repr()?
             )));
         }
-        self.check_writable()?;
+        self.check_writable("write")?;
         let none = self.py().None().into_bound(self.py());
         let chunk = chunk_of(data)?;
         if chunk.as_bytes().is_empty() || self.is_lost()? {
@@ -166,11 +166,11 @@ impl<'py> StreamThis<'_, 'py> {
         Ok(none)
     }
 
-    fn check_writable(&self) -> PyResult<()> {
+    fn check_writable(&self, function: &str) -> PyResult<()> {
         if self.own().flags.eof.get() {
-            return Err(PyRuntimeError::new_err(
-                "Cannot call write() after write_eof()",
-            ));
+            return Err(PyRuntimeError::new_err(format!(
+                "Cannot call {function}() after write_eof()"
+            )));
         }
         Ok(())
     }
@@ -313,7 +313,7 @@ fn writelines<'py>(this: &StreamThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<
         let joined = PyBytes::new(py, b"").call_method1("join", (lines,))?;
         return this.write(&joined);
     }
-    this.check_writable()?;
+    this.check_writable("writelines")?;
     let lines = PyList::new(py, lines.try_iter()?.collect::<PyResult<Vec<_>>>()?)?;
     let mut chunks = Vec::with_capacity(lines.len());
     for line in lines {
