@@ -3,6 +3,7 @@
 //! The data path is asyncio's own `SSLProtocol`, which works on any transport's public methods.
 
 use super::EventLoop;
+use crate::py::class::{Visit, VisitStopped};
 use crate::py::imports;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -31,6 +32,14 @@ impl TlsOptions {
             handshake_timeout,
             shutdown_timeout,
         }
+    }
+
+    /// For the collector, on behalf of the object that keeps these options.
+    pub(crate) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        visit.object(&self.ssl)?;
+        visit.option(self.server_hostname.as_ref())?;
+        visit.option(self.handshake_timeout.as_ref())?;
+        visit.option(self.shutdown_timeout.as_ref())
     }
 
     /// True if TLS was asked for.

@@ -11,32 +11,29 @@
 //! Differs from asyncio: `close_clients` and `abort_clients` exist on every Python version, and a
 //! protocol factory that raises is reported outside of debug mode too.
 
-use crate::address::to_python;
-use crate::error::os_error;
+mod accept;
+mod serving;
+
+use crate::event_loop::EventLoop;
 use crate::event_loop::source::Source;
 use crate::event_loop::tls::TlsOptions;
-use crate::event_loop::turn::leaves_the_loop;
-use crate::event_loop::{EventLoop, exceptions};
 use crate::py::attached::Attached;
+use crate::py::class::{Visit, VisitStopped};
 use crate::py::context::Captured;
 use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::imports;
-use crate::transport::stream::{self, Connected, Descriptor, StreamTransport};
-use pyo3::exceptions::PyRuntimeError;
+use crate::transport::stream::StreamTransport;
+use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
-use reactor::addr::SocketAddress;
 use reactor::poller::Interest;
-use reactor::socket;
 use reactor::token::Token;
 use std::cell::{Cell, OnceCell, RefCell};
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 
-/// Seconds that a listener rests when the process is out of descriptors, as in asyncio.
-const ACCEPT_RETRY_DELAY: u32 = 1;
+pub(crate) use accept::on_readable;
 
 /// One bound socket.
 struct Listener {
@@ -198,25 +195,51 @@ impl Inner {
     fn is_closed(&self) -> bool {
         self.listeners.borrow().is_none()
     }
+
+    /// For the collector; what is borrowed just now counts as reachable.
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        visit.object(&self.event_loop)?;
+        visit.object(&self.factory)?;
+        self.context.traverse(visit)?;
+        if let Some(tls) = &self.tls {
+            tls.traverse(visit)?;
+        }
+        if let Ok(listeners) = self.listeners.try_borrow() {
+            for listener in listeners.iter().flatten() {
+                visit.object(&listener.socket)?;
+            }
+        }
+        if let Ok(waiters) = self.waiters.try_borrow() {
+            for waiter in waiters.iter().flatten() {
+                visit.object(waiter)?;
+            }
+        }
+        self.serving_forever
+            .try_borrow()
+            .map_or(Ok(()), |future| visit.option(future.as_ref()))
+    }
 }
 
 /// Removes a Unix socket's file if it is still the one that was bound.
 fn remove_socket_file(path: &Bound<'_, PyAny>, inode: u64) -> PyResult<()> {
     let py = path.py();
     let os = imports::os(py)?;
-    let Ok(stat) = os.call_method1("stat", (path,)) else {
-        return Ok(());
-    };
-    if stat.getattr("st_ino")?.extract::<u64>()? != inode {
-        return Ok(());
-    }
-    match os.call_method1("unlink", (path,)) {
-        Err(error) if !error.is_instance_of::<pyo3::exceptions::PyFileNotFoundError>(py) => {
-            let text = "Unable to clean up listening UNIX socket %r: %s";
-            imports::logger(py)?.call_method1("error", (text, path, error.value(py)))?;
-            Ok(())
+    let unlink = || {
+        let stat = os.call_method1("stat", (path,))?;
+        if stat.getattr("st_ino")?.extract::<u64>()? == inode {
+            os.call_method1("unlink", (path,))?;
         }
-        _ => Ok(()),
+        Ok::<_, PyErr>(())
+    };
+    match unlink() {
+        Err(error) if error.is_instance_of::<PyFileNotFoundError>(py) => Ok(()),
+        Err(error) if error.is_instance_of::<PyOSError>(py) => {
+            let text = "Unable to clean up listening UNIX socket %r: %r";
+            imports::logger(py)?
+                .call_method1("error", (text, path, error.value(py)))
+                .map(drop)
+        }
+        outcome => outcome,
     }
 }
 
@@ -286,14 +309,29 @@ impl Server {
         PyTuple::new(py, wrapped.collect::<PyResult<Vec<_>>>()?)
     }
 
+    /// asyncio's own attribute: the bare sockets, None once closed.
+    #[getter]
+    fn _sockets(&self, py: Python<'_>) -> PyResult<Option<Vec<Py<PyAny>>>> {
+        let listeners = self.inner(py)?.listeners.borrow();
+        let sockets = |listeners: &Vec<Listener>| {
+            let sockets = listeners
+                .iter()
+                .map(|listener| listener.socket.clone_ref(py));
+            sockets.collect()
+        };
+        Ok(listeners.as_ref().map(sockets))
+    }
+
     /// Stop accepting; open connections stay.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let inner = self.inner(py)?;
         let Some(listeners) = inner.listeners.take() else {
             return Ok(());
         };
+        let mut stopped = Ok(());
         for listener in listeners {
-            inner.stop_listening(py, listener)?;
+            let outcome = inner.stop_listening(py, listener);
+            stopped = stopped.and(outcome);
         }
         inner.serving.set(false);
         let forever = inner.serving_forever.take();
@@ -303,9 +341,9 @@ impl Server {
             forever.bind(py).call_method0("cancel")?;
         }
         if inner.active.get() == 0 {
-            return inner.wake_waiters(py);
+            inner.wake_waiters(py)?;
         }
-        Ok(())
+        stopped
     }
 
     /// Close every open connection after what is queued was sent.
@@ -333,13 +371,17 @@ impl Server {
     /// Serve until the server is closed or the caller cancelled, then close it.
     fn serve_forever<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.clone().unbind();
-        Coroutine::object(slf.py(), "Server.serve_forever", serve_forever(this))
+        Coroutine::object(
+            slf.py(),
+            "Server.serve_forever",
+            serving::serve_forever(this),
+        )
     }
 
     /// Wait until the server is closed and its connections are gone.
     fn wait_closed<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.clone().unbind();
-        Coroutine::object(slf.py(), "Server.wait_closed", wait_closed(this))
+        Coroutine::object(slf.py(), "Server.wait_closed", serving::wait_closed(this))
     }
 
     /// Accept again after the process ran out of descriptors.
@@ -358,23 +400,9 @@ impl Server {
         let Some(inner) = self.inner.during_collection().get() else {
             return Ok(());
         };
-        visit.call(&inner.event_loop)?;
-        visit.call(&inner.factory)?;
-        if let Ok(listeners) = inner.listeners.try_borrow() {
-            for listener in listeners.iter().flatten() {
-                visit.call(&listener.socket)?;
-            }
-        }
-        if let Ok(waiters) = inner.waiters.try_borrow() {
-            waiters
-                .iter()
-                .flatten()
-                .try_for_each(|waiter| visit.call(waiter))?;
-        }
         inner
-            .serving_forever
-            .try_borrow()
-            .map_or(Ok(()), |future| visit.call(&*future))
+            .traverse(&Visit::PyClass(visit))
+            .map_err(VisitStopped::into_pyclass)
     }
 
     fn __clear__(&self, py: Python<'_>) {
@@ -397,216 +425,6 @@ fn for_each_client(this: &Bound<'_, Server>, method: &str) -> PyResult<()> {
         transport.bind(py).call_method0(method)?;
     }
     Ok(())
-}
-
-async fn serve_forever(this: Py<Server>) -> PyResult<Py<PyAny>> {
-    let future = Python::attach(|py| begin_serving_forever(this.bind(py)))?;
-    let outcome = await_python(future).await;
-    Python::attach(|py| {
-        let inner = this.get().inner(py)?;
-        drop(inner.serving_forever.take());
-        Ok::<_, PyErr>(())
-    })?;
-    let Err(error) = outcome else { return outcome };
-    let cancelled =
-        Python::attach(|py| Ok::<_, PyErr>(error.matches(py, imports::cancelled_error(py)?)?))?;
-    if !cancelled {
-        return Err(error);
-    }
-    let closed = Python::attach(|py| close_after_cancellation(this.bind(py)));
-    if let Ok(waiting) = closed {
-        // Whatever happens to this wait, the cancellation is what the caller gets.
-        let _waited = await_python(waiting).await;
-    }
-    Err(error)
-}
-
-fn begin_serving_forever(this: &Bound<'_, Server>) -> PyResult<Py<PyAny>> {
-    let py = this.py();
-    let inner = this.get().inner(py)?;
-    if inner.serving_forever.borrow().is_some() {
-        return Err(PyRuntimeError::new_err(format!(
-            "server {} is already being awaited on serve_forever()",
-            this.repr()?
-        )));
-    }
-    if inner.is_closed() {
-        return Err(closed_error(this));
-    }
-    inner.start_serving(this)?;
-    let future = inner
-        .event_loop
-        .bind(py)
-        .call_method0("create_future")?
-        .unbind();
-    *inner.serving_forever.borrow_mut() = Some(future.clone_ref(py));
-    Ok(future)
-}
-
-fn close_after_cancellation(this: &Bound<'_, Server>) -> PyResult<Py<PyAny>> {
-    this.call_method0("close")?;
-    if cfg!(Py_3_14) {
-        this.call_method0("close_clients")?;
-    }
-    this.call_method0("wait_closed").map(Bound::unbind)
-}
-
-async fn wait_closed(this: Py<Server>) -> PyResult<Py<PyAny>> {
-    let waiter = Python::attach(|py| {
-        let inner = this.get().inner(py)?;
-        // Before 3.12 a closed server did not wait for its connections.
-        if inner.waiters.borrow().is_none() || (cfg!(not(Py_3_12)) && inner.is_closed()) {
-            return Ok(None);
-        }
-        let waiter = inner
-            .event_loop
-            .bind(py)
-            .call_method0("create_future")?
-            .unbind();
-        if let Some(waiters) = &mut *inner.waiters.borrow_mut() {
-            waiters.push(waiter.clone_ref(py));
-        }
-        Ok::<_, PyErr>(Some(waiter))
-    })?;
-    match waiter {
-        Some(waiter) => await_python(waiter)
-            .await
-            .map(|_| Python::attach(|py| py.None())),
-        None => Ok(Python::attach(|py| py.None())),
-    }
-}
-
-/// The kernel has connections for the listener `fd`.
-///
-/// # Errors
-/// KeyboardInterrupt and SystemExit, and what the exception handler lets out.
-pub(crate) fn on_readable(this: &Bound<'_, Server>, fd: RawFd) -> PyResult<()> {
-    let py = this.py();
-    let inner = this.get().inner(py)?;
-    let most = if cfg!(Py_3_14) {
-        inner.backlog.max(0) + 1
-    } else {
-        inner.backlog.max(1)
-    };
-    for _ in 0..most {
-        if inner.with_listener(fd, |_| ()).is_none() {
-            return Ok(());
-        }
-        match socket::accept(fd) {
-            Ok((connection, peer)) => accept(this, inner, connection, peer)?,
-            Err(error) => match error.raw_os_error() {
-                Some(libc::ECONNABORTED) => {}
-                Some(libc::EAGAIN | libc::EINTR) => return Ok(()),
-                _ => return accept_failed(this, inner, fd, &error),
-            },
-        }
-    }
-    Ok(())
-}
-
-fn accept(
-    this: &Bound<'_, Server>,
-    inner: &Inner,
-    connection: OwnedFd,
-    peer: SocketAddress,
-) -> PyResult<()> {
-    let py = this.py();
-    log_connection(this, inner, &peer)?;
-    let context = inner.context.copy(py)?;
-    let mut protocol = None;
-    let made = context
-        .run(py, || inner.factory.bind(py).call0())
-        .inspect(|made| protocol = Some(made.clone()))
-        .and_then(|made| match &inner.tls {
-            None => Ok(made),
-            Some(tls) => secured(inner, tls, &made),
-        })
-        .and_then(|made| {
-            let connected = Connected {
-                fd: connection.as_raw_fd(),
-                descriptor: Descriptor::Own(connection),
-                protocol: made.unbind(),
-                waiter: None,
-                peer: Some(peer),
-                server: Some(this.clone().unbind()),
-                context,
-            };
-            stream::start(inner.event_loop.bind(py), connected)
-        });
-    let Err(error) = made else { return Ok(()) };
-    if leaves_the_loop(py, &error) {
-        return Err(error);
-    }
-    let context = PyDict::new(py);
-    context.set_item(
-        "message",
-        "Error on transport creation for incoming connection",
-    )?;
-    context.set_item("exception", error.into_value(py))?;
-    if let Some(protocol) = protocol {
-        context.set_item("protocol", protocol)?;
-    }
-    exceptions::report(inner.event_loop.bind(py), &context)
-}
-
-/// The TLS protocol between the transport and the program's `protocol`. Nobody waits for the
-/// handshake: when it fails, the TLS protocol closes the connection.
-fn secured<'py>(
-    inner: &Inner,
-    tls: &TlsOptions,
-    protocol: &Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = protocol.py();
-    let nobody = py.None().into_bound(py);
-    tls.protocol(
-        inner.event_loop.bind(py),
-        protocol,
-        &nobody,
-        true,
-        PyDict::new(py),
-    )
-}
-
-fn log_connection(this: &Bound<'_, Server>, inner: &Inner, peer: &SocketAddress) -> PyResult<()> {
-    let py = this.py();
-    if !inner.event_loop.get().state(py).is_debug() {
-        return Ok(());
-    }
-    let text = "%r got a new connection from %r";
-    imports::logger(py)?.call_method1("debug", (text, this, to_python(py, peer)?))?;
-    Ok(())
-}
-
-/// accept(2) failed. Without descriptors the listener rests, or the loop would spin on it.
-fn accept_failed(
-    this: &Bound<'_, Server>,
-    inner: &Inner,
-    fd: RawFd,
-    error: &io::Error,
-) -> PyResult<()> {
-    let py = this.py();
-    let exhausted = matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-    );
-    let context = PyDict::new(py);
-    let message = if exhausted {
-        "socket.accept() out of system resource"
-    } else {
-        "socket.accept() failed"
-    };
-    context.set_item("message", message)?;
-    context.set_item("exception", os_error(error).into_value(py))?;
-    if let Some(socket) = inner.with_listener(fd, |listener| listener.socket.clone_ref(py)) {
-        context.set_item("socket", imports::transport_socket(py)?.call1((socket,))?)?;
-    }
-    let event_loop = inner.event_loop.bind(py);
-    if exhausted {
-        event_loop.get().state(py).suspend_registration(fd);
-        let again = this.getattr("_accept_again")?;
-        event_loop.call_method1("call_later", (ACCEPT_RETRY_DELAY, again, fd))?;
-    }
-    exceptions::report(event_loop, &context)
 }
 
 impl crate::event_loop::State {
