@@ -80,7 +80,7 @@ def arrange(loop, place, kind, resources):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             near = socket.create_connection(listener.getsockname())
             resources.extend([near, listener.accept()[0]])
-        loop.create_task(loop.connect_accepted_socket(callback, near))
+        resources.append(loop.create_task(loop.connect_accepted_socket(callback, near)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,13 +98,16 @@ def test_from_a_callback(loop, unhandled, place, kind):
     assert unhandled.take() == []
     loop.set_exception_handler(unhandled)
     for sock in resources:
-        if sock.fileno() != -1:
+        if isinstance(sock, asyncio.Task):
+            assert isinstance(sock.exception(), kind)
+        elif sock.fileno() != -1:
             loop.remove_reader(sock)
             loop.remove_writer(sock)
     loop.remove_signal_handler(signal.SIGUSR1)
     assert loop.run_until_complete(asyncio.sleep(0.001, "again")) == "again"
     for sock in resources:
-        sock.close()
+        if not isinstance(sock, asyncio.Task):
+            sock.close()
     import gc
 
     gc.collect()

@@ -7,6 +7,7 @@
 //! Differs from asyncio: a transport's callbacks run within the poll, ahead of what is queued.
 
 use super::source::Source;
+use super::turn::leaves_the_loop;
 use super::{EventLoop, State};
 use crate::error::os_error;
 use crate::py::class::Ref;
@@ -14,6 +15,7 @@ use crate::py::handle::HandleRef;
 use crate::server::Server;
 use crate::transport::stream::StreamTransport;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use reactor::poller::{Event, Poller};
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -55,9 +57,9 @@ pub(super) fn poll(this: &Bound<'_, EventLoop>, timeout: Option<Duration>) -> Py
     }
     state.in_callback.set(true);
     let outcome = events.iter().try_for_each(|event| {
-        dispatch(this, state, *event)?;
+        let outcome = dispatch(this, state, *event);
         super::turn::flush_writes(py, state);
-        Ok(())
+        outcome.or_else(|error| report(this, error))
     });
     state.in_callback.set(false);
     events.clear();
@@ -126,4 +128,17 @@ fn target(py: Python<'_>, state: &State, event: Event) -> Option<Target> {
         Source::Notifier => Target::Notifier,
         Source::Signals => Target::Signals,
     })
+}
+
+/// What a transport's callback raised where nobody else can take it, such as `connection_lost`.
+#[cold]
+fn report(this: &Bound<'_, EventLoop>, error: PyErr) -> PyResult<()> {
+    let py = this.py();
+    if leaves_the_loop(py, &error) {
+        return Err(error);
+    }
+    let context = PyDict::new(py);
+    context.set_item("message", "Exception in callback of the event loop")?;
+    context.set_item("exception", error.into_value(py))?;
+    super::exceptions::report(this, &context)
 }

@@ -292,7 +292,8 @@ impl<'py> StreamThis<'_, 'py> {
         self.schedule_connection_lost(error)
     }
 
-    fn schedule_connection_lost(&self, error: Option<Py<PyAny>>) -> PyResult<()> {
+    /// Queues the deferred end.
+    pub(super) fn schedule_connection_lost(&self, error: Option<Py<PyAny>>) -> PyResult<()> {
         let py = self.py();
         if self.event_loop().get().state(py).check_closed().is_err() {
             return Err(self
@@ -315,7 +316,7 @@ impl<'py> StreamThis<'_, 'py> {
     }
 
     /// Tells the protocol, then lets everything go.
-    pub(super) fn call_connection_lost(&self, error: Option<Py<PyAny>>) -> PyResult<()> {
+    fn call_connection_lost(&self, error: Option<Py<PyAny>>) -> PyResult<()> {
         let py = self.py();
         let error = error.map_or_else(|| py.None().into_bound(py), |error| error.into_bound(py));
         let told = self.protocol().map_or(Ok(()), |protocol| {

@@ -186,16 +186,20 @@ impl<'py> StreamThis<'_, 'py> {
         };
         match received {
             Ok(0) => self.on_eof(),
-            Ok(count) => self.buffer_updated(&protocol, count),
+            Ok(count) => self.buffer_updated(count),
             Err(error) => self.read_failed(&error),
         }
     }
 
-    fn buffer_updated(&self, protocol: &Bound<'py, PyAny>, count: usize) -> PyResult<()> {
+    fn buffer_updated(&self, count: usize) -> PyResult<()> {
         let py = self.py();
+        // get_buffer() may have set another one.
+        let Some(protocol) = self.protocol() else {
+            return Ok(());
+        };
         let count = PyInt::new(py, count);
         let outcome = self.own().context.run(py, || {
-            call_method(protocol, intern!(py, "buffer_updated"), &[count.as_any()])
+            call_method(&protocol, intern!(py, "buffer_updated"), &[count.as_any()])
         });
         match outcome {
             Ok(_) => Ok(()),

@@ -277,7 +277,7 @@ impl<'py> StreamThis<'_, 'py> {
         if inner.flags.closing.get() {
             if inner.flags.conn_lost.get() == 0 {
                 inner.flags.conn_lost.set(1);
-                return self.call_connection_lost(None);
+                return self.schedule_connection_lost(None);
             }
         } else if inner.flags.eof.get() {
             self.shutdown_writing();
