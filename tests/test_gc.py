@@ -60,6 +60,33 @@ class TestHandles:
             assert collected(ref)
             assert collected(loop_ref)
 
+    @pytest.mark.parametrize(
+        "schedule",
+        [
+            lambda loop, callback: loop.call_soon(callback),
+            lambda loop, callback: loop.call_soon_threadsafe(callback),
+            lambda loop, callback: loop.call_later(0, callback),
+        ],
+        ids=["call_soon", "call_soon_threadsafe", "call_later"],
+    )
+    @pytest.mark.parametrize("ending", ["close", "run", "cancel"])
+    def test_cycle_of_an_owner_that_keeps_its_handle(self, loop, schedule, ending):
+        """The common pattern: self.handle = loop.call_soon(self.method)."""
+        owner = Owner()
+        owner.loop = loop
+        owner.handle = schedule(loop, owner.method)
+        ref = weakref.ref(owner)
+        if ending == "cancel":
+            owner.handle.cancel()
+        del owner
+        if ending == "close":
+            loop.close()
+        else:
+            time.sleep(0.001)
+            run_once(loop)
+            run_once(loop)
+        assert collected(ref)
+
     def test_cycle_through_the_arguments(self, loop_factory):
         loop = loop_factory()
         owner = Owner()
@@ -334,9 +361,13 @@ class TestTransports:
             await turns()
             return weakref.ref(transport), repr(transport)
 
-        with pytest.warns(ResourceWarning, match="unclosed transport") as caught:
-            ref, text = run(main())
+        def abandon():
+            abandoned = run(main())
             gc.collect()
+            return abandoned
+
+        with pytest.warns(ResourceWarning, match="unclosed transport") as caught:
+            ref, text = abandon()
         assert str(caught[0].message).startswith(f"unclosed transport {text[:30]}")
         caught.clear()  # a recorded warning has its source
         gc.collect()

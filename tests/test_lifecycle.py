@@ -480,7 +480,7 @@ class TestDefaultExecutor:
 
         run(main())
 
-    @pytest.mark.asyncio_since(3, 12)
+    @pytest.mark.asyncio_since(3, 13)  # 3.12 lets a TimeoutError out, or InvalidStateError
     def test_shutdown_with_a_timeout(self, loop, run):
         release = threading.Event()
 

@@ -693,27 +693,27 @@ class TestFrameworks:
         result = pytester.runpytest_subprocess("-q", "-p", "no:cacheprovider")
         result.assert_outcomes(passed=7)
 
-    def test_anyio(self, loop_factory, unused_port):
-        """anyio finds its root task, keys by the loop, and runs its own sockets."""
+    def test_anyio(self, loop_factory):
+        """anyio finds its root task, keys by the loop, and connects, sleeps and uses threads."""
 
         async def main():
             kind = type(asyncio.get_running_loop())
             events = []
 
-            async def serve(stream):
-                async with stream:
-                    await stream.send(await stream.receive())
+            async def serve(reader, writer):
+                writer.write(await reader.readexactly(13))
+                writer.close()
 
+            server = await asyncio.start_server(serve, "127.0.0.1", 0)
             async with anyio.create_task_group() as group:
-                listener = await anyio.create_tcp_listener(
-                    local_host="127.0.0.1", local_port=unused_port
-                )
-                group.start_soon(listener.serve, serve)
-                async with await anyio.connect_tcp("127.0.0.1", unused_port) as stream:
+                group.start_soon(anyio.sleep, 3600)
+                port = server.sockets[0].getsockname()[1]
+                async with await anyio.connect_tcp("127.0.0.1", port) as stream:
                     await stream.send(b"through anyio")
                     events.append(await stream.receive())
                 group.cancel_scope.cancel()
-            await listener.aclose()
+            server.close()
+            await server.wait_closed()
             events.append(await anyio.to_thread.run_sync(int, "5"))
             with anyio.move_on_after(0.01) as scope:
                 await anyio.sleep(20)

@@ -18,6 +18,14 @@ PAIRS_OF_CALLBACKS = [
 ]
 
 
+def ends_in_get_buffer(program):
+    """Whether get_buffer closes or switches: asyncio then still reads, into whose protocol?"""
+    action = program.get("get_buffer")
+    if action == "flood":
+        action = program.get("pause_writing")
+    return action in {"close", "abort", "switch"}
+
+
 @pytest.fixture
 def compare(loop_factory):
     """Runs a program on stock asyncio and on the loop under test, and compares the traces."""
@@ -26,8 +34,8 @@ def compare(loop_factory):
     def compare(program, kind, family):
         expected = trace_of(reference, program, kind, family)
         got = trace_of(subject, program, kind, family)
-        if flaws(expected):
-            # There is nothing to follow: this asyncio trips over itself.
+        if flaws(expected) or ends_in_get_buffer(program):
+            # There is nothing to follow: this asyncio trips over itself, or nobody promised it.
             alike = isinstance(subject, asyncio.SelectorEventLoop) or not flaws(got)
         else:
             alike = got == expected
