@@ -700,6 +700,30 @@ class TestFlowControl:
         assert len(sizes) == 1
         assert sizes[0] <= 1_000_000
 
+    def test_resumed_protocol_writes_to_a_closing_transport(self, loop, run, pair):
+        """asyncio's SSLProtocol does that: the alert that ends TLS waits for `resume_writing`."""
+        near, far = pair
+
+        class Trailing(Recorder):
+            def resume_writing(self):
+                super().resume_writing()
+                self.transport.write(b"the end")
+
+        protocol = Trailing()
+        data = pattern(8_000_000)
+
+        async def main():
+            transport = await connect(loop, near, protocol)
+            transport.write(data)
+            assert protocol.paused
+            transport.close()
+            received = await asyncio.to_thread(read_all, far)
+            assert received == data + b"the end"
+            await lost(protocol)
+            assert protocol.lost_with == [None]
+
+        run(main())
+
     def test_every_write_pauses_with_a_limit_of_zero(self, loop, run, pair):
         near, far = pair
         protocol = Recorder()

@@ -269,8 +269,9 @@ impl<'py> StreamThis<'_, 'py> {
         if inner.flags.conn_lost.get() > 0 || !self.send_some()? {
             return Ok(());
         }
-        // May write more.
+        // May write more, which has to leave before a connection that is closing ends.
         self.maybe_resume_protocol()?;
+        self.try_flush()?;
         if !inner.queue.borrow().is_empty() {
             return Ok(());
         }
