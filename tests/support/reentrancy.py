@@ -190,7 +190,8 @@ def flaws(trace):
     text = str(trace)
     found = [f"connection_lost {len(lost)} times"] if len(lost) != 1 else []
     found += [
-        word for word in ("AttributeError: 'NoneType'", "AssertionError", "stuck") if word in text
+        word
+        for word in ("AttributeError: 'NoneType'", "'NoneType' object", "AssertionError", "stuck") if word in text
     ]
     return found
 

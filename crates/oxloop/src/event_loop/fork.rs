@@ -25,8 +25,14 @@ pub(super) fn generation() -> u32 {
 /// Registers the hook; called once, at import.
 pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     #[pyfunction]
-    fn _after_fork_in_child() {
+    fn _after_fork_in_child(py: Python<'_>) {
         FORKS.fetch_add(1, Ordering::Relaxed);
+        // Signals of the child must not wake the parent's loop; from 3.12 on asyncio sees to it.
+        if cfg!(not(Py_3_12)) {
+            // Fails outside of the main thread, which has no wake-up descriptor.
+            let _reset = crate::py::imports::signal(py)
+                .and_then(|signal| signal.call_method1("set_wakeup_fd", (-1,)));
+        }
     }
     let kwargs = pyo3::types::PyDict::new(py);
     kwargs.set_item(

@@ -49,13 +49,11 @@ pub(crate) fn create_types(module: &Bound<'_, PyModule>) -> PyResult<()> {
 fn add_methods<A: Access<Target = Call>>(methods: &mut Methods<A>) {
     methods.method(c"cancel", cancel, c"Do not run the callback.");
     methods.method(c"cancelled", cancelled, c"True if cancel() was called.");
-    if cfg!(Py_3_12) {
-        methods.method(
-            c"get_context",
-            get_context,
-            c"The context that the callback runs in.",
-        );
-    }
+    methods.method(
+        c"get_context",
+        get_context,
+        c"The context that the callback runs in.",
+    );
     methods.getter(c"_cancelled", |this| {
         bool_object(this.py(), this.is_cancelled())
     });
