@@ -63,6 +63,21 @@ MODULES = (
     "test_async_case",
 )
 
+# The first word that a test's id contains says which feature it needs.
+FEATURE_WORDS = (
+    ("sendfile", "sendfile"),
+    ("ssl", "tls"),
+    ("tls", "tls"),
+    ("datagram", "datagrams"),
+    ("subprocess", "subprocess"),
+    ("childwatcher", "subprocess"),
+    ("lowlevel", "sockets"),
+    ("sock_", "sockets"),
+    ("pipe", "pipes"),
+    ("pty", "pipes"),
+    ("fifo", "pipes"),
+)
+
 
 def parse_arguments(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -129,31 +144,19 @@ def run_loop(subject, control, classes, listed, arguments, progress):
 
 
 def guess_feature(test):
-    """The feature that a test needs, from its name: for `--update-later` to begin with."""
-    text = f"{test.module}.{test.test}".lower()
-    for word, feature in (
-        ("ssl", "tls"),
-        ("tls", "tls"),
-        ("sendfile", "sendfile"),
-        ("sock_sendfile", "sendfile"),
-        ("datagram", "datagrams"),
-        ("lowlevel", "sockets"),
-        ("sock_", "sockets"),
-        ("pipe", "pipes"),
-        ("subprocess", "subprocess"),
-    ):
-        if word in text:
-            return feature
-    return "policies"
+    """The feature that a test needs, from its name; None where the name does not say."""
+    text = str(test).lower()
+    return next((feature for word, feature in FEATURE_WORDS if word in text), None)
 
 
 def update_later(result, outcomes):
     """Take what passes from the list, and add what the loop says it has not got."""
     listing = expectations.Listing.load(expectations.LATER)
     added = {
-        test: guess_feature(test)
+        test: feature
         for test in result.failed
         if re.search(r"^NotImplementedError", outcomes[test].detail, re.MULTILINE)
+        and (feature := guess_feature(test))
     }
     text = expectations.update_later(
         listing, cases.THIS_VERSION, remove=set(result.needless_later), add=added
