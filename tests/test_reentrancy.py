@@ -6,6 +6,7 @@ of callbacks. A program's trace on the loop under test must be the one stock asy
 
 import asyncio
 import itertools
+import sys
 
 import pytest
 
@@ -26,6 +27,11 @@ def ends_in_get_buffer(program):
     return action in {"close", "abort", "switch"}
 
 
+def writes_when_lost(program):
+    """Whether connection_lost writes: asyncio 3.13 may still send that, if the queue just emptied."""
+    return sys.version_info < (3, 14) and "write" in program.get("connection_lost", "")
+
+
 @pytest.fixture
 def compare(loop_factory):
     """Runs a program on stock asyncio and on the loop under test, and compares the traces."""
@@ -34,7 +40,7 @@ def compare(loop_factory):
     def compare(program, kind, family):
         expected = trace_of(reference, program, kind, family)
         got = trace_of(subject, program, kind, family)
-        if flaws(expected) or ends_in_get_buffer(program):
+        if flaws(expected) or ends_in_get_buffer(program) or writes_when_lost(program):
             # There is nothing to follow: this asyncio trips over itself, or nobody promised it.
             alike = isinstance(subject, asyncio.SelectorEventLoop) or not flaws(got)
         else:
