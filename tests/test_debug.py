@@ -398,13 +398,13 @@ class TestSwitches:
                 near, far = socket.socketpair()
                 loop = asyncio.get_running_loop()
                 transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, near)
-                far.close()
-                return None
+                return far
 
             loop = new_event_loop()
-            loop.run_until_complete(main())
+            far = loop.run_until_complete(main())
             loop.close()
             gc.collect()
+            far.close()
             """,
             "-X",
             "dev",
