@@ -57,6 +57,11 @@ def pytest_configure(config):
         "asyncio_since(major, minor): stock asyncio has the behaviour from this Python on,"
         " oxloop on every version",
     )
+    config.addinivalue_line(
+        "markers",
+        "asyncio_wrong(since, until): stock asyncio has a bug there from one version on and"
+        " before another",
+    )
     config.addinivalue_line("filterwarnings", "error")
     # The policy API is deprecated from 3.14 on, and third parties still touch it.
     config.addinivalue_line("filterwarnings", "ignore:.*[Ee]vent.?[Ll]oop.?[Pp]olicy.*")
@@ -84,11 +89,13 @@ def pytest_collection_modifyitems(config, items):
 
 
 def _lacked_by_asyncio(item):
-    since = item.get_closest_marker("asyncio_since")
     callspec = getattr(item, "callspec", None)
-    if since is None or callspec is None or callspec.params.get("loop_name") != "asyncio":
+    if callspec is None or callspec.params.get("loop_name") != "asyncio":
         return False
-    return sys.version_info < since.args
+    since = item.get_closest_marker("asyncio_since")
+    wrong = item.get_closest_marker("asyncio_wrong")
+    too_old = since is not None and sys.version_info < since.args
+    return too_old or (wrong is not None and wrong.args[0] <= sys.version_info < wrong.args[1])
 
 
 def pytest_collection_finish():
