@@ -5,6 +5,7 @@ from some version on are there on every version.
 """
 
 import asyncio
+import asyncio.trsock
 import ssl as ssl_module
 from asyncio.events import _Context, _ExceptionHandler, _SSLContext, _TaskFactory
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
@@ -18,7 +19,7 @@ from socket import (
     _RetAddress,
     socket,
 )
-from typing import IO, Any, Literal, TypeVar, TypeVarTuple, type_check_only
+from typing import IO, Any, Literal, TypeVar, TypeVarTuple, final, type_check_only
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, StrPath, WriteableBuffer
 from typing_extensions import disjoint_base
@@ -36,19 +37,6 @@ class _NotNativeYet:
     Type checkers would call `EventLoop` abstract without these; a method that becomes native
     moves from here to `EventLoop`, where stubtest looks at it.
     """
-
-    # TLS
-    async def start_tls(
-        self,
-        transport: asyncio.WriteTransport,
-        protocol: asyncio.BaseProtocol,
-        sslcontext: ssl_module.SSLContext,
-        *,
-        server_side: bool = False,
-        server_hostname: str | None = None,
-        ssl_handshake_timeout: float | None = None,
-        ssl_shutdown_timeout: float | None = None,
-    ) -> asyncio.Transport | None: ...
 
     # Files
     async def sendfile(
@@ -79,7 +67,6 @@ class _NotNativeYet:
     ) -> tuple[int, _RetAddress]: ...
     async def sock_sendall(self, sock: socket, data: ReadableBuffer) -> None: ...
     async def sock_sendto(self, sock: socket, data: ReadableBuffer, address: _Address) -> int: ...
-    async def sock_connect(self, sock: socket, address: _Address) -> None: ...
     async def sock_accept(self, sock: socket) -> tuple[socket, _RetAddress]: ...
 
     # Datagrams
@@ -307,7 +294,7 @@ class EventLoop(_NotNativeYet):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
         start_serving: bool = True,
-        cleanup_socket: bool = True,
+        cleanup_socket: bool = ...,  # True from 3.13 on, as in asyncio
     ) -> asyncio.Server: ...
     async def connect_accepted_socket(
         self,
@@ -318,3 +305,45 @@ class EventLoop(_NotNativeYet):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> tuple[asyncio.Transport, _ProtocolT]: ...
+    async def start_tls(
+        self,
+        transport: asyncio.WriteTransport,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: ssl_module.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> asyncio.Transport | None: ...
+
+    # Sockets without a transport
+    async def sock_connect(self, sock: socket, address: _Address) -> None: ...
+
+@final
+class Handle(asyncio.Handle):
+    def get_context(self) -> Context: ...
+
+@final
+class TimerHandle(asyncio.TimerHandle):
+    def get_context(self) -> Context: ...
+
+@final
+class StreamTransport(asyncio.Transport): ...
+
+@disjoint_base
+class Server:
+    """The native part of a server; made by the loop only."""
+
+    @property
+    def sockets(self) -> tuple[asyncio.trsock.TransportSocket, ...]: ...
+    @property
+    def _sockets(self) -> list[socket] | None: ...
+    def get_loop(self) -> asyncio.AbstractEventLoop: ...
+    def is_serving(self) -> bool: ...
+    def close(self) -> None: ...
+    def close_clients(self) -> None: ...
+    def abort_clients(self) -> None: ...
+    async def start_serving(self) -> None: ...
+    async def serve_forever(self) -> None: ...
+    async def wait_closed(self) -> None: ...

@@ -1,8 +1,9 @@
 //! Lookups on resolver threads, and how their results come back.
 //!
 //! The loop's coroutine waits for a future; the thread schedules its result as
-//! `call_soon_threadsafe` does. Dropping the `Pending` (the task was cancelled, the coroutine closed)
-//! cancels the lookup: nothing is delivered after that, though the thread may be stuck for a while.
+//! `call_soon_threadsafe` does. Dropping the `Pending` (its task was cancelled, or the coroutine
+//! closed) cancels the lookup: nothing is delivered after that, though the thread may be stuck for
+//! a while.
 //!
 //! Invariants:
 //! - a result that arrives after the loop was closed is dropped without a word.
@@ -67,9 +68,14 @@ pub(super) fn call_in_thread<'py>(
     let future = this.call_method0(intern!(this.py(), "create_future"))?;
     let answering = Delivery::new(this, &future);
     let (function, arguments) = (function.clone().unbind(), arguments.unbind());
+    // None: the interpreter is about to end, and nobody waits any more.
     let job = Job::new(
-        move || Python::attach(|py| function.call1(py, arguments)),
-        move |outcome| answering.deliver(|_py| outcome),
+        move || Python::try_attach(|py| function.call1(py, arguments)),
+        move |outcome| {
+            if let Some(outcome) = outcome {
+                answering.deliver(|_py| outcome);
+            }
+        },
     );
     submit(this, &future, job)
 }
@@ -102,7 +108,6 @@ impl Delivery {
     }
 
     fn deliver(self, outcome: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>>) {
-        // None: the interpreter is about to end, and nobody waits any more.
         let _delivered = Python::try_attach(|py| {
             let (name, value) = match outcome(py) {
                 Ok(value) => (intern!(py, "set_result"), value),

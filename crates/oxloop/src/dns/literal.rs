@@ -29,9 +29,9 @@ impl Wanted {
     }
 }
 
-/// The address infos of `address`, a sequence of host, port and what follows them. A numeric host is
-/// not looked up; otherwise `loop.getaddrinfo` is called as an attribute, so that a program's own is
-/// honoured.
+/// The address infos of `address`, a sequence of host, port and what follows them. A numeric host
+/// is not looked up; otherwise `loop.getaddrinfo` is called as an attribute, so that a program's
+/// own is honoured.
 ///
 /// # Errors
 /// What `loop.getaddrinfo` raises; TypeError and ValueError for what is no address.

@@ -3,15 +3,15 @@
 //! A question goes one of three ways:
 //! - a numeric host and service are answered by the C library at once, on the loop's thread: with
 //!   AI_NUMERICHOST it does not ask anybody (`native`);
-//! - other ordinary arguments are looked up on a resolver thread, which does not need the GIL before
-//!   it has the answer (`native`, `background`);
+//! - other ordinary arguments are looked up on a resolver thread, which does not need the GIL
+//!   before it has the answer (`native`, `background`);
 //! - everything else calls the `socket` module's function on such a thread: arguments that it will
 //!   refuse, and a function that the program put in its place (`background`).
 //!
 //! So results and errors are those of `socket.getaddrinfo`, whichever way it went.
 //!
-//! Differs from asyncio: the threads are the resolver's own, so lookups do not queue behind blocking
-//! work in the default executor, and a default executor is not made for them.
+//! Differs from asyncio: the threads are the resolver's own, so lookups do not queue behind
+//! blocking work in the default executor, and a default executor is not made for them.
 
 mod answer;
 mod background;
@@ -39,8 +39,8 @@ enum Found {
     Later(Pending),
 }
 
-/// Remembers which `socket.getaddrinfo` is the socket module's own; called once, at import. One that
-/// was replaced before counts as a program's, like one that is replaced later.
+/// Remembers which `socket.getaddrinfo` is the socket module's own; called once, at import. One
+/// that was replaced before counts as a program's, like one that is replaced later.
 pub(crate) fn remember_original(py: Python<'_>) -> PyResult<()> {
     let function = imports::socket(py)?.getattr("getaddrinfo")?;
     let original = function.is_instance_of::<PyFunction>()

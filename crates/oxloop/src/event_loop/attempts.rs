@@ -1,8 +1,8 @@
 //! Connection attempts to the addresses of one host: one after the other, or staggered (RFC 8305).
 //!
-//! Staggered attempts are tasks, one an address. The next one starts when the previous one failed or
-//! `happy_eyeballs_delay` has passed; the first that connects wins, and the others are cancelled and
-//! waited for, so that nothing of them outlives the call.
+//! Staggered attempts are tasks, one an address. The next one starts when the previous one failed
+//! or `happy_eyeballs_delay` has passed; the first that connects wins, and the others are cancelled
+//! and waited for, so that nothing of them outlives the call.
 //!
 //! Invariants:
 //! - a socket has one owner at any time, an `OpenSocket` or the result of an attempt's task, and is
@@ -24,7 +24,7 @@ use std::rc::Rc;
 pub(super) struct NextAddress {
     pub(super) happy_eyeballs_delay: Option<Py<PyAny>>,
     pub(super) interleave: Option<Py<PyAny>>,
-    pub(super) all_errors: Option<Py<PyAny>>,
+    pub(super) all_errors: bool,
 }
 
 /// The addresses to try, and what went wrong so far, by attempt.
@@ -95,8 +95,7 @@ impl Attempts {
         match connected {
             Some(sock) => Ok(sock),
             None => Err(Python::attach(|py| {
-                failure(py, self.errors.take(), next.all_errors.as_ref())
-                    .unwrap_or_else(|error| error)
+                failure(py, self.errors.take(), next.all_errors).unwrap_or_else(|error| error)
             })),
         }
     }
@@ -286,8 +285,8 @@ pub(super) fn bind_error(
 }
 
 /// The exception for a host of which no address answered.
-fn failure(py: Python<'_>, errors: Vec<PyErr>, all: Option<&Py<PyAny>>) -> PyResult<PyErr> {
-    if all.is_some_and(|all| all.bind(py).is_truthy().unwrap_or(true)) {
+fn failure(py: Python<'_>, errors: Vec<PyErr>, all: bool) -> PyResult<PyErr> {
+    if all {
         let errors = PyList::new(py, errors.iter().map(|error| error.value(py)))?;
         let group = imports::exception_group(py)?;
         return Ok(PyErr::from_value(

@@ -3,7 +3,7 @@
 use super::EventLoop;
 use super::attempts::{Attempts, NextAddress};
 use super::connected::{OpenSocket, Pair, check_stream, open_transport};
-use super::names::or_zero;
+use super::keywords::{Truth, or_zero};
 use super::sock::{check_not_ssl, sock_connect};
 use super::tls::{TlsOptions, only_with_ssl};
 use crate::dns::{Wanted, ensure_resolved};
@@ -17,11 +17,18 @@ use pyo3::types::PyString;
 #[pymethods]
 impl EventLoop {
     /// Connect to host and port (or take a connected sock over); return (transport, protocol).
-    #[pyo3(signature = (
-        protocol_factory, host=None, port=None, *, ssl=None, family=None, proto=None, flags=None,
-        sock=None, local_addr=None, server_hostname=None, ssl_handshake_timeout=None,
-        ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_errors=None
-    ))]
+    #[pyo3(
+        signature = (
+            protocol_factory, host=None, port=None, *, ssl=None, family=None, proto=None,
+            flags=None, sock=None, local_addr=None, server_hostname=None,
+            ssl_handshake_timeout=None, ssl_shutdown_timeout=None, happy_eyeballs_delay=None,
+            interleave=None, all_errors=Truth(false)
+        ),
+        text_signature = "($self, protocol_factory, host=None, port=None, *, ssl=None, family=0, \
+            proto=0, flags=0, sock=None, local_addr=None, server_hostname=None, \
+            ssl_handshake_timeout=None, ssl_shutdown_timeout=None, happy_eyeballs_delay=None, \
+            interleave=None, all_errors=False)"
+    )]
     fn create_connection<'py>(
         slf: &Bound<'py, Self>,
         protocol_factory: Py<PyAny>,
@@ -38,7 +45,7 @@ impl EventLoop {
         ssl_shutdown_timeout: Option<Py<PyAny>>,
         happy_eyeballs_delay: Option<Py<PyAny>>,
         interleave: Option<Py<PyAny>>,
-        all_errors: Option<Py<PyAny>>,
+        all_errors: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let tls = TlsOptions::new(
@@ -57,7 +64,7 @@ impl EventLoop {
         let next = NextAddress {
             happy_eyeballs_delay,
             interleave,
-            all_errors,
+            all_errors: all_errors.0,
         };
         let connection = Connection {
             factory: protocol_factory,
@@ -72,7 +79,7 @@ impl EventLoop {
         Coroutine::object(py, "EventLoop.create_connection", made)
     }
 
-    /// Connect to a Unix socket's path (or take a connected sock over); return (transport, protocol).
+    /// Connect to a Unix socket's path (or take a sock over); return (transport, protocol).
     #[pyo3(signature = (
         protocol_factory, path=None, *, ssl=None, sock=None, server_hostname=None,
         ssl_handshake_timeout=None, ssl_shutdown_timeout=None

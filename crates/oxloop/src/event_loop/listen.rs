@@ -3,7 +3,7 @@
 use super::EventLoop;
 use super::attempts::bind_error;
 use super::connected::check_stream;
-use super::names::or_zero;
+use super::keywords::{Truth, or_zero};
 use super::sock::check_not_ssl;
 use super::tls::TlsOptions;
 use crate::dns::{Wanted, ensure_resolved};
@@ -15,17 +15,20 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
-/// asyncio's default of how many connections may wait to be accepted.
-pub(super) const BACKLOG: i32 = 100;
-
 #[pymethods]
 impl EventLoop {
     /// Listen on every address of host (or on sock); return a Server.
-    #[pyo3(signature = (
-        protocol_factory, host=None, port=None, *, family=None, flags=None, sock=None,
-        backlog=BACKLOG, ssl=None, reuse_address=None, reuse_port=None, keep_alive=None,
-        ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=true
-    ))]
+    #[pyo3(
+        signature = (
+            protocol_factory, host=None, port=None, *, family=None, flags=None, sock=None,
+            backlog=100, ssl=None, reuse_address=None, reuse_port=None, keep_alive=None,
+            ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=Truth(true)
+        ),
+        text_signature = "($self, protocol_factory, host=None, port=None, *, family=0, flags=1, \
+            sock=None, backlog=100, ssl=None, reuse_address=None, reuse_port=None, \
+            keep_alive=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None, \
+            start_serving=True)"
+    )]
     fn create_server<'py>(
         slf: &Bound<'py, Self>,
         protocol_factory: Py<PyAny>,
@@ -36,12 +39,12 @@ impl EventLoop {
         sock: Option<Py<PyAny>>,
         backlog: i32,
         ssl: Option<Py<PyAny>>,
-        reuse_address: Option<Py<PyAny>>,
-        reuse_port: Option<Py<PyAny>>,
-        keep_alive: Option<Py<PyAny>>,
+        reuse_address: Option<Truth>,
+        reuse_port: Option<Truth>,
+        keep_alive: Option<Truth>,
         ssl_handshake_timeout: Option<Py<PyAny>>,
         ssl_shutdown_timeout: Option<Py<PyAny>>,
-        start_serving: bool,
+        start_serving: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let socket = imports::socket(py)?;
@@ -53,9 +56,9 @@ impl EventLoop {
             flags,
         };
         let options = SocketOptions {
-            reuse_address: reuse_address.map_or(Ok(true), |it| it.bind(py).is_truthy())?,
-            reuse_port: truthy(py, reuse_port.as_ref())?,
-            keep_alive: truthy(py, keep_alive.as_ref())?,
+            reuse_address: reuse_address.is_none_or(|it| it.0),
+            reuse_port: reuse_port.is_some_and(|it| it.0),
+            keep_alive: keep_alive.is_some_and(|it| it.0),
         };
         let tls = TlsOptions::new(py, ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout);
         let place = Place {
@@ -69,15 +72,11 @@ impl EventLoop {
             factory: protocol_factory,
             backlog,
             tls,
-            start_serving,
+            start_serving: start_serving.0,
         };
         let made = create_server(slf.clone().unbind(), place, serving);
         Coroutine::object(py, "EventLoop.create_server", made)
     }
-}
-
-fn truthy(py: Python<'_>, value: Option<&Py<PyAny>>) -> PyResult<bool> {
-    value.map_or(Ok(false), |value| value.bind(py).is_truthy())
 }
 
 /// Where to listen.
@@ -194,7 +193,8 @@ fn make_server(
     Ok(server.into_any().unbind())
 }
 
-/// Sockets on their way to a server, closed if they do not get there, unless they are the program's.
+/// Sockets on their way to a server, closed if they do not get there, unless the program
+/// gave them.
 pub(super) struct OpenSockets {
     sockets: Vec<Py<PyAny>>,
     given: bool,
@@ -312,7 +312,6 @@ fn bind_all(
     let debug = this.get().state(py).is_debug();
     let mut open = OpenSockets::made(Vec::new());
     let addresses = PyList::empty(py);
-    let mut skipped = None;
     for info in infos.try_iter()? {
         let info = info?;
         let address = info.get_item(4)?;
@@ -340,19 +339,14 @@ fn bind_all(
             let text = worded.value(py).getattr("strerror")?;
             imports::logger(py)?.call_method1("warning", (text,))?;
         }
-        skipped = Some(worded);
     }
     if !open.sockets.is_empty() {
         return Ok(open);
     }
-    match skipped {
-        // Before 3.13 the first address that could not be bound was the end of it.
-        Some(error) if cfg!(not(Py_3_13)) => Err(error),
-        _ => Err(PyOSError::new_err(format!(
-            "could not bind on any address out of {}",
-            addresses.repr()?
-        ))),
-    }
+    Err(PyOSError::new_err(format!(
+        "could not bind on any address out of {}",
+        addresses.repr()?
+    )))
 }
 
 /// None for a combination of family and type that this machine does not have.

@@ -2,7 +2,8 @@
 
 use super::EventLoop;
 use super::connect::check_unix_stream;
-use super::listen::{BACKLOG, OpenSockets, Serving, serve};
+use super::keywords::Truth;
+use super::listen::{OpenSockets, Serving, serve};
 use super::tls::TlsOptions;
 use crate::error::errno_error_with;
 use crate::py::coroutine::Coroutine;
@@ -14,11 +15,16 @@ use pyo3::prelude::*;
 #[pymethods]
 impl EventLoop {
     /// Listen on a Unix socket's path (or on sock); return a Server.
-    #[pyo3(signature = (
-        protocol_factory, path=None, *, sock=None, backlog=BACKLOG, ssl=None,
-        ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=true,
-        cleanup_socket=cfg!(Py_3_13)
-    ))]
+    #[pyo3(
+        signature = (
+            protocol_factory, path=None, *, sock=None, backlog=100, ssl=None,
+            ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=Truth(true),
+            cleanup_socket=Truth(cfg!(Py_3_13))
+        ),
+        text_signature = "($self, protocol_factory, path=None, *, sock=None, backlog=100, \
+            ssl=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True, \
+            cleanup_socket=...)"
+    )]
     fn create_unix_server<'py>(
         slf: &Bound<'py, Self>,
         protocol_factory: Py<PyAny>,
@@ -28,8 +34,8 @@ impl EventLoop {
         ssl: Option<Py<PyAny>>,
         ssl_handshake_timeout: Option<Py<PyAny>>,
         ssl_shutdown_timeout: Option<Py<PyAny>>,
-        start_serving: bool,
-        cleanup_socket: bool,
+        start_serving: Truth,
+        cleanup_socket: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (py, this) = (slf.py(), slf.clone().unbind());
         let tls = TlsOptions::new(py, ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout);
@@ -37,7 +43,7 @@ impl EventLoop {
             let (sockets, cleanup) = Python::attach(|py| {
                 tls.check_server(py, tls.is_wanted(py)?)?;
                 let (socket, sockets) = open(py, path.as_ref(), sock.as_ref())?;
-                let cleanup = if cleanup_socket {
+                let cleanup = if cleanup_socket.0 {
                     path_and_inode(&socket)?
                 } else {
                     None
@@ -48,7 +54,7 @@ impl EventLoop {
                 factory: protocol_factory,
                 backlog,
                 tls,
-                start_serving,
+                start_serving: start_serving.0,
             };
             serve(&this, sockets, cleanup, serving).await
         })

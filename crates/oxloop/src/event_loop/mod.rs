@@ -34,6 +34,7 @@ mod debug;
 pub(crate) mod exceptions;
 mod executor;
 pub(crate) mod fork;
+mod keywords;
 pub(crate) mod lifecycle;
 mod listen;
 mod listen_unix;

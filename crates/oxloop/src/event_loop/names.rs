@@ -1,5 +1,6 @@
 //! `getaddrinfo` and `getnameinfo`; the work is in `dns/`.
 
+use super::keywords::or_zero;
 use super::{EventLoop, State};
 use crate::dns::{self, Question};
 use crate::py::context::Captured;
@@ -15,7 +16,10 @@ const THREADS_MOST: usize = 64;
 #[pymethods]
 impl EventLoop {
     /// socket.getaddrinfo() without blocking the loop.
-    #[pyo3(signature = (host, port, *, family=None, r#type=None, proto=None, flags=None))]
+    #[pyo3(
+        signature = (host, port, *, family=None, r#type=None, proto=None, flags=None),
+        text_signature = "($self, host, port, *, family=0, type=0, proto=0, flags=0)"
+    )]
     fn getaddrinfo<'py>(
         slf: &Bound<'py, Self>,
         host: Py<PyAny>,
@@ -39,7 +43,7 @@ impl EventLoop {
     }
 
     /// socket.getnameinfo() without blocking the loop.
-    #[pyo3(signature = (sockaddr, flags=None))]
+    #[pyo3(signature = (sockaddr, flags=None), text_signature = "($self, sockaddr, flags=0)")]
     fn getnameinfo<'py>(
         slf: &Bound<'py, Self>,
         sockaddr: Py<PyAny>,
@@ -49,11 +53,6 @@ impl EventLoop {
         let answer = dns::getnameinfo(slf.clone().unbind(), sockaddr, or_zero(py, flags)?);
         Coroutine::object(py, "EventLoop.getnameinfo", answer)
     }
-}
-
-/// asyncio's default of a number that was not given.
-pub(super) fn or_zero(py: Python<'_>, given: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
-    given.map_or_else(|| Ok(0_i32.into_pyobject(py)?.into_any().unbind()), Ok)
 }
 
 impl State {

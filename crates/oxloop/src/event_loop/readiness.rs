@@ -1,7 +1,7 @@
 //! Waiting for a descriptor in Rust code: one event, one future.
 //!
-//! The wait is an ordinary watcher, as if the program had called `add_reader` or `add_writer`: these
-//! and a wait replace each other, as they do in asyncio.
+//! The wait is an ordinary watcher, as if the program had called `add_reader` or `add_writer`:
+//! these and a wait replace each other, as they do in asyncio.
 //!
 //! Invariants:
 //! - the watcher ends with the value, however the coroutine that waits ends, unless somebody put

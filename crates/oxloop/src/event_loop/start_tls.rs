@@ -1,6 +1,7 @@
 //! `start_tls`: TLS over a transport that is open already.
 
 use super::EventLoop;
+use super::keywords::Truth;
 use super::tls::TlsOptions;
 use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::imports;
@@ -12,16 +13,20 @@ use pyo3::types::PyDict;
 #[pymethods]
 impl EventLoop {
     /// Put TLS on a transport; return the transport that the protocol uses from now on.
-    #[pyo3(signature = (
-        transport, protocol, sslcontext, *, server_side=false, server_hostname=None,
-        ssl_handshake_timeout=None, ssl_shutdown_timeout=None
-    ))]
+    #[pyo3(
+        signature = (
+            transport, protocol, sslcontext, *, server_side=Truth(false), server_hostname=None,
+            ssl_handshake_timeout=None, ssl_shutdown_timeout=None
+        ),
+        text_signature = "($self, transport, protocol, sslcontext, *, server_side=False, \
+            server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None)"
+    )]
     fn start_tls<'py>(
         slf: &Bound<'py, Self>,
         transport: Py<PyAny>,
         protocol: Py<PyAny>,
         sslcontext: Py<PyAny>,
-        server_side: bool,
+        server_side: Truth,
         server_hostname: Option<Py<PyAny>>,
         ssl_handshake_timeout: Option<Py<PyAny>>,
         ssl_shutdown_timeout: Option<Py<PyAny>>,
@@ -37,7 +42,7 @@ impl EventLoop {
         Coroutine::object(py, "EventLoop.start_tls", async move {
             let upgrade = Python::attach(|py| {
                 let (transport, protocol) = (transport.bind(py), protocol.bind(py));
-                begin(this.bind(py), transport, protocol, &tls, server_side)
+                begin(this.bind(py), transport, protocol, &tls, server_side.0)
             })?;
             let waiter = Python::attach(|py| upgrade.waiter.clone_ref(py));
             match await_python(waiter).await {

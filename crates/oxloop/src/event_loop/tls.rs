@@ -73,8 +73,8 @@ impl TlsOptions {
         self.check_timeouts(meaningful)
     }
 
-    /// The protocol to put on the transport; its `_app_transport` is what the program gets. `kwargs`
-    /// are further arguments of SSLProtocol.
+    /// The protocol to put on the transport; its `_app_transport` is what the program gets.
+    /// `kwargs` are further arguments of SSLProtocol.
     ///
     /// # Errors
     /// What SSLProtocol raises.
