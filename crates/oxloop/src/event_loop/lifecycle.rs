@@ -6,6 +6,7 @@ use super::watchers::Watched;
 use super::{EventLoop, Hooks, State, turn};
 use crate::error::os_error;
 use crate::py::class::{Visit, VisitStopped};
+use crate::py::handle::HandleRef;
 use crate::py::imports;
 use crate::py::object::TypeWatch;
 use pyo3::exceptions::PyRuntimeError;
@@ -299,9 +300,13 @@ fn run_forever_cleanup(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let (py, state) = (this.py(), this.get().state(this.py()));
     state.stopping.set(false);
     state.thread.set(0);
-    for handle in &*state.ready.borrow() {
-        handle.track_if_shared();
-    }
+    let (ready, timers) = (state.ready.borrow(), state.timers.borrow());
+    let timed = timers.iter().map(|(_, handle)| handle);
+    ready
+        .iter()
+        .chain(timed)
+        .for_each(HandleRef::track_if_shared);
+    drop((ready, timers));
     imports::set_running_loop(py)?.call1((py.None(),))?;
     super::signals::run_ends(this)?;
     super::debug::track_coroutine_origins(py, state, false)?;

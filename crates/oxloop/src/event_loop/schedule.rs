@@ -192,6 +192,9 @@ fn schedule_timer<'py>(
     if state.debug.get() {
         this.trace_source(&handle)?;
     }
+    if state.thread.get() == 0 {
+        handle.track();
+    }
     handle.set_scheduled(true);
     let object = handle.object(py);
     state.timers.borrow_mut().push(when, handle);

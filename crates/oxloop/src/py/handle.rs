@@ -7,8 +7,8 @@
 //! inherit from `asyncio.Handle`, whose `__slots__` and collector header would nearly double
 //! it; its `__class__` is `asyncio.Handle`, so `isinstance` says yes.
 //!
-//! `TimerHandle` lives long and is kept by programs, so it is a real, garbage-collected subtype of
-//! `asyncio.TimerHandle`, with the call behind the base's slots.
+//! `TimerHandle` is a real subtype of `asyncio.TimerHandle`, with the call behind the base's slots,
+//! and is shown to the collector by the same rule.
 //!
 //! Layout: `[collector's header | PyObject | weakrefs | Call | arguments]` and
 //! `[asyncio.TimerHandle | when | Call | arguments]`.
@@ -26,7 +26,7 @@ use std::ffi::{CStr, c_int, c_void};
 use std::mem::offset_of;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicPtr, AtomicUsize, Ordering};
 
 #[repr(C)]
 struct HandleObject {
@@ -52,6 +52,13 @@ static HANDLE_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut(
 static TIMER_TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 /// Where `TimerPart` begins in a timer handle; `asyncio.TimerHandle` differs between versions.
 static TIMER_PART: AtomicUsize = AtomicUsize::new(0);
+/// What lies in front of a timer handle: the collector's header, and from 3.12 on two words for the
+/// managed weak references that `asyncio.Handle` has there.
+static TIMER_PREFIX: AtomicUsize = AtomicUsize::new(0);
+/// Where a timer handle keeps its weak references, counted from the object.
+static TIMER_WEAKREFS: AtomicIsize = AtomicIsize::new(0);
+/// `Py_TPFLAGS_MANAGED_WEAKREF | Py_TPFLAGS_MANAGED_DICT`.
+const MANAGED_PREFIX: std::ffi::c_ulong = 1 << 3 | 1 << 4;
 
 static HANDLE_FREE: FreeList = FreeList::new();
 static TIMER_FREE: FreeList = FreeList::new();
@@ -162,6 +169,7 @@ impl HandleRef {
     ///
     /// # Errors
     /// MemoryError.
+    #[inline(always)]
     pub(super) fn timer(
         py: Python<'_>,
         owner: Borrowed<'_, '_, PyAny>,
@@ -170,17 +178,30 @@ impl HandleRef {
         arguments: &[*mut ffi::PyObject],
         context: Captured,
     ) -> PyResult<Self> {
-        // SAFETY: `timer_object` returns an object with room for the base's slots (all null), the
-        // timer part and its arguments; it is tracked only once every field is written.
+        let class = TIMER_TYPE.load(Ordering::Relaxed);
+        let (prefix, part) = (
+            TIMER_PREFIX.load(Ordering::Relaxed),
+            TIMER_PART.load(Ordering::Relaxed),
+        );
+        // SAFETY: the block has room for prefix, base, part and arguments (it was freed with as
+        // many); with the prefix and the base's slots null it is a new, untracked object without
+        // weak references, and every field is written before anybody sees it.
         unsafe {
-            let object = timer_object(py, arguments.len())?;
-            let part = object
-                .byte_add(TIMER_PART.load(Ordering::Relaxed))
-                .cast::<TimerPart>();
+            let block = match TIMER_FREE.pop(arguments.len()) {
+                Some(block) => block.as_ptr(),
+                None => ffi::PyObject_Malloc(
+                    prefix + part + size_of::<TimerPart>() + size_of_val(arguments),
+                ),
+            };
+            if block.is_null() {
+                return Err(no_memory(py));
+            }
+            ptr::write_bytes(block.cast::<u8>(), 0, prefix + part);
+            let object = ffi::PyObject_Init(block.byte_add(prefix).cast(), class);
+            let part = object.byte_add(part).cast::<TimerPart>();
             (&raw mut (*part).when).write(when);
             let call = &raw mut (*part).call;
             Call::fill(call, owner.as_ptr(), callback, arguments, context, TIMER);
-            ffi::PyObject_GC_Track(object.cast());
             Ok(Self(NonNull::new_unchecked(call)))
         }
     }
@@ -291,33 +312,6 @@ unsafe fn timer_part(call: *const Call) -> *const TimerPart {
     unsafe { call.byte_sub(offset_of!(TimerPart, call)).cast() }
 }
 
-/// An untracked timer object with one reference, the base's slots null.
-unsafe fn timer_object(py: Python<'_>, arguments: usize) -> PyResult<*mut ffi::PyObject> {
-    let class = TIMER_TYPE.load(Ordering::Relaxed);
-    // SAFETY: a block from the list was a timer with as many arguments, untracked and without weak
-    // references, so with a fresh head and null slots it is a new one. `tp_alloc` writes a size into
-    // the first slot, which is not a variable object's: it is nulled before the object is seen.
-    unsafe {
-        if let Some(block) = TIMER_FREE.pop(arguments) {
-            let object = ffi::PyObject_Init(block.as_ptr().cast(), class);
-            let slots = object.add(1).cast::<u8>();
-            let length = TIMER_PART.load(Ordering::Relaxed) - size_of::<ffi::PyObject>();
-            ptr::write_bytes(slots, 0, length);
-            return Ok(object);
-        }
-        let alloc = (*class)
-            .tp_alloc
-            .expect("invariant: heap types have tp_alloc");
-        let object = alloc(class, arguments as ffi::Py_ssize_t);
-        if object.is_null() {
-            return Err(PyErr::fetch(py));
-        }
-        ffi::PyObject_GC_UnTrack(object.cast());
-        object.add(1).cast::<usize>().write(0);
-        Ok(object)
-    }
-}
-
 #[cold]
 fn no_memory(py: Python<'_>) -> PyErr {
     // SAFETY: attached; sets MemoryError and returns null.
@@ -404,6 +398,18 @@ pub(crate) fn create_timer_type<'py>(
     let size = TIMER_PART.load(Ordering::Relaxed) + size_of::<TimerPart>();
     let item = size_of::<*mut ffi::PyObject>();
     let class = make_type(py, name, size, item, slots, Some(base))?;
+    // SAFETY: the type was just made; the fields of a type object are plain data.
+    let (flags, weakrefs) = unsafe {
+        let class = &*class.as_type_ptr();
+        (class.tp_flags, class.tp_weaklistoffset)
+    };
+    let managed = if flags & MANAGED_PREFIX == 0 {
+        0
+    } else {
+        size_of::<[usize; 2]>()
+    };
+    TIMER_PREFIX.store(size_of::<CollectorHeader>() + managed, Ordering::Relaxed);
+    TIMER_WEAKREFS.store(weakrefs, Ordering::Relaxed);
     TIMER_TYPE.store(class.as_type_ptr(), Ordering::Relaxed);
     Ok(class)
 }
@@ -463,41 +469,52 @@ fn make_type<'py>(
 }
 
 unsafe extern "C" fn dealloc_handle(object: *mut ffi::PyObject) {
-    // SAFETY: CPython calls attached, with a dead handle, once; its block, which begins with the
-    // collector's header, goes to the free list or back to the allocator it came from, and the
-    // instance's reference to its type is released.
+    // SAFETY: CPython calls attached, with a dead handle, once; the header lies in front of it.
     unsafe {
-        let handle = object.cast::<HandleObject>();
-        let class = ffi::Py_TYPE(object);
-        if ffi::PyObject_GC_IsTracked(object) != 0 {
-            ffi::PyObject_GC_UnTrack(object.cast());
-        }
-        if !(*handle).weakrefs.is_null() {
-            ffi::PyObject_ClearWeakRefs(object);
-        }
-        let call = &(*handle).call;
-        let count = call.count();
-        call.finish(Python::assume_attached());
-        let block = object.cast::<CollectorHeader>().sub(1).cast::<c_void>();
-        if !HANDLE_FREE.push(block, count) {
-            ffi::PyObject_Free(block);
-        }
-        ffi::Py_DECREF(class.cast());
+        let weakrefs = (*object.cast::<HandleObject>()).weakrefs;
+        dealloc::<OfHandle>(object, weakrefs, size_of::<CollectorHeader>(), &HANDLE_FREE);
     }
 }
 
 unsafe extern "C" fn dealloc_timer(object: *mut ffi::PyObject) {
-    // SAFETY: as for a plain handle; a timer is untracked first, and its block (with the collector's
-    // header in front) goes to the free list or back to the collector's allocator.
+    // SAFETY: as above; the type says where the weak references are.
+    unsafe {
+        let weakrefs = object.byte_offset(TIMER_WEAKREFS.load(Ordering::Relaxed));
+        let weakrefs = weakrefs.cast::<*mut ffi::PyObject>().read();
+        dealloc::<OfTimer>(
+            object,
+            weakrefs,
+            TIMER_PREFIX.load(Ordering::Relaxed),
+            &TIMER_FREE,
+        );
+    }
+}
+
+/// # Safety
+/// `object` is a dead handle of A's type, whose block begins `prefix` bytes before it and came from
+/// `free` or `PyObject_Malloc`.
+#[inline(always)]
+unsafe fn dealloc<A: Access<Target = Call>>(
+    object: *mut ffi::PyObject,
+    weakrefs: *mut ffi::PyObject,
+    prefix: usize,
+    free: &FreeList,
+) {
+    // SAFETY: as the caller promises; the instance's reference to its type is released last.
     unsafe {
         let class = ffi::Py_TYPE(object);
-        ffi::PyObject_GC_UnTrack(object.cast());
-        ffi::PyObject_ClearWeakRefs(object);
-        let call = OfTimer::target(object);
+        if ffi::PyObject_GC_IsTracked(object) != 0 {
+            ffi::PyObject_GC_UnTrack(object.cast());
+        }
+        if !weakrefs.is_null() {
+            ffi::PyObject_ClearWeakRefs(object);
+        }
+        let call = A::target(object);
         let count = call.count();
         call.finish(Python::assume_attached());
-        if !TIMER_FREE.push(object.cast(), count) {
-            ffi::PyObject_GC_Del(object.cast());
+        let block = object.byte_sub(prefix).cast::<c_void>();
+        if !free.push(block, count) {
+            ffi::PyObject_Free(block);
         }
         ffi::Py_DECREF(class.cast());
     }
