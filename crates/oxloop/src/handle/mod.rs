@@ -16,7 +16,8 @@ use crate::py::method::{Access, Methods};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyType};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Makes both types; called once, at import.
 pub(crate) fn create_types(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -156,8 +157,14 @@ fn keep_repr(this: &This<'_, '_, Call>) -> PyResult<()> {
     Ok(())
 }
 
-/// Whoever waits for a thread-safe handle's callback to end, and the signal that one did.
-static ENDED: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+/// How many callbacks of thread-safe handles ended while somebody waited for one, and the signal.
+static ENDED: (Mutex<u64>, Condvar) = (Mutex::new(0), Condvar::new());
+/// How many threads wait: without one, a callback's end costs a load.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+
+fn ended() -> MutexGuard<'static, u64> {
+    ENDED.0.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// From 3.14 on, cancelling a thread-safe handle from another thread waits for a callback that is
 /// running, so that it is over when `cancel` returns.
@@ -166,20 +173,27 @@ fn wait_while_running_elsewhere(this: &This<'_, '_, Call>) -> PyResult<()> {
         return Ok(());
     }
     let py = this.py();
-    let own_thread = imports::get_running_loop(py)?.call0()?.is(this.owner(py));
-    while !own_thread && this.is_running() {
+    if imports::get_running_loop(py)?.call0()?.is(this.owner(py)) {
+        return Ok(());
+    }
+    WAITING.fetch_add(1, Ordering::Relaxed);
+    while this.is_running() {
+        // Read attached: the callback cannot end between the look above and this one.
+        let seen = *ended();
         py.detach(|| {
-            let waiting = ENDED.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let timeout = std::time::Duration::from_millis(10);
-            drop(ENDED.1.wait_timeout(waiting, timeout));
+            let guard = ENDED.1.wait_while(ended(), |count| *count == seen);
+            drop(guard);
         });
     }
+    WAITING.fetch_sub(1, Ordering::Relaxed);
     Ok(())
 }
 
 /// A thread-safe handle's callback ended.
+#[inline]
 pub(crate) fn callback_ended() {
-    if cfg!(Py_3_14) {
+    if cfg!(Py_3_14) && WAITING.load(Ordering::Relaxed) > 0 {
+        *ended() += 1;
         ENDED.1.notify_all();
     }
 }
