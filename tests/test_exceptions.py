@@ -163,7 +163,9 @@ class TestContexts:
         context = unhandled.take_one()
         assert context["message"] == "Future exception was never retrieved"
 
-    @pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 calls it in the loop's own context")
+    @pytest.mark.skipif(
+        sys.version_info < (3, 12), reason="3.11 calls it in the loop's own context"
+    )
     def test_handler_runs_in_the_context_of_the_callback(self, loop):
         seen = []
         loop.set_exception_handler(lambda loop, context: seen.append(VAR.get()))
@@ -173,7 +175,9 @@ class TestContexts:
         run_once(loop)
         assert seen == ["inside"]
 
-    @pytest.mark.skipif(sys.version_info < (3, 12), reason="3.11 calls it in the loop's own context")
+    @pytest.mark.skipif(
+        sys.version_info < (3, 12), reason="3.11 calls it in the loop's own context"
+    )
     def test_handler_runs_in_the_context_of_the_task(self, loop):
         seen = []
         loop.set_exception_handler(lambda loop, context: seen.append(VAR.get()))

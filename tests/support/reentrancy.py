@@ -191,7 +191,8 @@ def flaws(trace):
     found = [f"connection_lost {len(lost)} times"] if len(lost) != 1 else []
     found += [
         word
-        for word in ("AttributeError: 'NoneType'", "'NoneType' object", "AssertionError", "stuck") if word in text
+        for word in ("AttributeError: 'NoneType'", "'NoneType' object", "AssertionError", "stuck")
+        if word in text
     ]
     return found
 
