@@ -192,3 +192,24 @@ fn is_address(host: &Bound<'_, PyAny>, family: &Bound<'_, PyAny>) -> PyResult<bo
         },
     }
 }
+
+/// Whether `address` is what the resolver gives for `family`: a numeric host, a port, and for IPv6
+/// the flow information and scope id.
+pub(crate) fn is_resolved(family: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> bool {
+    let length = match family.extract() {
+        Ok(libc::AF_INET) => 2,
+        Ok(libc::AF_INET6) => 4,
+        _ => return false,
+    };
+    let Ok(address) = address.cast_exact::<PyTuple>() else {
+        return false;
+    };
+    let numbers = address.iter().skip(1);
+    address.len() == length
+        && address
+            .get_item(0)
+            .is_ok_and(|host| is_address(&host, family).unwrap_or(false))
+        && numbers
+            .into_iter()
+            .all(|it| it.is_exact_instance_of::<PyInt>())
+}

@@ -28,7 +28,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyFunction, PyTuple};
 use reactor::clock;
 
-pub(crate) use literal::{Wanted, ensure_resolved};
+pub(crate) use literal::{Wanted, ensure_resolved, is_resolved};
 pub(crate) use question::Question;
 
 static GETADDRINFO: PyOnceLock<Py<PyAny>> = PyOnceLock::new();

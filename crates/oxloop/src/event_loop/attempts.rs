@@ -11,7 +11,8 @@
 use super::EventLoop;
 use super::connected::OpenSocket;
 use super::race;
-use super::sock::sock_connect;
+use super::sock::{connect_resolved, sock_connect};
+use crate::dns::is_resolved;
 use crate::py::imports;
 use pyo3::exceptions::{PyOSError, PyTimeoutError};
 use pyo3::intern;
@@ -189,16 +190,32 @@ async fn connect_one(
     local: Option<&[Py<PyAny>]>,
     note: impl FnMut(PyErr),
 ) -> PyResult<OpenSocket> {
-    let (sock, address) = Python::attach(|py| open(info.bind(py), local, note))?;
-    sock_connect(this, sock.object(), address).await?;
+    let opened = Python::attach(|py| open(info.bind(py), local, note))?;
+    let Opened {
+        sock,
+        address,
+        resolved,
+    } = opened;
+    if resolved {
+        connect_resolved(this, sock.object(), address).await?;
+    } else {
+        sock_connect(this, sock.object(), address).await?;
+    }
     Ok(sock)
+}
+
+/// A socket and where it is to be connected to.
+struct Opened {
+    sock: OpenSocket,
+    address: Py<PyAny>,
+    resolved: bool,
 }
 
 fn open(
     info: &Bound<'_, PyAny>,
     local: Option<&[Py<PyAny>]>,
     note: impl FnMut(PyErr),
-) -> PyResult<(OpenSocket, Py<PyAny>)> {
+) -> PyResult<Opened> {
     let py = info.py();
     type Info<'py> = (
         Bound<'py, PyAny>,
@@ -208,19 +225,36 @@ fn open(
         Bound<'py, PyAny>,
     );
     let (family, kind, proto, _name, address): Info<'_> = info.extract()?;
-    let kwargs = PyDict::new(py);
-    kwargs.set_item(intern!(py, "family"), &family)?;
-    kwargs.set_item(intern!(py, "type"), kind)?;
-    kwargs.set_item(intern!(py, "proto"), proto)?;
-    let sock = imports::socket(py)?.call_method(intern!(py, "socket"), (), Some(&kwargs))?;
-    let sock = OpenSocket::made(sock.unbind());
-    sock.object()
-        .bind(py)
-        .call_method1(intern!(py, "setblocking"), (false,))?;
+    let sock = OpenSocket::made(socket(&family, &kind, &proto)?.unbind());
     if let Some(local) = local {
         bind(sock.object().bind(py), &family, local, note)?;
     }
-    Ok((sock, address.unbind()))
+    Ok(Opened {
+        sock,
+        resolved: is_resolved(&family, &address),
+        address: address.unbind(),
+    })
+}
+
+/// A non-blocking socket of the class that `socket.socket` is now: programs put their own there.
+fn socket<'py>(
+    family: &Bound<'py, PyAny>,
+    kind: &Bound<'py, PyAny>,
+    proto: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = family.py();
+    let class = imports::socket(py)?.getattr(intern!(py, "socket"))?;
+    if class.is(imports::socket_class(py)?) {
+        let kind = kind.extract::<i32>()? | libc::SOCK_NONBLOCK;
+        return class.call1((family, kind, proto));
+    }
+    let kwargs = PyDict::new(py);
+    kwargs.set_item(intern!(py, "family"), family)?;
+    kwargs.set_item(intern!(py, "type"), kind)?;
+    kwargs.set_item(intern!(py, "proto"), proto)?;
+    let sock = class.call((), Some(&kwargs))?;
+    sock.call_method1(intern!(py, "setblocking"), (false,))?;
+    Ok(sock)
 }
 
 /// Binds to the first local address of the family that can be bound.

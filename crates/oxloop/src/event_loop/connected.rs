@@ -81,7 +81,8 @@ fn log_handled(this: &Bound<'_, EventLoop>, pair: &Pair) -> PyResult<()> {
         .map(drop)
 }
 
-/// A socket on its way to a transport, closed if it does not get there.
+/// A socket on its way to a transport, closed if it does not get there. One that was made here is
+/// non-blocking.
 pub(super) struct OpenSocket {
     socket: Option<Py<PyAny>>,
     /// The program's own: older Pythons leave it open when no transport comes about.
@@ -182,7 +183,9 @@ fn make_transport(
 ) -> PyResult<(Pair, Py<PyAny>)> {
     let py = this.py();
     let socket = sock.object().bind(py).clone();
-    socket.call_method1(intern!(py, "setblocking"), (false,))?;
+    if sock.given {
+        socket.call_method1(intern!(py, "setblocking"), (false,))?;
+    }
     let fd = socket.call_method0(intern!(py, "fileno"))?.extract()?;
     let context = Captured::current(py)?;
     let protocol = factory.bind(py).call0()?;

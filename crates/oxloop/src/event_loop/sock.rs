@@ -71,6 +71,18 @@ pub(super) async fn sock_connect(
             first.get_item(4).map(Bound::unbind)
         })?;
     }
+    connect_resolved(this, sock, address).await
+}
+
+/// Connects `sock` to an address that needs no lookup.
+///
+/// # Errors
+/// What connect(2) says; what the task throws in.
+pub(super) async fn connect_resolved(
+    this: &Py<EventLoop>,
+    sock: &Py<PyAny>,
+    address: Py<PyAny>,
+) -> PyResult<()> {
     let begun = Python::attach(|py| connect(this.bind(py), sock.bind(py), address.bind(py)))?;
     let Some((fd, writable)) = begun else {
         return Ok(());
