@@ -7,7 +7,7 @@ use crate::py::imports;
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PySlice, PyString, PyTuple};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// What is asked for beside the address.
@@ -58,6 +58,10 @@ fn resolve_or_ask(
     wanted: &Wanted,
 ) -> PyResult<Asked> {
     let py = this.py();
+    if !address.is_instance_of::<PyTuple>() {
+        // A set, for example, is iterable and yet no address.
+        address.get_item(PySlice::new(py, 0, 2, 1))?;
+    }
     let parts = address.try_iter()?.collect::<PyResult<Vec<_>>>()?;
     let [host, port, rest @ ..] = &parts[..] else {
         return Err(PyValueError::new_err(format!(

@@ -125,26 +125,26 @@ fn connect(
 /// Calls connect(2); true if the connection is still being made.
 fn connecting(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = sock.py();
-    if !sock.get_type().is(imports::socket_class(py)?) {
-        // A subclass may have a `connect` of its own, through a proxy for example.
-        return match sock.call_method1(intern!(py, "connect"), (address,)) {
-            Ok(_) => Ok(false),
-            Err(error)
-                if error.is_instance_of::<PyBlockingIOError>(py)
-                    || error.is_instance_of::<PyInterruptedError>(py) =>
-            {
-                Ok(true)
-            }
-            Err(error) => Err(error),
+    if sock.get_type().is(imports::socket_class(py)?)
+        && let Ok(errno) = sock.call_method1(intern!(py, "connect_ex"), (address,))
+    {
+        return match errno.extract()? {
+            0 => Ok(false),
+            libc::EINPROGRESS | libc::EALREADY | libc::EAGAIN | libc::EINTR => Ok(true),
+            errno => Err(errno_error(errno)),
         };
     }
-    let errno: i32 = sock
-        .call_method1(intern!(py, "connect_ex"), (address,))?
-        .extract()?;
-    match errno {
-        0 => Ok(false),
-        libc::EINPROGRESS | libc::EALREADY | libc::EAGAIN | libc::EINTR => Ok(true),
-        _ => Err(errno_error(errno)),
+    // A subclass may have a `connect` of its own, through a proxy for example. And an address that
+    // cannot be converted is to be refused in the name of `connect`.
+    match sock.call_method1(intern!(py, "connect"), (address,)) {
+        Ok(_) => Ok(false),
+        Err(error)
+            if error.is_instance_of::<PyBlockingIOError>(py)
+                || error.is_instance_of::<PyInterruptedError>(py) =>
+        {
+            Ok(true)
+        }
+        Err(error) => Err(error),
     }
 }
 
