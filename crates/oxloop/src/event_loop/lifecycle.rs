@@ -268,12 +268,22 @@ fn check_running(this: &Bound<'_, EventLoop>) -> PyResult<()> {
             "This event loop is already running",
         ));
     }
-    if !imports::get_running_loop(py)?.call0()?.is_none() {
+    if !imports::asyncio_events(py)?
+        .call_method0(intern!(py, "_get_running_loop"))?
+        .is_none()
+    {
         return Err(PyRuntimeError::new_err(
             "Cannot run the event loop while another loop is running",
         ));
     }
     Ok(())
+}
+
+/// Looked up at each run: asyncio has a Python twin of the C function, and programs may choose it.
+fn set_running_loop(py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    imports::asyncio_events(py)?
+        .call_method1(intern!(py, "_set_running_loop"), (value,))
+        .map(drop)
 }
 
 fn run_forever_setup(this: &Bound<'_, EventLoop>) -> PyResult<()> {
@@ -292,7 +302,7 @@ fn run_forever_setup(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     state.hooks.borrow_mut().old_asyncgen_hooks = Some(old.unbind());
     super::asyncgens::install(this)?;
     super::signals::run_begins(this)?;
-    imports::set_running_loop(py)?.call1((this,))?;
+    set_running_loop(py, this.as_any())?;
     Ok(())
 }
 
@@ -307,7 +317,7 @@ fn run_forever_cleanup(this: &Bound<'_, EventLoop>) -> PyResult<()> {
         .chain(timed)
         .for_each(HandleRef::track_if_shared);
     drop((ready, timers));
-    imports::set_running_loop(py)?.call1((py.None(),))?;
+    set_running_loop(py, py.None().bind(py))?;
     super::signals::run_ends(this)?;
     super::debug::track_coroutine_origins(py, state, false)?;
     let old = state.hooks.borrow_mut().old_asyncgen_hooks.take();

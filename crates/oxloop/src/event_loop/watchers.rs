@@ -195,16 +195,21 @@ impl State {
 
     /// Ends a registration and gives its source back, to be dropped outside of any borrow.
     pub(crate) fn deregister(&self, fd: RawFd, token: Token) -> Option<Source> {
+        let source = self.forget(fd, token)?;
+        // ENOENT and EBADF: the kernel ended it when the descriptor was closed.
+        let _ended = self.with_poller(|poller| poller.delete(fd));
+        Some(source)
+    }
+
+    /// Ends a registration that the kernel does not have (any more).
+    pub(crate) fn forget(&self, fd: RawFd, token: Token) -> Option<Source> {
         {
             let mut watched = self.watched.borrow_mut();
             if watched.get(fd).is_some_and(|entry| entry.token == token) {
                 watched.set(fd, None);
             }
         }
-        let source = self.sources.borrow_mut().remove(token)?;
-        // ENOENT and EBADF: the kernel ended it when the descriptor was closed.
-        let _ended = self.with_poller(|poller| poller.delete(fd));
-        Some(source)
+        self.sources.borrow_mut().remove(token)
     }
 
     pub(super) fn with_poller<R>(

@@ -108,6 +108,7 @@ fn when<'py>(this: &This<'_, 'py, Call>, args: Args<'_, 'py>) -> PyResult<Bound<
 
 fn cancelled<'py>(this: &This<'_, 'py, Call>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     args.none("cancelled")?;
+    wait_while_running_elsewhere(this)?;
     bool_object(this.py(), this.is_cancelled())
 }
 
@@ -166,8 +167,8 @@ fn ended() -> MutexGuard<'static, u64> {
     ENDED.0.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From 3.14 on, cancelling a thread-safe handle from another thread waits for a callback that is
-/// running, so that it is over when `cancel` returns.
+/// From 3.14 on, cancelling a thread-safe handle from another thread, or asking for it, waits for a
+/// callback that is running, so that it is over when the answer comes.
 fn wait_while_running_elsewhere(this: &This<'_, '_, Call>) -> PyResult<()> {
     if !(cfg!(Py_3_14) && this.is_thread_safe() && this.is_running()) {
         return Ok(());

@@ -62,7 +62,6 @@ imported! {
     warm_attributes:
     handle = "asyncio.events"."Handle";
     timer_handle = "asyncio.events"."TimerHandle";
-    set_running_loop = "asyncio"."_set_running_loop";
     get_running_loop = "asyncio"."_get_running_loop";
     future = "asyncio"."Future";
     is_future = "asyncio"."isfuture";

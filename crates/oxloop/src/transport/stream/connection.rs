@@ -57,7 +57,8 @@ pub(crate) fn start(
     let state = event_loop.get().state(py);
     state.check_closed()?;
     let fd = connected.fd;
-    disable_nagle(fd);
+    let peer = connected.peer.or_else(|| socket::peer_address(fd).ok());
+    disable_nagle(fd, peer.as_ref());
     let protocol = connected.protocol.bind(py).clone();
     let inner = Inner {
         event_loop: event_loop.clone().unbind(),
@@ -70,7 +71,7 @@ pub(crate) fn start(
         context: connected.context,
         server: RefCell::new(connected.server),
         extra: RefCell::new(None),
-        peer: RefCell::new(connected.peer.or_else(|| socket::peer_address(fd).ok())),
+        peer: RefCell::new(peer),
         local: RefCell::new(None),
         queue: RefCell::new(WriteQueue::new()),
         waiter: RefCell::new(connected.waiter),
@@ -98,13 +99,9 @@ pub(crate) fn start(
     Ok(transport)
 }
 
-/// Small writes should not wait for the peer's acknowledgement; fails on what is not TCP.
-fn disable_nagle(fd: RawFd) {
-    let inet = matches!(
-        socket::socket_family(fd),
-        Ok(libc::AF_INET | libc::AF_INET6)
-    );
-    if inet {
+/// Small writes should not wait for the peer's acknowledgement. Fails on what is not TCP.
+fn disable_nagle(fd: RawFd, peer: Option<&SocketAddress>) {
+    if let Some(SocketAddress::V4(_) | SocketAddress::V6(_)) = peer {
         let _ignored = socket::set_nodelay(fd, true);
     }
 }
@@ -157,6 +154,9 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
     methods.getter(c"_loop", |this| Ok(this.event_loop().clone().into_any()));
     methods.getter(c"_protocol", |this| this.or_none(this.protocol()));
     methods.getter(c"_closing", |this| this.boolean(this.is_closing(this.py())));
+    methods.getter(c"_paused", |this| {
+        this.boolean(this.own().flags.paused.get())
+    });
     methods.getter(c"_start_tls_compatible", |this| this.boolean(true));
 }
 
@@ -326,14 +326,24 @@ impl<'py> StreamThis<'_, 'py> {
         told.and(closed)
     }
 
+    /// Takes the transport out of the loop's registry, and the descriptor out of the poller if it is
+    /// there.
+    fn deregister(&self) {
+        let (inner, state) = (self.own(), self.loop_state());
+        let Some(token) = inner.token.take() else {
+            return;
+        };
+        let source = match inner.interest.take() {
+            Some(_) => state.deregister(inner.fd, token),
+            None => state.forget(inner.fd, token),
+        };
+        drop(source);
+    }
+
     /// Ends the registration, closes the descriptor and forgets protocol and server.
     fn release(&self) -> PyResult<()> {
         let (py, inner) = (self.py(), self.own());
-        if let Some(token) = inner.token.take() {
-            let source = self.loop_state().deregister(inner.fd, token);
-            drop(source);
-        }
-        inner.interest.set(None);
+        self.deregister();
         *inner.local.borrow_mut() = socket::local_address(inner.fd).ok();
         let descriptor = inner.descriptor.replace(Descriptor::Closed);
         let closed = descriptor.close(py);
@@ -413,9 +423,7 @@ pub(super) fn finalize(this: &This<'_, '_, StreamTransport>) {
     }
     let warned = warn_unclosed(this);
     let descriptor = this.own().descriptor.replace(Descriptor::Closed);
-    if let Some(token) = this.own().token.take() {
-        drop(this.loop_state().deregister(this.own().fd, token));
-    }
+    this.deregister();
     let closed = descriptor.close(py);
     let server = this.own().server.take();
     let detached = server.map_or(Ok(()), |server| server::detach(server.bind(py)));
