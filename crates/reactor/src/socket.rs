@@ -51,6 +51,11 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     sys::socket::pipe()
 }
 
+/// Another descriptor for the same open file, closed on exec; see fcntl(2).
+pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    sys::socket::duplicate(fd)
+}
+
 /// Takes a connection off the queue, non-blocking and closed on exec; see accept4(2).
 ///
 /// EAGAIN: there is none. ECONNABORTED and the network errors that accept(2) lists concern the one

@@ -84,6 +84,16 @@ fn registrations(py: Python<'_>, state: &State, notifier: RawFd) -> Vec<(RawFd, 
             let (fd, interest) = source.stream(py)?.registration()?;
             Some((fd, token, interest))
         }
+        Source::ReadPipe(pipe) => {
+            let (fd, interest) = pipe.registration()?;
+            Some((fd, token, interest))
+        }
+        Source::WritePipe(pipe) => {
+            let (fd, interest) = pipe.registration()?;
+            Some((fd, token, interest))
+        }
+        // It is the parent's child.
+        Source::Child(_) => None,
         Source::Listener { fd, .. } => Some((*fd, token, Interest::READABLE)),
     };
     sources.iter().filter_map(registration).collect()

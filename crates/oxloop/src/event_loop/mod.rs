@@ -15,6 +15,8 @@
 //! | create_server, create_unix_server | `listen`, `listen_unix`, and `server` |
 //! | start_tls, and every `ssl=` | `start_tls`, `tls` |
 //! | sock_connect | `sock`, `readiness` |
+//! | connect_read_pipe, connect_write_pipe | `pipes`, and `transport/pipe/` |
+//! | subprocess_exec, subprocess_shell | `subprocess`, and `transport/subprocess/` |
 //! | debug mode | `debug` |
 //! | asynchronous generators | `asyncgens` |
 //!
@@ -39,6 +41,7 @@ pub(crate) mod lifecycle;
 mod listen;
 mod listen_unix;
 pub(crate) mod names;
+mod pipes;
 mod poll;
 mod race;
 mod readiness;
@@ -47,6 +50,7 @@ mod signals;
 mod sock;
 pub(crate) mod source;
 mod start_tls;
+mod subprocess;
 mod tasks;
 pub(crate) mod tls;
 pub(crate) mod turn;

@@ -13,7 +13,9 @@ use crate::error::os_error;
 use crate::py::class::Ref;
 use crate::py::handle::HandleRef;
 use crate::server::Server;
+use crate::transport::pipe::{ReadPipeTransport, WritePipeTransport};
 use crate::transport::stream::StreamTransport;
+use crate::transport::subprocess::SubprocessTransport;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use reactor::poller::{Event, Poller};
@@ -33,6 +35,9 @@ enum Target {
         server: Py<Server>,
         fd: RawFd,
     },
+    ReadPipe(Ref<ReadPipeTransport>),
+    WritePipe(Ref<WritePipeTransport>),
+    Child(Ref<SubprocessTransport>),
 }
 
 /// Polls once and dispatches what is ready.
@@ -101,6 +106,9 @@ fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event) -> PyResul
             Ok(())
         }
         Target::Listener { server, fd } => crate::server::on_readable(server.bind(py), fd),
+        Target::ReadPipe(pipe) => pipe.this(py).on_event(event),
+        Target::WritePipe(pipe) => pipe.this(py).on_event(event),
+        Target::Child(transport) => transport.this(py).on_exit_event(),
         Target::Notifier => {
             if let Some(notifier) = &*state.notifier.borrow() {
                 notifier.clear();
@@ -125,6 +133,9 @@ fn target(py: Python<'_>, state: &State, event: Event) -> Option<Target> {
             server: server.clone_ref(py),
             fd: *fd,
         },
+        Source::ReadPipe(pipe) => Target::ReadPipe(pipe.clone_ref(py)),
+        Source::WritePipe(pipe) => Target::WritePipe(pipe.clone_ref(py)),
+        Source::Child(transport) => Target::Child(transport.clone_ref(py)),
         Source::Notifier => Target::Notifier,
         Source::Signals => Target::Signals,
     })

@@ -3,7 +3,9 @@
 use super::watchers::Watch;
 use crate::py::class::{Ref, Visit, VisitStopped};
 use crate::server::Server;
+use crate::transport::pipe::{ReadPipeTransport, WritePipeTransport};
 use crate::transport::stream::StreamTransport;
+use crate::transport::subprocess::SubprocessTransport;
 use pyo3::prelude::*;
 use std::os::fd::RawFd;
 
@@ -24,6 +26,10 @@ pub(crate) enum Source {
         server: Py<Server>,
         fd: RawFd,
     },
+    ReadPipe(Ref<ReadPipeTransport>),
+    WritePipe(Ref<WritePipeTransport>),
+    /// The pidfd of a child process: readable once it has exited.
+    Child(Ref<SubprocessTransport>),
 }
 
 impl Source {
@@ -36,12 +42,28 @@ impl Source {
         }
     }
 
+    /// The transport that `add_reader` and `add_writer` must leave alone, while it is open.
+    pub(super) fn open_transport(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let (object, closing) = match self {
+            Self::ReadPipe(pipe) => (pipe.as_object().clone_ref(py), pipe.is_closing(py)),
+            Self::WritePipe(pipe) => (pipe.as_object().clone_ref(py), pipe.is_closing(py)),
+            _ => {
+                let stream = self.stream(py)?;
+                (stream.as_object().clone_ref(py), stream.is_closing(py))
+            }
+        };
+        (!closing).then_some(object)
+    }
+
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         match self {
             Self::Notifier | Self::Signals | Self::IdleStream(_) => Ok(()),
             Self::Watch(watch) => watch.traverse(visit),
             Self::Stream(transport) => visit.object(transport.as_object()),
             Self::Listener { server, .. } => visit.object(server),
+            Self::ReadPipe(pipe) => visit.object(pipe.as_object()),
+            Self::WritePipe(pipe) => visit.object(pipe.as_object()),
+            Self::Child(transport) => visit.object(transport.as_object()),
         }
     }
 }

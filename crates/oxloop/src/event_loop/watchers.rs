@@ -130,6 +130,29 @@ impl State {
         Ok(token)
     }
 
+    /// Registers a transport's descriptor, which `add_reader` then refuses.
+    ///
+    /// # Errors
+    /// As `register`.
+    pub(crate) fn register_transport(
+        &self,
+        fd: RawFd,
+        source: Source,
+        interest: Interest,
+    ) -> PyResult<Token> {
+        let token = self.register(fd, source, interest)?;
+        let transport = true;
+        self.watched
+            .borrow_mut()
+            .set(fd, Some(Entry { token, transport }));
+        Ok(token)
+    }
+
+    /// True if the descriptor's number has a registration.
+    pub(crate) fn is_registered(&self, fd: RawFd) -> bool {
+        self.watched.borrow().get(fd).is_some()
+    }
+
     /// Takes a transport in, whose descriptor `add_reader` then refuses. The kernel hears of it when
     /// the transport asks for an interest (`resume_registration`).
     pub(crate) fn adopt_transport(&self, fd: RawFd, source: Source) -> Token {
@@ -302,18 +325,15 @@ impl<'py> LoopThis<'_, 'py> {
             let sources = state.sources.borrow();
             sources
                 .get(entry.token)
-                .and_then(|source| source.stream(self.py()))
+                .and_then(|source| source.open_transport(self.py()))
         };
         let Some(transport) = transport else {
             return Ok(());
         };
-        if transport.is_closing(self.py()) {
-            return Ok(());
-        }
         Err(PyRuntimeError::new_err(format!(
             "File descriptor {} is used by transport {}",
             file.repr()?,
-            transport.as_object().bind(self.py()).repr()?
+            transport.bind(self.py()).repr()?
         )))
     }
 

@@ -50,6 +50,7 @@ modules! {
     asyncio_futures = "asyncio.futures";
     logging = "logging";
     signal = "signal";
+    subprocess = "subprocess";
     socket = "socket";
     sys = "sys";
     warnings = "warnings";
@@ -76,6 +77,12 @@ imported! {
     format_callback_source = "asyncio.format_helpers"."_format_callback_source";
     logger = "asyncio.log"."logger";
     transport = "asyncio.transports"."Transport";
+    read_transport = "asyncio.transports"."ReadTransport";
+    write_transport = "asyncio.transports"."WriteTransport";
+    subprocess_transport = "asyncio.transports"."SubprocessTransport";
+    read_subprocess_pipe_proto = "asyncio.base_subprocess"."ReadSubprocessPipeProto";
+    write_subprocess_pipe_proto = "asyncio.base_subprocess"."WriteSubprocessPipeProto";
+    shield = "asyncio"."shield";
     protocol = "asyncio.protocols"."Protocol";
     buffered_protocol = "asyncio.protocols"."BufferedProtocol";
     transport_socket = "asyncio.trsock"."TransportSocket";

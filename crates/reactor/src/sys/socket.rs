@@ -36,6 +36,13 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(own_both(fds))
 }
 
+pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes no pointer.
+    let duplicate = check(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) })?;
+    // SAFETY: the call returned a new descriptor, which nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
+}
+
 fn own_both([first, second]: [RawFd; 2]) -> (OwnedFd, OwnedFd) {
     // SAFETY: called with descriptors that a successful call has just made, which nothing else owns.
     unsafe { (OwnedFd::from_raw_fd(first), OwnedFd::from_raw_fd(second)) }

@@ -6,12 +6,8 @@ use crate::py::class::OfNative;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
 use crate::transport::stream::connection::report_failure;
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::{Borrowed, intern};
-
-/// asyncio's default high-water mark; the low one is a quarter of the high one.
-pub(super) const HIGH_WATER: usize = 64 * 1024;
+use pyo3::intern;
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
     methods.nullary(
@@ -25,11 +21,7 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
     );
     methods.nullary(
         c"get_write_buffer_limits",
-        |this| {
-            let inner = this.own();
-            let limits = (inner.low_water.get(), inner.high_water.get());
-            Ok(limits.into_pyobject(this.py())?.into_any())
-        },
+        |this| this.own().flow.limits(this.py()),
         c"(low, high) water marks in bytes.",
     );
     methods.method(
@@ -43,24 +35,7 @@ fn set_write_buffer_limits<'py>(
     this: &StreamThis<'_, 'py>,
     args: Args<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let [high, low] = args.bind("set_write_buffer_limits", ["high", "low"], 0)?;
-    let number = |value: Option<Borrowed<'_, 'py, PyAny>>| {
-        value
-            .filter(|value| !value.is_none())
-            .map(|value| value.extract::<i64>())
-            .transpose()
-    };
-    let (high, low) = (number(high)?, number(low)?);
-    let high = high.unwrap_or_else(|| low.map_or(HIGH_WATER as i64, |low| 4 * low));
-    let low = low.unwrap_or(high / 4);
-    if !(high >= low && low >= 0) {
-        return Err(PyValueError::new_err(format!(
-            "high ({high}) must be >= low ({low}) must be >= 0"
-        )));
-    }
-    let inner = this.own();
-    inner.high_water.set(high as usize);
-    inner.low_water.set(low as usize);
+    this.own().flow.set_limits(&args)?;
     this.maybe_pause_protocol()?;
     this.none()
 }
@@ -75,11 +50,9 @@ impl StreamThis<'_, '_> {
     /// # Errors
     /// KeyboardInterrupt, SystemExit, and what the exception handler lets out.
     pub(super) fn maybe_pause_protocol(&self) -> PyResult<()> {
-        let inner = self.own();
-        if inner.flags.protocol_paused.get() || self.queued() <= inner.high_water.get() {
+        if !self.own().flow.pauses_at(self.queued()) {
             return Ok(());
         }
-        inner.flags.protocol_paused.set(true);
         let Some(protocol) = self.protocol() else {
             return Ok(());
         };
@@ -93,11 +66,9 @@ impl StreamThis<'_, '_> {
     /// # Errors
     /// As `maybe_pause_protocol`.
     pub(super) fn maybe_resume_protocol(&self) -> PyResult<()> {
-        let inner = self.own();
-        if !inner.flags.protocol_paused.get() || self.queued() > inner.low_water.get() {
+        if !self.own().flow.resumes_at(self.queued()) {
             return Ok(());
         }
-        inner.flags.protocol_paused.set(false);
         let Some(protocol) = self.protocol() else {
             return Ok(());
         };

@@ -37,6 +37,9 @@ use crate::py::context::Captured;
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::server::Server;
+use crate::transport::flow_control::FlowControl;
+use crate::transport::visit_cell;
+use crate::transport::write_queue::WriteQueue;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
 use reactor::addr::SocketAddress;
@@ -44,7 +47,6 @@ use reactor::poller::{Event, Interest};
 use reactor::token::Token;
 use std::cell::{Cell, RefCell};
 use std::os::fd::{OwnedFd, RawFd};
-use write::WriteQueue;
 
 pub(crate) use connection::{Connected, start};
 pub(crate) use reader::remember_methods;
@@ -97,8 +99,7 @@ struct Inner {
     /// Waits for `connection_made` to have been called.
     waiter: RefCell<Option<Py<PyAny>>>,
     flags: Flags,
-    high_water: Cell<usize>,
-    low_water: Cell<usize>,
+    flow: FlowControl,
     /// Size of the latest read, which tells bulk transfers from messages.
     last_read: Cell<usize>,
 }
@@ -116,7 +117,6 @@ struct Flags {
     eof: Cell<bool>,
     /// The peer's EOF was delivered and the protocol keeps the connection open.
     eof_received: Cell<bool>,
-    protocol_paused: Cell<bool>,
     /// The loop's registry has a strong reference.
     held: Cell<bool>,
     /// Linked into the loop's list of transports to flush.
@@ -158,12 +158,6 @@ impl Native for StreamTransport {
     fn finalize(this: &This<'_, '_, Self>) {
         connection::finalize(this);
     }
-}
-
-fn visit_cell<T>(visit: &Visit<'_>, cell: &RefCell<Option<Py<T>>>) -> Result<(), VisitStopped> {
-    // Borrowed: something allocates in the middle of a change. Its content counts as reachable.
-    cell.try_borrow()
-        .map_or(Ok(()), |value| visit.option(value.as_ref()))
 }
 
 impl StreamTransport {

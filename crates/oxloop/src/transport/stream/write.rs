@@ -1,109 +1,35 @@
 //! Writing: what a callback writes leaves in one system call when the callback returns.
 //!
-//! Exact `bytes` are queued without a copy; anything mutable is copied, so that the program may go on
-//! changing it. Whoever can observe the queue (its size, a water mark, `close`, `abort`, `write_eof`)
+//! Whoever can observe the queue (its size, a water mark, `close`, `abort`, `write_eof`)
 //! flushes first, so that it sees what asyncio's write-at-once would show.
 
 use super::connection::FatalError;
 use super::{StreamThis, StreamTransport};
 use crate::py::args::Args;
-use crate::py::buffer::copy_to_bytes;
 use crate::py::class::OfNative;
 use crate::py::imports;
 use crate::py::method::Methods;
+use crate::transport::write_queue::{Sends, chunk_of, is_writable_data};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyList, PyMemoryView, PyString};
+use pyo3::types::{PyBytes, PyList, PyString};
 use reactor::socket::{self, How};
-use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::RawFd;
 
-/// Most buffers that one sendmsg(2) takes (UIO_MAXIOV).
-const SLICES_MOST: usize = 1024;
-/// Buffers whose slices fit on the stack.
-const SLICES_INLINE: usize = 16;
 /// Writes to a lost connection before asyncio warns.
 const WARN_AFTER: u32 = 5;
 
-/// Bytes that wait to be sent.
-pub(super) struct WriteQueue {
-    chunks: VecDeque<Py<PyBytes>>,
-    /// How much of the first chunk is sent already.
-    offset: usize,
-    size: usize,
-    /// The kernel took less than it was given: only a writable event sends more.
-    blocked: bool,
-}
+/// A stream socket, to a write queue.
+struct Socket(RawFd);
 
-impl WriteQueue {
-    pub(super) const fn new() -> Self {
-        Self {
-            chunks: VecDeque::new(),
-            offset: 0,
-            size: 0,
-            blocked: false,
-        }
+impl Sends for Socket {
+    fn one(&self, bytes: &[u8]) -> io::Result<usize> {
+        socket::send(self.0, bytes)
     }
 
-    pub(super) const fn size(&self) -> usize {
-        self.size
-    }
-
-    pub(super) const fn is_blocked(&self) -> bool {
-        self.blocked
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
-    }
-
-    fn push(&mut self, chunk: Bound<'_, PyBytes>) {
-        self.size += chunk.as_bytes().len();
-        self.chunks.push_back(chunk.unbind());
-    }
-
-    /// Takes everything out, for the caller to drop.
-    pub(super) fn take(&mut self) -> Self {
-        std::mem::replace(self, Self::new())
-    }
-
-    /// Sends from the front: one system call.
-    fn send(&self, py: Python<'_>, fd: i32) -> io::Result<usize> {
-        let first = &self.chunks[0].as_bytes(py)[self.offset..];
-        if self.chunks.len() == 1 {
-            return socket::send(fd, first);
-        }
-        let rest = self
-            .chunks
-            .iter()
-            .skip(1)
-            .map(|chunk| IoSlice::new(chunk.as_bytes(py)));
-        let slices = std::iter::once(IoSlice::new(first)).chain(rest);
-        if self.chunks.len() <= SLICES_INLINE {
-            let mut inline = [IoSlice::new(&[]); SLICES_INLINE];
-            for (place, slice) in inline.iter_mut().zip(slices) {
-                *place = slice;
-            }
-            return socket::send_vectored(fd, &inline[..self.chunks.len()]);
-        }
-        socket::send_vectored(fd, &slices.take(SLICES_MOST).collect::<Vec<_>>())
-    }
-
-    /// Removes `sent` bytes from the front.
-    fn advance(&mut self, py: Python<'_>, sent: usize) {
-        self.size -= sent;
-        let mut left = sent;
-        while let Some(first) = self.chunks.front() {
-            let length = first.as_bytes(py).len() - self.offset;
-            if left < length {
-                self.offset += left;
-                return;
-            }
-            left -= length;
-            self.offset = 0;
-            // A bytes object has no destructor that could come back here.
-            drop(self.chunks.pop_front().map(|chunk| chunk.into_bound(py)));
-        }
+    fn many(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        socket::send_vectored(self.0, slices)
     }
 }
 
@@ -131,19 +57,6 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
         |this| this.boolean(true),
         c"True: stream sockets can be half-closed.",
     );
-}
-
-fn chunk_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    match data.cast::<PyBytes>() {
-        Ok(bytes) => Ok(bytes.clone()),
-        Err(_) => copy_to_bytes(data),
-    }
-}
-
-fn is_writable_data(data: &Bound<'_, PyAny>) -> bool {
-    data.is_instance_of::<PyBytes>()
-        || data.is_instance_of::<PyByteArray>()
-        || data.is_instance_of::<PyMemoryView>()
 }
 
 impl<'py> StreamThis<'_, 'py> {
@@ -195,12 +108,12 @@ impl<'py> StreamThis<'_, 'py> {
         let (inner, state) = (self.own(), self.loop_state());
         let (blocked, size) = {
             let queue = inner.queue.borrow();
-            (queue.blocked, queue.size)
+            (queue.is_blocked(), queue.size())
         };
         if blocked {
             return self.maybe_pause_protocol();
         }
-        if state.is_in_callback() && size <= inner.high_water.get() {
+        if state.is_in_callback() && size <= inner.flow.high_water() {
             if !inner.flags.written.replace(true) {
                 state.flush_later(self.to_ref());
             }
@@ -224,7 +137,7 @@ impl<'py> StreamThis<'_, 'py> {
         inner.flags.written.set(false);
         {
             let queue = inner.queue.borrow();
-            if queue.blocked || queue.is_empty() {
+            if queue.is_blocked() || queue.is_empty() {
                 return Ok(());
             }
         }
@@ -237,18 +150,19 @@ impl<'py> StreamThis<'_, 'py> {
     /// One system call's worth; false if the connection failed.
     fn send_some(&self) -> PyResult<bool> {
         let (py, inner) = (self.py(), self.own());
-        let sent = inner.queue.borrow().send(py, inner.fd);
+        let sent = inner.queue.borrow().send(py, &Socket(inner.fd));
         match sent {
             Ok(sent) => {
                 let mut queue = inner.queue.borrow_mut();
                 queue.advance(py, sent);
-                queue.blocked = !queue.is_empty();
+                let left = !queue.is_empty();
+                queue.set_blocked(left);
                 Ok(true)
             }
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
-                inner.queue.borrow_mut().blocked = true;
+                inner.queue.borrow_mut().set_blocked(true);
                 Ok(true)
             }
             Err(error) => {

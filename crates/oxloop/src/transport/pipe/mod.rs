@@ -1,0 +1,75 @@
+//! Pipes: `ReadPipeTransport` and `WritePipeTransport`, over pipes, FIFOs, sockets and character
+//! devices; `asyncio.ReadTransport` and `asyncio.WriteTransport` by inheritance.
+//!
+//! | What | File |
+//! |---|---|
+//! | the file object, its registration, its end | `end` |
+//! | data_received, eof_received, pause_reading, resume_reading | `read` |
+//! | write, write_eof, flow control, the reader's going away | `write` |
+//!
+//! Invariants:
+//! - the file object that the program gave is closed in the deferred `connection_lost`, or by the
+//!   finalizer of a transport that was never closed.
+//! - each transport has a registration of its own: where the descriptor's number has one already (a
+//!   terminal that is read and written), it registers a duplicate.
+//! - the loop keeps a transport alive exactly while that is registered.
+//!
+//! Cost: read(2) into the loop's scratch memory and one `bytes`; write(2) as soon as something is
+//! written, writev(2) once it had to wait.
+//! Differs from asyncio: `add_reader` and `add_writer` refuse the descriptor of a pipe transport while
+//! it is registered, as they refuse a socket transport's.
+
+mod end;
+mod read;
+mod write;
+
+pub(crate) use read::ReadPipeTransport;
+pub(crate) use write::WritePipeTransport;
+
+use crate::py::imports;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use std::os::fd::RawFd;
+
+/// Makes the types; called once, at import.
+pub(crate) fn create_types(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    read::create_type(module)?;
+    write::create_type(module)
+}
+
+/// The kinds of files that can be polled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Fifo,
+    Socket,
+    Device,
+}
+
+/// The number and kind of the descriptor behind `pipe`, or nothing if it can't be a transport's.
+fn kind_of(pipe: &Bound<'_, PyAny>) -> PyResult<(RawFd, Option<Kind>)> {
+    let py = pipe.py();
+    let number = pipe.call_method0(intern!(py, "fileno"))?;
+    let status = imports::os(py)?.call_method1(intern!(py, "fstat"), (&number,))?;
+    let mode: libc::mode_t = status.getattr(intern!(py, "st_mode"))?.extract()?;
+    let kind = match mode & libc::S_IFMT {
+        libc::S_IFIFO => Some(Kind::Fifo),
+        libc::S_IFSOCK => Some(Kind::Socket),
+        libc::S_IFCHR => Some(Kind::Device),
+        _ => None,
+    };
+    Ok((number.extract()?, kind))
+}
+
+fn set_nonblocking(py: Python<'_>, fd: RawFd) -> PyResult<()> {
+    imports::os(py)?
+        .call_method1(intern!(py, "set_blocking"), (fd, false))
+        .map(drop)
+}
+
+/// What `get_extra_info` knows: the file object.
+fn extra_of<'py>(pipe: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+    let extra = PyDict::new(pipe.py());
+    extra.set_item(intern!(pipe.py(), "pipe"), pipe)?;
+    Ok(extra)
+}

@@ -1,0 +1,429 @@
+//! `WritePipeTransport`: what `connect_write_pipe` makes.
+//!
+//! The writing end of a pipe or socket is polled for reading too: that is how the reader's going away
+//! is noticed without a write. A character device has no such sign.
+
+use super::end::End;
+use super::{Kind, extra_of, kind_of, set_nonblocking};
+use crate::error::os_error;
+use crate::event_loop::EventLoop;
+use crate::event_loop::source::Source;
+use crate::py::attached::Attached;
+use crate::py::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitStopped, create};
+use crate::py::imports;
+use crate::py::method::Methods;
+use crate::py::object::call_method;
+use crate::transport::flow_control::FlowControl;
+use crate::transport::report_error;
+use crate::transport::write_queue::{Sends, WriteQueue, chunk_of, is_writable_data};
+use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString, PyType};
+use reactor::poller::{Event, Interest};
+use reactor::socket;
+use std::cell::{Cell, RefCell};
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::RawFd;
+
+/// Writes to a lost pipe before asyncio warns.
+const WARN_AFTER: u32 = 5;
+
+/// A descriptor that is written with write(2), to a write queue.
+struct File(RawFd);
+
+impl Sends for File {
+    fn one(&self, bytes: &[u8]) -> io::Result<usize> {
+        socket::write(self.0, bytes)
+    }
+
+    fn many(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        socket::write_vectored(self.0, slices)
+    }
+}
+
+/// The payload of the writing end's transport.
+pub(crate) struct WritePipeTransport {
+    inner: Attached<Inner>,
+}
+
+struct Inner {
+    end: End,
+    queue: RefCell<WriteQueue>,
+    flow: FlowControl,
+    /// A readable event means that the reader is gone.
+    notices_reader: bool,
+    /// Counts failures, and writes after one.
+    conn_lost: Cell<u32>,
+}
+
+type WriteThis<'a, 'py> = This<'a, 'py, WritePipeTransport>;
+
+static CLASS: Class = Class::new();
+
+impl Native for WritePipeTransport {
+    fn class() -> &'static Class {
+        &CLASS
+    }
+
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        self.inner.during_collection().end.traverse(visit)
+    }
+
+    fn clear(&self, py: Python<'_>) {
+        self.inner.get(py).end.clear(py);
+    }
+
+    fn finalize(this: &This<'_, '_, Self>) {
+        this.end().finalize(&this.object());
+    }
+}
+
+impl WritePipeTransport {
+    /// Makes the transport and queues `connection_made` and the waiter.
+    ///
+    /// # Errors
+    /// ValueError for a file that cannot be polled.
+    pub(crate) fn start(
+        event_loop: &Bound<'_, EventLoop>,
+        pipe: &Bound<'_, PyAny>,
+        protocol: &Bound<'_, PyAny>,
+        waiter: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        let py = event_loop.py();
+        let (fd, kind) = kind_of(pipe)?;
+        let Some(kind) = kind else {
+            return Err(PyValueError::new_err(
+                "Pipe transport is only for pipes, sockets and character devices",
+            ));
+        };
+        set_nonblocking(py, fd)?;
+        let inner = Inner {
+            end: End::new(event_loop, pipe, fd, protocol)?,
+            queue: RefCell::new(WriteQueue::new()),
+            flow: FlowControl::new(),
+            notices_reader: kind != Kind::Device,
+            conn_lost: Cell::new(0),
+        };
+        let inner = Attached::new(inner);
+        let transport = Ref::new(py, Self { inner })?;
+        let object = transport.as_object().bind(py);
+        object.setattr(pyo3::intern!(py, "_extra"), extra_of(pipe)?)?;
+        transport
+            .this(py)
+            .end()
+            .schedule_beginning(object, waiter)?;
+        Ok(object.clone().unbind())
+    }
+
+    /// What a fork's child must register again.
+    pub(crate) fn registration(&self) -> Option<(RawFd, Interest)> {
+        self.inner.during_collection().end.registration()
+    }
+
+    pub(crate) fn is_closing(&self, py: Python<'_>) -> bool {
+        self.inner.get(py).end.closing.get()
+    }
+}
+
+impl<'py> WriteThis<'_, 'py> {
+    fn own(&self) -> &Inner {
+        self.payload().inner.get(self.py())
+    }
+
+    fn end(&self) -> &End {
+        &self.own().end
+    }
+
+    fn queued(&self) -> usize {
+        self.own().queue.borrow().size()
+    }
+
+    /// Registers what is to be heard of now.
+    fn listen(&self) -> PyResult<()> {
+        let (own, end) = (self.own(), self.end());
+        let mut wanted = Interest::NONE;
+        if own.notices_reader && end.started.get() && !end.ended.get() {
+            wanted = wanted.with(Interest::READABLE);
+        }
+        if own.queue.borrow().is_blocked() {
+            wanted = wanted.with(Interest::WRITABLE);
+        }
+        end.apply(self.py(), wanted, || Source::WritePipe(self.to_ref()))
+    }
+
+    fn begin(&self) -> PyResult<Bound<'py, PyAny>> {
+        self.end().started.set(true);
+        self.listen()?;
+        self.none()
+    }
+
+    fn write(&self, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        if !is_writable_data(data) {
+            return Err(PyAssertionError::new_err(data.repr()?.unbind()));
+        }
+        let chunk = chunk_of(data)?;
+        if chunk.as_bytes().is_empty() || self.is_lost()? {
+            return self.none();
+        }
+        let waits = !self.own().queue.borrow().is_empty();
+        self.own().queue.borrow_mut().push(chunk);
+        if !waits && self.send_some()? {
+            self.listen()?;
+        }
+        self.maybe_pause_protocol()?;
+        self.none()
+    }
+
+    /// True if nothing can be written any more, which is logged in the end.
+    fn is_lost(&self) -> PyResult<bool> {
+        let lost = &self.own().conn_lost;
+        if lost.get() == 0 && !self.end().closing.get() {
+            return Ok(false);
+        }
+        if lost.get() >= WARN_AFTER {
+            let text = "pipe closed by peer or os.write(pipe, data) raised exception.";
+            imports::logger(self.py())?.call_method1("warning", (text,))?;
+        }
+        lost.set(lost.get().saturating_add(1));
+        Ok(true)
+    }
+
+    /// One system call's worth; false if the pipe failed.
+    fn send_some(&self) -> PyResult<bool> {
+        let (py, own) = (self.py(), self.own());
+        let sent = own.queue.borrow().send(py, &File(self.end().fd));
+        match sent {
+            Ok(sent) => {
+                let mut queue = own.queue.borrow_mut();
+                queue.advance(py, sent);
+                let left = !queue.is_empty();
+                queue.set_blocked(left);
+                Ok(true)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                own.queue.borrow_mut().set_blocked(true);
+                Ok(true)
+            }
+            Err(error) => {
+                own.conn_lost.set(own.conn_lost.get().saturating_add(1));
+                let message = "Fatal write error on pipe transport";
+                let error =
+                    self.end()
+                        .report_fatal(&self.object(), os_error(&error), true, message)?;
+                self.close_now(Some(error))?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Drops what is queued and queues `connection_lost(error)`.
+    fn close_now(&self, error: Option<Py<PyAny>>) -> PyResult<()> {
+        let unsent = self.own().queue.borrow_mut().take();
+        drop(unsent);
+        self.end().schedule_lost(&self.object(), error)
+    }
+
+    fn write_eof(&self) -> PyResult<Bound<'py, PyAny>> {
+        let end = self.end();
+        if end.closing.replace(true) {
+            return self.none();
+        }
+        if self.own().queue.borrow().is_empty() {
+            end.schedule_lost(&self.object(), None)?;
+        }
+        self.none()
+    }
+
+    /// The reader is gone, or there is room for more.
+    ///
+    /// # Errors
+    /// What `connection_lost` raises, and what the exception handler lets out.
+    pub(crate) fn on_event(&self, event: Event) -> PyResult<()> {
+        if self.end().ended.get() {
+            return Ok(());
+        }
+        if event.readable && self.own().notices_reader && self.end().started.get() {
+            return self.reader_gone();
+        }
+        if event.writable && self.own().queue.borrow().is_blocked() {
+            return self.write_ready();
+        }
+        Ok(())
+    }
+
+    fn reader_gone(&self) -> PyResult<()> {
+        let py = self.py();
+        self.end()
+            .log_in_debug("info", "%r was closed by peer", &self.object())?;
+        let unsent = !self.own().queue.borrow().is_empty();
+        let error = unsent.then(|| PyBrokenPipeError::new_err(()).into_value(py).into_any());
+        self.close_now(error)
+    }
+
+    fn write_ready(&self) -> PyResult<()> {
+        if !self.send_some()? || !self.own().queue.borrow().is_empty() {
+            return Ok(());
+        }
+        self.listen()?;
+        // May write more.
+        self.maybe_resume_protocol()?;
+        if !self.end().closing.get() || self.end().ended.get() {
+            return Ok(());
+        }
+        self.end().stop(self.py());
+        let none = self.none()?;
+        self.end().call_connection_lost(self.py(), &none)
+    }
+
+    fn maybe_pause_protocol(&self) -> PyResult<()> {
+        if !self.own().flow.pauses_at(self.queued()) {
+            return Ok(());
+        }
+        self.tell("pause_writing", "protocol.pause_writing() failed")
+    }
+
+    fn maybe_resume_protocol(&self) -> PyResult<()> {
+        if !self.own().flow.resumes_at(self.queued()) {
+            return Ok(());
+        }
+        self.tell("resume_writing", "protocol.resume_writing() failed")
+    }
+
+    fn tell(&self, method: &str, message: &str) -> PyResult<()> {
+        let (py, end) = (self.py(), self.end());
+        let Some(protocol) = end.protocol(py) else {
+            return Ok(());
+        };
+        let Err(error) = call_method(&protocol, &PyString::intern(py, method), &[]) else {
+            return Ok(());
+        };
+        if crate::event_loop::turn::leaves_the_loop(py, &error) {
+            return Err(error);
+        }
+        let error = error.into_value(py).into_any();
+        let event_loop = end.event_loop(py);
+        report_error(event_loop, &self.object(), Some(protocol), &error, message)
+    }
+}
+
+fn repr<'py>(this: &WriteThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let size = Some(this.queued());
+    let text = this
+        .end()
+        .describe(&this.object(), Interest::WRITABLE, size)?;
+    Ok(PyString::new(this.py(), &text).into_any())
+}
+
+fn add_writing(methods: &mut Methods<OfNative<WritePipeTransport>>) {
+    methods.method(
+        c"write",
+        |this, args| this.write(&*args.one("write", "data")?),
+        c"Write or queue bytes; never blocks.",
+    );
+    methods.method(
+        c"writelines",
+        |this, args| {
+            let lines = args.one("writelines", "list_of_data")?;
+            let empty = PyBytes::new(this.py(), b"");
+            this.write(&empty.call_method1("join", (lines,))?)
+        },
+        c"Write or queue an iterable of bytes objects.",
+    );
+    methods.nullary(
+        c"write_eof",
+        |this| this.write_eof(),
+        c"Close the pipe once the queue is written.",
+    );
+    methods.nullary(
+        c"can_write_eof",
+        |this| this.boolean(true),
+        c"True: the reader sees the end when the pipe is closed.",
+    );
+    methods.nullary(
+        c"get_write_buffer_size",
+        |this| Ok(this.queued().into_pyobject(this.py())?.into_any()),
+        c"Bytes that are queued and not yet written.",
+    );
+    methods.nullary(
+        c"get_write_buffer_limits",
+        |this| this.own().flow.limits(this.py()),
+        c"(low, high) water marks in bytes.",
+    );
+    methods.method(
+        c"set_write_buffer_limits",
+        |this, args| {
+            this.own().flow.set_limits(&args)?;
+            this.maybe_pause_protocol()?;
+            this.none()
+        },
+        c"Set the water marks in bytes; low defaults to a quarter of high.",
+    );
+}
+
+fn add_closing(methods: &mut Methods<OfNative<WritePipeTransport>>) {
+    methods.nullary(
+        c"close",
+        |this| this.write_eof(),
+        c"Write what is queued, then close; connection_lost(None) follows.",
+    );
+    methods.nullary(
+        c"abort",
+        |this| this.close_now(None).and_then(|()| this.none()),
+        c"Close at once; what is queued is lost.",
+    );
+    methods.nullary(
+        c"is_closing",
+        |this| this.boolean(this.end().closing.get()),
+        c"True once closing began.",
+    );
+    methods.method(
+        c"_call_connection_lost",
+        |this, args| {
+            let error = args.one("_call_connection_lost", "exc")?;
+            this.end().call_connection_lost(this.py(), &error)?;
+            this.none()
+        },
+        c"The deferred end.",
+    );
+}
+
+/// Makes the type; called once, at import.
+pub(super) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    let mut methods = Methods::<OfNative<WritePipeTransport>>::new();
+    add_writing(&mut methods);
+    add_closing(&mut methods);
+    methods.method(
+        c"set_protocol",
+        |this, args| {
+            this.end()
+                .set_protocol(&*args.one("set_protocol", "protocol")?);
+            this.none()
+        },
+        c"Replace the protocol.",
+    );
+    methods.nullary(
+        c"get_protocol",
+        |this| this.or_none(this.end().protocol(this.py())),
+        c"The current protocol.",
+    );
+    methods.nullary(
+        c"_begin",
+        |this| this.begin(),
+        c"Starts to notice the reader's going away, after connection_made.",
+    );
+    methods.getter(c"_loop", |this| {
+        Ok(this.end().event_loop(this.py()).clone().into_any())
+    });
+    methods.getter(c"_pipe", |this| this.or_none(this.end().pipe(this.py())));
+    let base = imports::write_transport(py)?.cast::<PyType>()?;
+    create::<WritePipeTransport>(
+        py,
+        c"oxloop._oxloop.WritePipeTransport",
+        c"The writing end of a pipe, see asyncio.WriteTransport.",
+        base,
+        methods,
+        Slots::with_repr::<OfNative<WritePipeTransport>, _>(repr),
+    )?;
+    module.add("WritePipeTransport", CLASS.type_object(py))
+}

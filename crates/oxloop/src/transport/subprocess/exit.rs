@@ -1,0 +1,211 @@
+//! Noticing that the process has ended, and `_wait`.
+//!
+//! A pidfd in the loop's poller becomes readable. Where the kernel refuses one, a thread waits for the
+//! process instead, without reaping it.
+
+use super::{SubprocessThis, SubprocessTransport};
+use crate::event_loop::names::soon_from_thread;
+use crate::event_loop::source::Source;
+use crate::py::class::{OfNative, Ref};
+use crate::py::coroutine::{Coroutine, await_python};
+use crate::py::imports;
+use crate::py::method::Methods;
+use pyo3::exceptions::{PyAttributeError, PyChildProcessError, PyOSError, PyProcessLookupError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use reactor::poller::Interest;
+
+/// asyncio's exit status of a process that somebody else reaped.
+const STATUS_UNKNOWN: i32 = 255;
+
+pub(super) fn add_methods(methods: &mut Methods<OfNative<SubprocessTransport>>) {
+    methods.nullary(c"_wait", wait, c"Wait for the exit status.");
+    methods.nullary(
+        c"_process_ended",
+        |this| this.on_exit_event().and_then(|()| this.none()),
+        c"The process has ended.",
+    );
+    methods.nullary(
+        c"_wait_in_thread",
+        wait_in_thread,
+        c"Waits until the process has ended, and tells the loop.",
+    );
+}
+
+impl SubprocessThis<'_, '_> {
+    /// Makes the loop notice the exit.
+    ///
+    /// # Errors
+    /// What starting a thread raises where pidfd_open(2) is refused.
+    pub(super) fn watch_exit(&self) -> PyResult<()> {
+        let (py, pid) = (self.py(), self.own().pid);
+        let opened = imports::os(py)?.call_method1(intern!(py, "pidfd_open"), (pid,));
+        let pidfd = match opened {
+            Ok(pidfd) => pidfd.extract()?,
+            // Reaped already: SIGCHLD is ignored, or the program was quicker.
+            Err(error) if error.is_instance_of::<PyProcessLookupError>(py) => {
+                let ended = self.object().getattr(intern!(py, "_process_ended"))?;
+                self.event_loop().call_method1("call_soon", (ended,))?;
+                return Ok(());
+            }
+            Err(error)
+                if error.is_instance_of::<PyOSError>(py)
+                    || error.is_instance_of::<PyAttributeError>(py) =>
+            {
+                return self.start_thread();
+            }
+            Err(error) => return Err(error),
+        };
+        let source = Source::Child(self.to_ref());
+        let token = self
+            .loop_state()
+            .register(pidfd, source, Interest::READABLE)?;
+        self.own().pidfd.set(Some((pidfd, token)));
+        Ok(())
+    }
+
+    fn start_thread(&self) -> PyResult<()> {
+        let py = self.py();
+        let kwargs = PyDict::new(py);
+        kwargs.set_item("target", self.object().getattr("_wait_in_thread")?)?;
+        kwargs.set_item("name", format!("oxloop-waitpid-{}", self.own().pid))?;
+        kwargs.set_item("daemon", true)?;
+        imports::threading(py)?
+            .call_method("Thread", (), Some(&kwargs))?
+            .call_method0("start")
+            .map(drop)
+    }
+
+    /// Ends the registration of the pidfd and closes it.
+    pub(super) fn stop_watching(&self) -> PyResult<()> {
+        let py = self.py();
+        let Some((pidfd, token)) = self.own().pidfd.take() else {
+            return Ok(());
+        };
+        let source = self.loop_state().deregister(pidfd, token);
+        drop(source);
+        imports::os(py)?
+            .call_method1(intern!(py, "close"), (pidfd,))
+            .map(drop)
+    }
+
+    /// The process has ended: reap it and tell everybody.
+    ///
+    /// # Errors
+    /// What `Popen` raises.
+    pub(crate) fn on_exit_event(&self) -> PyResult<()> {
+        if self.own().returncode.get().is_some() {
+            return self.stop_watching();
+        }
+        match self.exit_status()? {
+            Some(status) => {
+                self.stop_watching()?;
+                self.process_exited(status)
+            }
+            // Another thread is in the middle of Popen.wait(): the pidfd stays readable, the event
+            // comes back.
+            None if self.own().pidfd.get().is_some() => Ok(()),
+            None => {
+                let ended = self.object().getattr("_process_ended")?;
+                self.event_loop()
+                    .call_method1("call_soon", (ended,))
+                    .map(drop)
+            }
+        }
+    }
+
+    /// The exit status from `Popen`, which reaps the process under its own lock; None while another
+    /// thread holds that.
+    fn exit_status(&self) -> PyResult<Option<i32>> {
+        let py = self.py();
+        let Some(process) = self.process() else {
+            return Ok(Some(STATUS_UNKNOWN));
+        };
+        let known = process.getattr(intern!(py, "returncode"))?;
+        if !known.is_none() {
+            return known.extract().map(Some);
+        }
+        if self.wait_for_zombie(true)? {
+            return process.call_method0(intern!(py, "poll"))?.extract();
+        }
+        let status = process
+            .call_method1(intern!(py, "_internal_poll"), (STATUS_UNKNOWN,))?
+            .extract()?;
+        if status == Some(STATUS_UNKNOWN) {
+            let text = "child process pid %d exit status already read:  will report returncode 255";
+            imports::logger(py)?.call_method1("warning", (text, self.own().pid))?;
+        }
+        Ok(status)
+    }
+
+    /// Waits until the process has ended, without reaping it; false if somebody reaped it.
+    fn wait_for_zombie(&self, at_once: bool) -> PyResult<bool> {
+        let py = self.py();
+        let options = libc::WEXITED | libc::WNOWAIT | if at_once { libc::WNOHANG } else { 0 };
+        let values = (libc::P_PID as i32, self.own().pid, options);
+        match imports::os(py)?.call_method1(intern!(py, "waitid"), values) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_instance_of::<PyChildProcessError>(py) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn process_exited(&self, status: i32) -> PyResult<()> {
+        let (py, own) = (self.py(), self.own());
+        if self.loop_state().is_debug() {
+            let arguments = ("%r exited with return code %r", self.object(), status);
+            imports::logger(py)?.call_method1("info", arguments)?;
+        }
+        own.returncode.set(Some(status));
+        self.call("process_exited", &[])?;
+        self.try_finish()?;
+        for waiter in own.exit_waiters.take() {
+            let waiter = waiter.bind(py);
+            if !waiter.call_method0(intern!(py, "done"))?.is_truthy()? {
+                waiter.call_method1(intern!(py, "set_result"), (status,))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs in a thread of its own.
+fn wait_in_thread<'py>(this: &SubprocessThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    this.wait_for_zombie(false)?;
+    let ended = this.object().getattr("_process_ended")?;
+    soon_from_thread(this.event_loop(), &ended, &[])?;
+    this.none()
+}
+
+fn wait<'py>(this: &SubprocessThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let transport = this.to_ref();
+    Coroutine::object(this.py(), "SubprocessTransport._wait", wait_for_exit(transport))
+}
+
+async fn wait_for_exit(transport: Ref<SubprocessTransport>) -> PyResult<Py<PyAny>> {
+    let waiter = Python::attach(|py| {
+        let this = transport.this(py);
+        if this.own().returncode.get().is_some() {
+            return Ok(None);
+        }
+        let waiter = this.event_loop().call_method0("create_future")?.unbind();
+        let mut waiters = this.own().exit_waiters.borrow_mut();
+        waiters.push(waiter.clone_ref(py));
+        Ok::<_, PyErr>(Some(waiter))
+    })?;
+    if let Some(waiter) = waiter {
+        let future = Python::attach(|py| waiter.clone_ref(py));
+        let outcome = await_python(future).await;
+        Python::attach(|py| {
+            let this = transport.this(py);
+            let mut waiters = this.own().exit_waiters.borrow_mut();
+            waiters.retain(|other| !other.is(&waiter));
+        });
+        outcome?;
+    }
+    Python::attach(|py| {
+        let status = transport.this(py).own().returncode.get();
+        Ok(status.into_pyobject(py)?.unbind())
+    })
+}

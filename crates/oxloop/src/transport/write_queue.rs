@@ -1,0 +1,125 @@
+//! `WriteQueue`: bytes that wait for the kernel to take them.
+//!
+//! Exact `bytes` are queued without a copy; anything mutable is copied, so that the program may go on
+//! changing it.
+
+use crate::py::buffer::copy_to_bytes;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+/// Most buffers that one sendmsg(2) or writev(2) takes (UIO_MAXIOV).
+const SLICES_MOST: usize = 1024;
+/// Buffers whose slices fit on the stack.
+const SLICES_INLINE: usize = 16;
+
+/// The two system calls that send from a queue.
+pub(super) trait Sends {
+    fn one(&self, bytes: &[u8]) -> io::Result<usize>;
+    fn many(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+}
+
+/// Bytes that wait to be sent.
+pub(super) struct WriteQueue {
+    chunks: VecDeque<Py<PyBytes>>,
+    /// How much of the first chunk is sent already.
+    offset: usize,
+    size: usize,
+    /// The kernel took less than it was given: only a writable event sends more.
+    blocked: bool,
+}
+
+impl WriteQueue {
+    pub(super) const fn new() -> Self {
+        Self {
+            chunks: VecDeque::new(),
+            offset: 0,
+            size: 0,
+            blocked: false,
+        }
+    }
+
+    pub(super) const fn size(&self) -> usize {
+        self.size
+    }
+
+    pub(super) const fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    pub(super) const fn set_blocked(&mut self, blocked: bool) {
+        self.blocked = blocked;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    pub(super) fn push(&mut self, chunk: Bound<'_, PyBytes>) {
+        self.size += chunk.as_bytes().len();
+        self.chunks.push_back(chunk.unbind());
+    }
+
+    /// Takes everything out, for the caller to drop.
+    pub(super) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::new())
+    }
+
+    /// Sends from the front: one system call.
+    pub(super) fn send(&self, py: Python<'_>, to: &impl Sends) -> io::Result<usize> {
+        let first = &self.chunks[0].as_bytes(py)[self.offset..];
+        if self.chunks.len() == 1 {
+            return to.one(first);
+        }
+        let rest = self
+            .chunks
+            .iter()
+            .skip(1)
+            .map(|chunk| IoSlice::new(chunk.as_bytes(py)));
+        let slices = std::iter::once(IoSlice::new(first)).chain(rest);
+        if self.chunks.len() <= SLICES_INLINE {
+            let mut inline = [IoSlice::new(&[]); SLICES_INLINE];
+            for (place, slice) in inline.iter_mut().zip(slices) {
+                *place = slice;
+            }
+            return to.many(&inline[..self.chunks.len()]);
+        }
+        to.many(&slices.take(SLICES_MOST).collect::<Vec<_>>())
+    }
+
+    /// Removes `sent` bytes from the front.
+    pub(super) fn advance(&mut self, py: Python<'_>, sent: usize) {
+        self.size -= sent;
+        let mut left = sent;
+        while let Some(first) = self.chunks.front() {
+            let length = first.as_bytes(py).len() - self.offset;
+            if left < length {
+                self.offset += left;
+                return;
+            }
+            left -= length;
+            self.offset = 0;
+            // A bytes object has no destructor that could come back here.
+            drop(self.chunks.pop_front().map(|chunk| chunk.into_bound(py)));
+        }
+    }
+}
+
+/// What can be queued for `data`.
+///
+/// # Errors
+/// TypeError if it has no buffer.
+pub(super) fn chunk_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    match data.cast::<PyBytes>() {
+        Ok(bytes) => Ok(bytes.clone()),
+        Err(_) => copy_to_bytes(data),
+    }
+}
+
+/// The types that `write` takes.
+pub(super) fn is_writable_data(data: &Bound<'_, PyAny>) -> bool {
+    data.is_instance_of::<PyBytes>()
+        || data.is_instance_of::<PyByteArray>()
+        || data.is_instance_of::<PyMemoryView>()
+}
