@@ -78,7 +78,8 @@ fn registrations(py: Python<'_>, state: &State, notifier: RawFd) -> Vec<(RawFd, 
     let sources = state.sources.borrow();
     let registration = |(token, source): (Token, &Source)| match source {
         Source::Notifier => Some((notifier, token, Interest::READABLE)),
-        Source::Signals => None,
+        // A child process is the parent's.
+        Source::Signals | Source::Child(_) => None,
         Source::Watch(watch) => Some((watch.fd, token, watch.interest())),
         Source::Stream(_) | Source::IdleStream(_) => {
             let (fd, interest) = source.stream(py)?.registration()?;
@@ -92,8 +93,6 @@ fn registrations(py: Python<'_>, state: &State, notifier: RawFd) -> Vec<(RawFd, 
             let (fd, interest) = pipe.registration()?;
             Some((fd, token, interest))
         }
-        // It is the parent's child.
-        Source::Child(_) => None,
         Source::Listener { fd, .. } => Some((*fd, token, Interest::READABLE)),
     };
     sources.iter().filter_map(registration).collect()

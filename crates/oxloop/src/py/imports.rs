@@ -78,7 +78,6 @@ imported! {
     logger = "asyncio.log"."logger";
     transport = "asyncio.transports"."Transport";
     read_transport = "asyncio.transports"."ReadTransport";
-    write_transport = "asyncio.transports"."WriteTransport";
     subprocess_transport = "asyncio.transports"."SubprocessTransport";
     read_subprocess_pipe_proto = "asyncio.base_subprocess"."ReadSubprocessPipeProto";
     write_subprocess_pipe_proto = "asyncio.base_subprocess"."WriteSubprocessPipeProto";

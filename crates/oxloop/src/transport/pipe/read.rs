@@ -195,18 +195,15 @@ impl<'py> ReadThis<'_, 'py> {
 
     #[cold]
     fn read_failed(&self, error: &io::Error) -> PyResult<()> {
-        if matches!(
-            error.kind(),
-            ErrorKind::WouldBlock | ErrorKind::Interrupted
-        ) {
+        if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) {
             return Ok(());
         }
         // A terminal's other side was closed.
         let expected = error.raw_os_error() == Some(libc::EIO);
         let message = "Fatal read error on pipe transport";
-        let error =
-            self.end()
-                .report_fatal(&self.object(), os_error(error), expected, message)?;
+        let error = self
+            .end()
+            .report_fatal(&self.object(), os_error(error), expected, message)?;
         self.end().schedule_lost(&self.object(), Some(error))
     }
 }

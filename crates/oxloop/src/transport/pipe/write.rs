@@ -416,7 +416,8 @@ pub(super) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
         Ok(this.end().event_loop(this.py()).clone().into_any())
     });
     methods.getter(c"_pipe", |this| this.or_none(this.end().pipe(this.py())));
-    let base = imports::write_transport(py)?.cast::<PyType>()?;
+    // asyncio's is an asyncio.Transport too.
+    let base = imports::transport(py)?.cast::<PyType>()?;
     create::<WritePipeTransport>(
         py,
         c"oxloop._oxloop.WritePipeTransport",

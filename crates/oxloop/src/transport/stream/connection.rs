@@ -2,10 +2,10 @@
 
 use super::{Delivery, Descriptor, Flags, Inner, StreamThis, StreamTransport, reader};
 use crate::error::os_error;
+use crate::event_loop::EventLoop;
 use crate::event_loop::schedule::soon_method;
 use crate::event_loop::source::Source;
 use crate::event_loop::turn::leaves_the_loop;
-use crate::event_loop::EventLoop;
 use crate::py::args::Args;
 use crate::py::attached::Attached;
 use crate::py::class::{OfNative, Ref, This};

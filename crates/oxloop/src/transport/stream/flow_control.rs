@@ -6,8 +6,8 @@ use crate::py::class::OfNative;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
 use crate::transport::stream::connection::report_failure;
-use pyo3::prelude::*;
 use pyo3::intern;
+use pyo3::prelude::*;
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
     methods.nullary(

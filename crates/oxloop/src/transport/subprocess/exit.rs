@@ -180,7 +180,11 @@ fn wait_in_thread<'py>(this: &SubprocessThis<'_, 'py>) -> PyResult<Bound<'py, Py
 
 fn wait<'py>(this: &SubprocessThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let transport = this.to_ref();
-    Coroutine::object(this.py(), "SubprocessTransport._wait", wait_for_exit(transport))
+    Coroutine::object(
+        this.py(),
+        "SubprocessTransport._wait",
+        wait_for_exit(transport),
+    )
 }
 
 async fn wait_for_exit(transport: Ref<SubprocessTransport>) -> PyResult<Py<PyAny>> {
@@ -199,6 +203,7 @@ async fn wait_for_exit(transport: Ref<SubprocessTransport>) -> PyResult<Py<PyAny
         let outcome = await_python(future).await;
         Python::attach(|py| {
             let this = transport.this(py);
+            // `waiter` is a reference too, so that nothing is freed under the borrow.
             let mut waiters = this.own().exit_waiters.borrow_mut();
             waiters.retain(|other| !other.is(&waiter));
         });

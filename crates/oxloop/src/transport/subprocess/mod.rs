@@ -178,9 +178,7 @@ impl<'py> SubprocessThis<'_, 'py> {
         let Some(process) = self.process() else {
             return Ok(());
         };
-        if own.returncode.get().is_some()
-            || !process.call_method0(intern!(py, "poll"))?.is_none()
-        {
+        if own.returncode.get().is_some() || !process.call_method0(intern!(py, "poll"))?.is_none() {
             return Ok(());
         }
         if self.loop_state().is_debug() {

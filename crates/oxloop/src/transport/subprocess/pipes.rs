@@ -91,8 +91,7 @@ impl SubprocessTransport {
         this.remember_extra(command, &process)?;
         this.log_created(command)?;
         let connected = connect_pipes(transport.clone_ref(py), waiter.clone().unbind());
-        let connected =
-            Coroutine::object(py, "SubprocessTransport._connect_pipes", connected)?;
+        let connected = Coroutine::object(py, "SubprocessTransport._connect_pipes", connected)?;
         event_loop.call_method1(intern!(py, "create_task"), (connected,))?;
         this.watch_exit()?;
         Ok(transport.as_object().clone_ref(py))
@@ -187,7 +186,10 @@ impl<'py> SubprocessThis<'_, 'py> {
                 "connect_write_pipe",
             )
         } else {
-            (imports::read_subprocess_pipe_proto(py)?, "connect_read_pipe")
+            (
+                imports::read_subprocess_pipe_proto(py)?,
+                "connect_read_pipe",
+            )
         };
         let factory = imports::partial(py)?.call1((class, self.object(), fd))?;
         let connecting = self.event_loop().call_method1(method, (factory, pipe))?;
@@ -233,11 +235,7 @@ impl<'py> SubprocessThis<'_, 'py> {
         Ok(())
     }
 
-    fn soon(
-        &self,
-        callback: &Bound<'py, PyAny>,
-        arguments: &[&Bound<'py, PyAny>],
-    ) -> PyResult<()> {
+    fn soon(&self, callback: &Bound<'py, PyAny>, arguments: &[&Bound<'py, PyAny>]) -> PyResult<()> {
         let py = self.py();
         self.loop_state().check_closed()?;
         let context = Captured::given(&self.own().context.object(py)?);
