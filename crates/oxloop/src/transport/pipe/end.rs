@@ -92,11 +92,6 @@ impl End {
         drop(old);
     }
 
-    pub(super) fn pipe<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        let pipe = self.pipe.borrow();
-        pipe.as_ref().map(|pipe| pipe.bind(py).clone())
-    }
-
     pub(super) fn is_closed(&self) -> bool {
         self.pipe.borrow().is_none()
     }

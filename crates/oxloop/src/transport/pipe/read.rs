@@ -275,7 +275,6 @@ pub(super) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     methods.getter(c"_loop", |this| {
         Ok(this.end().event_loop(this.py()).clone().into_any())
     });
-    methods.getter(c"_pipe", |this| this.or_none(this.end().pipe(this.py())));
     let base = imports::read_transport(py)?.cast::<PyType>()?;
     create::<ReadPipeTransport>(
         py,
