@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use reactor::notifier::Notifier;
 use reactor::poller::{Interest, Poller};
 use reactor::token::Token;
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -74,12 +75,38 @@ fn start_anew(py: Python<'_>, state: &State) -> PyResult<()> {
     Ok(())
 }
 
+/// Gives the loop a new epoll instance with what it watches.
+///
+/// # Errors
+/// What epoll_create1(2) refuses; the old instance stays.
+#[cold]
+pub(super) fn renew_poller(py: Python<'_>, state: &State) -> io::Result<()> {
+    let notifier = state.notifier.borrow().as_ref().map(|own| own.as_raw_fd());
+    let Some(notifier) = notifier else {
+        return Ok(());
+    };
+    let old = state.poller.replace(Some(Poller::new()?));
+    drop(old);
+    for (fd, token, interest) in registrations(py, state, notifier) {
+        // A descriptor that was closed meanwhile has nothing to report.
+        let _added = state.with_poller(|poller| poller.add(fd, token, interest));
+    }
+    Ok(())
+}
+
 fn registrations(py: Python<'_>, state: &State, notifier: RawFd) -> Vec<(RawFd, Token, Interest)> {
     let sources = state.sources.borrow();
     let registration = |(token, source): (Token, &Source)| match source {
         Source::Notifier => Some((notifier, token, Interest::READABLE)),
-        Source::Signals => None,
-        Source::Watch(watch) => Some((watch.fd, token, watch.interest())),
+        Source::Signals => Some((
+            state.signals.borrow().readable()?,
+            token,
+            Interest::READABLE,
+        )),
+        // A registration that is only kept for later is made again when it is wanted.
+        Source::Watch(watch) => Some(watch.interest())
+            .filter(|interest| !interest.is_empty())
+            .map(|interest| (watch.fd, token, interest)),
         Source::Stream(_) | Source::IdleStream(_) => {
             let (fd, interest) = source.stream(py)?.registration()?;
             Some((fd, token, interest))
