@@ -74,6 +74,7 @@ pub(crate) fn start(
         local: RefCell::new(None),
         queue: RefCell::new(WriteQueue::new()),
         waiter: RefCell::new(connected.waiter),
+        writable: RefCell::new(None),
         flags: Flags::default(),
         high_water: Cell::new(HIGH_WATER),
         low_water: Cell::new(HIGH_WATER / 4),
@@ -337,6 +338,7 @@ impl<'py> StreamThis<'_, 'py> {
         *inner.local.borrow_mut() = socket::local_address(inner.fd).ok();
         let descriptor = inner.descriptor.replace(Descriptor::Closed);
         let closed = descriptor.close(py);
+        let closed = closed.and(self.fail_sendfile());
         drop(inner.protocol.take());
         drop(inner.queue.borrow_mut().take());
         let server = inner.server.take();
