@@ -1,4 +1,4 @@
-"""`loop.sendfile` and `loop.sock_sendfile`: sendfile(2) where it works, reading and writing elsewhere.
+"""`loop.sendfile` and `loop.sock_sendfile`: sendfile(2), or reading and writing where it fails.
 
 The kernel copies; what remains is to wait between its calls, which no compiled code makes faster.
 """
@@ -192,7 +192,7 @@ async def _send_by_kernel(
     count: int | None,
     writable: Callable[[], Awaitable[None]],
 ) -> int:
-    """Call sendfile(2) until the end; afterwards the descriptor's position tells how far it came."""
+    """Call sendfile(2) until the end; the file's position tells afterwards how far it came."""
     try:
         source = file.fileno()
         size = os.fstat(source).st_size

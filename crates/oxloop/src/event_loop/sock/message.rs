@@ -33,7 +33,10 @@ impl EventLoop {
     }
 
     /// Send a message from several buffers; return how many bytes, as socket.sendmsg does.
-    #[pyo3(signature = (sock, buffers, ancdata=None, flags=0, address=None))]
+    #[pyo3(
+        signature = (sock, buffers, ancdata=None, flags=0, address=None),
+        text_signature = "($self, sock, buffers, ancdata=(), flags=0, address=None)"
+    )]
     fn sock_sendmsg<'py>(
         slf: &Bound<'py, Self>,
         sock: Py<PyAny>,

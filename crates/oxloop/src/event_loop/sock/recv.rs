@@ -60,7 +60,10 @@ impl EventLoop {
     }
 
     /// Receive a datagram into a writable buffer; return (number of bytes, address).
-    #[pyo3(signature = (sock, buf, nbytes=None))]
+    #[pyo3(
+        signature = (sock, buf, nbytes=None),
+        text_signature = "($self, sock, buf, nbytes=0)"
+    )]
     fn sock_recvfrom_into<'py>(
         slf: &Bound<'py, Self>,
         sock: Py<PyAny>,
