@@ -7,16 +7,15 @@ from some version on are there on every version.
 import asyncio
 import asyncio.trsock
 import ssl as ssl_module
+from _socket import _CMSG, _CMSGArg
 from asyncio.events import _Context, _ExceptionHandler, _SSLContext, _TaskFactory
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from concurrent.futures import Executor
 from contextvars import Context
 from socket import (
-    _CMSG,
     AddressFamily,
     AddressInfo,
     _Address,
-    _CMSGArg,
     _GetAddrInfoResult,
     _RetAddress,
     socket,
