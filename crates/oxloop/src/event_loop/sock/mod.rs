@@ -90,8 +90,7 @@ fn plain_descriptor(sock: &Bound<'_, PyAny>) -> PyResult<Option<RawFd>> {
 }
 
 fn descriptor(sock: &Bound<'_, PyAny>) -> PyResult<RawFd> {
-    let fd = call_method(sock, intern!(sock.py(), "fileno"), &[])?;
-    Ok(fd.extract()?)
+    call_method(sock, intern!(sock.py(), "fileno"), &[])?.extract()
 }
 
 /// None if the kernel asks to wait.

@@ -338,14 +338,14 @@ impl<'py> StreamThis<'_, 'py> {
         *inner.local.borrow_mut() = socket::local_address(inner.fd).ok();
         let descriptor = inner.descriptor.replace(Descriptor::Closed);
         let closed = descriptor.close(py);
-        let closed = closed.and(self.fail_sendfile());
+        let failed = self.fail_sendfile();
         drop(inner.protocol.take());
         drop(inner.queue.borrow_mut().take());
         let server = inner.server.take();
         if let Some(server) = server {
             server::detach(server.bind(py))?;
         }
-        closed
+        closed.and(failed)
     }
 
     /// Reports an exception that the connection cannot survive, and closes at once. An OSError is a
