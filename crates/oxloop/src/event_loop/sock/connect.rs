@@ -55,7 +55,7 @@ pub(in crate::event_loop) async fn sock_connect(
 ///
 /// # Errors
 /// What connect(2) says; what the task throws in.
-pub(super) async fn connect_resolved(
+pub(in crate::event_loop) async fn connect_resolved(
     this: &Py<EventLoop>,
     sock: &Py<PyAny>,
     address: Py<PyAny>,
