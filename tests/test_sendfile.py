@@ -7,6 +7,8 @@ import os
 import socket
 import threading
 
+import aiohttp
+import aiohttp.web
 import pytest
 
 from support.peers import Listener, pattern, read_all, reset, until
@@ -490,3 +492,42 @@ class TestSocket:
             run(main(listener.address))
         assert ticks > 10
         assert received.hexdigest() == digest
+
+
+def test_a_file_response_of_aiohttp(loop, run, tmp_path, monkeypatch):
+    """64 MiB, whole and in part, by sendfile(2)."""
+    path = tmp_path / "big"
+    data = pattern(1 << 20) * 64
+    path.write_bytes(data)
+    calls = []
+    kernel = os.sendfile
+
+    def counting(*args):
+        calls.append(args)
+        return kernel(*args)
+
+    monkeypatch.setattr(os, "sendfile", counting)
+
+    async def serve(request):
+        return aiohttp.web.FileResponse(path)
+
+    async def main():
+        app = aiohttp.web.Application()
+        app.router.add_get("/", serve)
+        runner = aiohttp.web.AppRunner(app)
+        await runner.setup()
+        site = aiohttp.web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0]
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"http://{host}:{port}/") as response:
+                assert response.status == 200
+                assert await response.read() == data
+            headers = {"Range": "bytes=1000-2000999"}
+            async with session.get(f"http://{host}:{port}/", headers=headers) as response:
+                assert response.status == 206
+                assert await response.read() == data[1000:2001000]
+        await runner.cleanup()
+
+    run(main(), timeout=40)
+    assert calls
