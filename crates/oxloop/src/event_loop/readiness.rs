@@ -4,17 +4,17 @@
 //! descriptor costs one epoll_ctl(2), which makes sure that it is still the same one. An event that
 //! nobody waits for any more ends the registration.
 //!
-//! That must not go wrong when a socket is closed while a duplicate of its descriptor lives on, here
-//! or in a child process: the kernel then keeps a registration that no descriptor of ours can end. Its
-//! events come with a token that leads nowhere. A token that does so in two polls is such a ghost, and
-//! the loop gets a new epoll instance without it.
+//! That must not go wrong when a socket is closed while a duplicate of its descriptor lives on,
+//! here or in a child process: the kernel then keeps a registration that no descriptor of ours can
+//! end. Its events come with a token that leads nowhere. A token that does so in two polls is such
+//! a ghost, and the loop gets a new epoll instance without it.
 //!
 //! Invariants:
 //! - a wait that does not end with its event (cancellation, an error) leaves no registration.
 //! - a future is in its watch's list until it is woken or its `Readiness` is dropped.
 //!
-//! Differs from asyncio: a second wait for the same descriptor, and `add_reader` or `add_writer`, do
-//! not silently end the first.
+//! Differs from asyncio: a second wait for the same descriptor, and `add_reader` or `add_writer`,
+//! do not silently end the first.
 
 use super::source::Source;
 use super::tasks::new_future;

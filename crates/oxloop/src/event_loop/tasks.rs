@@ -46,8 +46,8 @@ impl<'py> LoopThis<'_, 'py> {
     }
 }
 
-/// True in a callback of this loop: asyncio's classes then find the loop themselves, which saves them
-/// a dict of keywords.
+/// True in a callback of this loop: asyncio's classes then find the loop themselves, which saves
+/// them a dict of keywords.
 #[inline]
 fn is_current(state: &State, event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
     let running = imports::get_running_loop(event_loop.py())?;

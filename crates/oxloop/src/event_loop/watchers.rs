@@ -180,8 +180,8 @@ impl State {
         Ok(token)
     }
 
-    /// Takes a transport in, whose descriptor `add_reader` then refuses. The kernel hears of it when
-    /// the transport asks for an interest (`resume_registration`).
+    /// Takes a transport in, whose descriptor `add_reader` then refuses. The kernel hears of it
+    /// when the transport asks for an interest (`resume_registration`).
     pub(crate) fn adopt_transport(&self, fd: RawFd, source: Source) -> Token {
         // What watched the descriptor before, a registration kept for `sock_recv` above all.
         let watch = self.watched.borrow().token(fd);
@@ -462,9 +462,9 @@ impl State {
         Ok(())
     }
 
-    /// Tells the kernel the interest of a watch, whose registration it may have ended by itself. That
-    /// the kernel does not know it means that the descriptor is another one now: its old registration
-    /// may live on in a duplicate, so the new one gets a token of its own.
+    /// Tells the kernel the interest of a watch, whose registration it may have ended by itself.
+    /// That the kernel does not know it means that the descriptor is another one now: its old
+    /// registration may live on in a duplicate, so the new one gets a token of its own.
     pub(super) fn rewatch(&self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
         let token = match self.with_poller(|poller| poller.modify(fd, token, interest)) {
             Err(error) if error.kind() == ErrorKind::NotFound => {

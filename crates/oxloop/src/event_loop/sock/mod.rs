@@ -7,13 +7,13 @@
 //! | sock_connect | `connect` |
 //! | sock_recvmsg, sock_sendmsg (not in asyncio) | `message` |
 //!
-//! Each tries first and waits only if the kernel has nothing (`until_ready`). Bytes move natively for
-//! a plain non-blocking `socket.socket`; subclasses, sockets with a timeout and whatever else looks
-//! like a socket have their own methods called.
+//! Each tries first and waits only if the kernel has nothing (`until_ready`). Bytes move natively
+//! for a plain non-blocking `socket.socket`; subclasses, sockets with a timeout and whatever else
+//! looks like a socket have their own methods called.
 //!
 //! Invariants:
-//! - what the kernel gave is returned in the very step that took it: a cancellation loses no data, no
-//!   connection and no descriptor.
+//! - what the kernel gave is returned in the very step that took it: a cancellation loses no data,
+//!   no connection and no descriptor.
 
 mod connect;
 mod message;

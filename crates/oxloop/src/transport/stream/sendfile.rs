@@ -1,5 +1,5 @@
-//! The transport's part of `loop.sendfile`: nothing else may be written meanwhile, and whoever sends
-//! learns when the socket takes more.
+//! The transport's part of `loop.sendfile`: nothing else may be written meanwhile, and whoever
+//! sends learns when the socket takes more.
 //!
 //! Invariants:
 //! - at most one file is sent at a time, and the queue is empty while the kernel is given one.
@@ -40,7 +40,8 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
     });
 }
 
-/// Tells `loop.sendfile` what to try. An attribute of the class, so that an instance can have another.
+/// Tells `loop.sendfile` what to try. An attribute of the class, so that an instance can have
+/// another.
 pub(super) fn declare(class: &Bound<'_, PyType>) -> PyResult<()> {
     let mode = imports::sendfile_mode(class.py())?.getattr("TRY_NATIVE")?;
     class.setattr("_sendfile_compatible", mode)
