@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from oxloop import _oxloop
+from oxloop._sendfile import SendfileMethods
 
 
-class EventLoop(_oxloop.EventLoop, asyncio.AbstractEventLoop):
+class EventLoop(_oxloop.EventLoop, SendfileMethods, asyncio.AbstractEventLoop):
     """A drop-in replacement for `asyncio.SelectorEventLoop`."""
 
     __module__ = "oxloop"

@@ -7,8 +7,9 @@ from some version on are there on every version.
 import asyncio
 import asyncio.trsock
 import ssl as ssl_module
+from _socket import _CMSG, _CMSGArg
 from asyncio.events import _Context, _ExceptionHandler, _SSLContext, _TaskFactory
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
 from concurrent.futures import Executor
 from contextvars import Context
 from socket import (
@@ -37,37 +38,6 @@ class _NotNativeYet:
     Type checkers would call `EventLoop` abstract without these; a method that becomes native
     moves from here to `EventLoop`, where stubtest looks at it.
     """
-
-    # Files
-    async def sendfile(
-        self,
-        transport: asyncio.WriteTransport,
-        file: IO[bytes],
-        offset: int = 0,
-        count: int | None = None,
-        *,
-        fallback: bool = True,
-    ) -> int: ...
-    async def sock_sendfile(
-        self,
-        sock: socket,
-        file: IO[bytes],
-        offset: int = 0,
-        count: int | None = None,
-        *,
-        fallback: bool | None = None,
-    ) -> int: ...
-
-    # Sockets without a transport
-    async def sock_recv(self, sock: socket, nbytes: int) -> bytes: ...
-    async def sock_recv_into(self, sock: socket, buf: WriteableBuffer) -> int: ...
-    async def sock_recvfrom(self, sock: socket, bufsize: int) -> tuple[bytes, _RetAddress]: ...
-    async def sock_recvfrom_into(
-        self, sock: socket, buf: WriteableBuffer, nbytes: int = 0
-    ) -> tuple[int, _RetAddress]: ...
-    async def sock_sendall(self, sock: socket, data: ReadableBuffer) -> None: ...
-    async def sock_sendto(self, sock: socket, data: ReadableBuffer, address: _Address) -> int: ...
-    async def sock_accept(self, sock: socket) -> tuple[socket, _RetAddress]: ...
 
     # Datagrams
     async def create_datagram_endpoint(
@@ -279,6 +249,27 @@ class EventLoop(_NotNativeYet):
     ) -> asyncio.Transport | None: ...
 
     # Sockets without a transport
+    async def _sock_writable(self, sock: socket) -> None: ...
+    async def sock_recv(self, sock: socket, n: int) -> bytes: ...
+    async def sock_recv_into(self, sock: socket, buf: WriteableBuffer) -> int: ...
+    async def sock_recvfrom(self, sock: socket, bufsize: int) -> tuple[bytes, _RetAddress]: ...
+    async def sock_recvfrom_into(
+        self, sock: socket, buf: WriteableBuffer, nbytes: int = 0
+    ) -> tuple[int, _RetAddress]: ...
+    async def sock_sendall(self, sock: socket, data: ReadableBuffer) -> None: ...
+    async def sock_sendto(self, sock: socket, data: ReadableBuffer, address: _Address) -> int: ...
+    async def sock_accept(self, sock: socket) -> tuple[socket, _RetAddress]: ...
+    async def sock_recvmsg(
+        self, sock: socket, bufsize: int, ancbufsize: int = 0, flags: int = 0
+    ) -> tuple[bytes, list[_CMSG], int, _RetAddress]: ...
+    async def sock_sendmsg(
+        self,
+        sock: socket,
+        buffers: Iterable[ReadableBuffer],
+        ancdata: Iterable[_CMSGArg] = (),
+        flags: int = 0,
+        address: _Address | None = None,
+    ) -> int: ...
     async def sock_connect(self, sock: socket, address: _Address) -> None: ...
 
     # Pipes and processes

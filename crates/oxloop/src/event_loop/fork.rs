@@ -11,6 +11,7 @@ use pyo3::prelude::*;
 use reactor::notifier::Notifier;
 use reactor::poller::{Interest, Poller};
 use reactor::token::Token;
+use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -65,7 +66,7 @@ fn start_anew(py: Python<'_>, state: &State) -> PyResult<()> {
     drop(old);
     state.signals.borrow_mut().forget_pair();
     state.resolver.take();
-    let registrations = registrations(py, state, notifier.as_raw_fd());
+    let registrations = registrations(py, state, notifier.as_raw_fd(), true);
     *state.notifier.borrow_mut() = Some(Arc::new(notifier));
     for (fd, token, interest) in registrations {
         // A descriptor that the child closed meanwhile has nothing to report.
@@ -74,13 +75,46 @@ fn start_anew(py: Python<'_>, state: &State) -> PyResult<()> {
     Ok(())
 }
 
-fn registrations(py: Python<'_>, state: &State, notifier: RawFd) -> Vec<(RawFd, Token, Interest)> {
+/// Gives the loop a new epoll instance with what it watches.
+///
+/// # Errors
+/// What epoll_create1(2) refuses; the old instance stays.
+#[cold]
+pub(super) fn renew_poller(py: Python<'_>, state: &State) -> io::Result<()> {
+    let notifier = state.notifier.borrow().as_ref().map(|own| own.as_raw_fd());
+    let Some(notifier) = notifier else {
+        return Ok(());
+    };
+    let old = state.poller.replace(Some(Poller::new()?));
+    drop(old);
+    for (fd, token, interest) in registrations(py, state, notifier, false) {
+        // A descriptor that was closed meanwhile has nothing to report.
+        let _added = state.with_poller(|poller| poller.add(fd, token, interest));
+    }
+    Ok(())
+}
+
+fn registrations(
+    py: Python<'_>,
+    state: &State,
+    notifier: RawFd,
+    forked: bool,
+) -> Vec<(RawFd, Token, Interest)> {
     let sources = state.sources.borrow();
     let registration = |(token, source): (Token, &Source)| match source {
         Source::Notifier => Some((notifier, token, Interest::READABLE)),
-        // A child process is the parent's.
-        Source::Signals | Source::Child(_) => None,
-        Source::Watch(watch) => Some((watch.fd, token, watch.interest())),
+        Source::Signals => Some((
+            state.signals.borrow().readable()?,
+            token,
+            Interest::READABLE,
+        )),
+        // In the child of a fork, the child processes are the parent's.
+        Source::Child(_) if forked => None,
+        Source::Child(transport) => Some((transport.pidfd(py)?, token, Interest::READABLE)),
+        // A registration that is only kept for later is made again when it is wanted.
+        Source::Watch(watch) => Some(watch.interest())
+            .filter(|interest| !interest.is_empty())
+            .map(|interest| (watch.fd, token, interest)),
         Source::Stream(_) | Source::IdleStream(_) => {
             let (fd, interest) = source.stream(py)?.registration()?;
             Some((fd, token, interest))

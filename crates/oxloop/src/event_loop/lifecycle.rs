@@ -48,6 +48,7 @@ pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
         signals: RefCell::new(Signals::default()),
         written: RefCell::new(Vec::new()),
         poller: RefCell::new(Some(poller)),
+        stale: RefCell::default(),
         events: RefCell::new(Vec::new()),
         notifier: RefCell::new(Some(Arc::new(notifier))),
         waiting: Cell::new(false),

@@ -14,7 +14,7 @@
 //! | connect_accepted_socket | `connected` |
 //! | create_server, create_unix_server | `listen`, `listen_unix`, and `server` |
 //! | start_tls, and every `ssl=` | `start_tls`, `tls` |
-//! | sock_connect | `sock`, `readiness` |
+//! | sock_recv and every other sock_* | `sock/`, `readiness` |
 //! | connect_read_pipe, connect_write_pipe | `pipes`, and `transport/pipe/` |
 //! | subprocess_exec, subprocess_shell | `subprocess`, and `transport/subprocess/` |
 //! | debug mode | `debug` |
@@ -69,6 +69,7 @@ use reactor::poller::{Event, Poller};
 use reactor::resolver::Resolver;
 use reactor::timer::TimerHeap;
 use reactor::token::Registry;
+use readiness::Stale;
 use signals::Signals;
 use source::Source;
 use std::cell::{Cell, RefCell};
@@ -106,6 +107,8 @@ pub(crate) struct State {
     written: RefCell<Vec<Ref<StreamTransport>>>,
     /// None once the loop is closed, and while the loop waits in it.
     poller: RefCell<Option<Poller>>,
+    /// Tokens that events came with after their registrations had ended.
+    stale: RefCell<Stale>,
     /// Where the events of one poll are kept while they are dispatched.
     events: RefCell<Vec<Event>>,
     notifier: RefCell<Option<Arc<reactor::notifier::Notifier>>>,

@@ -6,6 +6,7 @@
 //!
 //! Differs from asyncio: a transport's callbacks run within the poll, ahead of what is queued.
 
+use super::readiness::{Woken, wake};
 use super::source::Source;
 use super::turn::leaves_the_loop;
 use super::{EventLoop, State};
@@ -29,6 +30,7 @@ enum Target {
     Watch {
         reader: Option<HandleRef>,
         writer: Option<HandleRef>,
+        woken: Woken,
     },
     Stream(Ref<StreamTransport>),
     Listener {
@@ -67,6 +69,7 @@ pub(super) fn poll(this: &Bound<'_, EventLoop>, timeout: Option<Duration>) -> Py
         outcome.or_else(|error| report(this, error))
     });
     state.in_callback.set(false);
+    state.drop_ghosts(py);
     events.clear();
     *state.events.borrow_mut() = events;
     outcome
@@ -98,12 +101,15 @@ fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event) -> PyResul
             transport.release(py);
             outcome
         }
-        Target::Watch { reader, writer } => {
-            reader
-                .into_iter()
-                .chain(writer)
-                .for_each(|handle| state.enqueue(handle));
-            Ok(())
+        Target::Watch {
+            reader,
+            writer,
+            woken,
+        } => {
+            let handles = reader.into_iter().chain(writer);
+            handles.for_each(|handle| state.enqueue(handle));
+            state.trim(event, &woken);
+            wake(py, woken)
         }
         Target::Listener { server, fd } => crate::server::on_readable(server.bind(py), fd),
         Target::ReadPipe(pipe) => pipe.this(py).on_event(event),
@@ -121,13 +127,19 @@ fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event) -> PyResul
 
 #[inline]
 fn target(py: Python<'_>, state: &State, event: Event) -> Option<Target> {
-    let sources = state.sources.borrow();
-    // A stale token (its registration ended earlier in this very poll) leads nowhere.
-    Some(match sources.get(event.token)? {
+    let mut sources = state.sources.borrow_mut();
+    let Some(source) = sources.get_mut(event.token) else {
+        // Its registration ended earlier in this very poll, or else the kernel has a ghost.
+        drop(sources);
+        state.note_stale(event.token);
+        return None;
+    };
+    Some(match source {
         source @ (Source::Stream(_) | Source::IdleStream(_)) => Target::Stream(source.stream(py)?),
         Source::Watch(watch) => Target::Watch {
             reader: watch.ready_reader(py, event),
             writer: watch.ready_writer(py, event),
+            woken: watch.take_waiters(event),
         },
         Source::Listener { server, fd } => Target::Listener {
             server: server.clone_ref(py),

@@ -1,70 +1,81 @@
 //! Waiting for a descriptor in Rust code: one event, one future.
 //!
-//! The wait is an ordinary watcher, as if the program had called `add_reader` or `add_writer`:
-//! these and a wait replace each other, as they do in asyncio.
+//! After a wait for reading has ended with its event, the registration stays: the next wait on the
+//! descriptor costs one epoll_ctl(2), which makes sure that it is still the same one. An event that
+//! nobody waits for any more ends the registration.
+//!
+//! That must not go wrong when a socket is closed while a duplicate of its descriptor lives on,
+//! here or in a child process: the kernel then keeps a registration that no descriptor of ours can
+//! end. Its events come with a token that leads nowhere. A token that does so in two polls is such
+//! a ghost, and the loop gets a new epoll instance without it.
 //!
 //! Invariants:
-//! - the watcher ends with the value, however the coroutine that waits ends, unless somebody put
-//!   another one in its place.
+//! - a wait that does not end with its event (cancellation, an error) leaves no registration.
+//! - a future is in its watch's list until it is woken or its `Readiness` is dropped.
+//!
+//! Differs from asyncio: a second wait for the same descriptor, and `add_reader` or `add_writer`,
+//! do not silently end the first.
 
-use super::EventLoop;
-use super::watchers::Side;
-use crate::py::context::Captured;
+use super::source::Source;
+use super::tasks::new_future;
+use super::watchers::{Side, Watch};
+use super::{EventLoop, State};
+use crate::error::os_error;
 use crate::py::coroutine::await_python;
-use crate::py::handle::HandleRef;
-use crate::py::imports;
-use crate::py::schedule::handle_for;
+use crate::py::object::call_method;
 use pyo3::intern;
 use pyo3::prelude::*;
+use reactor::poller::{Event, Interest};
+use reactor::token::Token;
 use std::os::fd::RawFd;
+
+/// A future that is done at the descriptor's next event.
+pub(super) struct Waiter {
+    pub(super) side: Side,
+    pub(super) future: Py<PyAny>,
+}
+
+/// The waiters that one event takes out.
+pub(super) type Woken = Vec<Waiter>;
+
+/// Tokens of events that led nowhere, seen once, and whether one was seen again.
+#[derive(Default)]
+pub(super) struct Stale {
+    earlier: Vec<Token>,
+    now: Vec<Token>,
+}
+
+/// Stale tokens to remember: many descriptors that end while their events are handled are usual.
+const STALE_MOST: usize = 1024;
 
 /// A descriptor that is being watched until it is ready.
 pub(super) struct Readiness {
     event_loop: Py<EventLoop>,
-    file: Py<PyAny>,
     fd: RawFd,
-    side: Side,
     future: Py<PyAny>,
-    handle: Option<HandleRef>,
 }
 
 impl Readiness {
-    /// Begins to watch `fd`, which is `file`'s.
+    /// Begins to watch `fd`.
     ///
     /// # Errors
     /// RuntimeError for a transport's descriptor; what epoll_ctl(2) says.
-    pub(super) fn of(
-        event_loop: &Bound<'_, EventLoop>,
-        file: &Bound<'_, PyAny>,
-        fd: RawFd,
-        side: Side,
-    ) -> PyResult<Self> {
+    pub(super) fn of(event_loop: &Bound<'_, EventLoop>, fd: RawFd, side: Side) -> PyResult<Self> {
         let py = event_loop.py();
-        event_loop.call_method1(intern!(py, "_ensure_fd_no_transport"), (file,))?;
-        let future = event_loop.call_method0(intern!(py, "create_future"))?;
-        let none = py.None().into_bound(py);
-        let handle = handle_for(
-            py,
-            event_loop.as_any().as_borrowed(),
-            imports::set_result_unless_cancelled(py)?,
-            &[&future, &none],
-            Captured::empty(),
-        )?;
-        handle.set_repeating();
-        let own = handle.clone_ref(py);
-        let replaced = event_loop.get().state(py).watch(fd, file, side, handle)?;
-        if let Some(replaced) = replaced {
-            replaced.cancel(py);
-            replaced.release_ref(py);
-        }
-        Ok(Self {
-            event_loop: event_loop.clone().unbind(),
-            file: file.clone().unbind(),
-            fd,
+        let state = event_loop.get().state(py);
+        state.ensure_no_transport(fd.into_pyobject(py)?.as_any(), fd)?;
+        let future = new_future(state, event_loop.as_any())?;
+        let waiter = Waiter {
             side,
+            future: future.clone().unbind(),
+        };
+        let readiness = Self {
+            event_loop: event_loop.clone().unbind(),
+            fd,
             future: future.unbind(),
-            handle: Some(own),
-        })
+        };
+        state.begin_wait(fd, waiter)?;
+        Ok(readiness)
     }
 
     /// Returns when the descriptor is ready, which includes that it has failed.
@@ -79,19 +90,143 @@ impl Readiness {
 
 impl Drop for Readiness {
     fn drop(&mut self) {
-        let Some(handle) = self.handle.take() else {
+        Python::attach(|py| {
+            let state = self.event_loop.get().state(py);
+            state.end_wait(self.fd, &self.future);
+        });
+    }
+}
+
+impl Watch {
+    pub(super) fn take_waiters(&mut self, event: Event) -> Woken {
+        let ready = |waiter: &mut Waiter| waiter.side.is_ready(event);
+        self.waiters.extract_if(.., ready).collect()
+    }
+
+    /// What the kernel need not report any more after `event`.
+    fn unwanted(&self, event: Event, woken: &Woken) -> bool {
+        let wanted = self.interest();
+        let superfluous = |side: Side| {
+            let interest = side.interest();
+            side.is_ready(event) && self.registered.contains(interest) && !wanted.contains(interest)
+        };
+        let reading = woken
+            .iter()
+            .any(|waiter| matches!(waiter.side, Side::Reader));
+        superfluous(Side::Writer) || (!reading && superfluous(Side::Reader))
+    }
+}
+
+/// Wakes the coroutines that waited.
+///
+/// # Errors
+/// What a future raises that is no future of asyncio's.
+pub(super) fn wake(py: Python<'_>, woken: Woken) -> PyResult<()> {
+    let none = py.None().into_bound(py);
+    for waiter in woken {
+        let future = waiter.future.bind(py);
+        let done = call_method(future, intern!(py, "done"), &[])?;
+        if !done.is_truthy()? {
+            call_method(future, intern!(py, "set_result"), &[&none])?;
+        }
+    }
+    Ok(())
+}
+
+impl State {
+    fn begin_wait(&self, fd: RawFd, waiter: Waiter) -> PyResult<()> {
+        let token = self.watched.borrow().token(fd);
+        let Some(token) = token else {
+            let mut watch = Watch::new(fd);
+            watch.waiters.push(waiter);
+            return self.register_watch(watch);
+        };
+        self.check_closed()?;
+        let interest = {
+            let mut sources = self.sources.borrow_mut();
+            let Some(Source::Watch(watch)) = sources.get_mut(token) else {
+                unreachable!("invariant: a watched entry's token leads to its watch");
+            };
+            let kept = Interest::READABLE;
+            let kept = watch.registered.contains(kept).then_some(kept);
+            watch.waiters.push(waiter);
+            watch.interest().with(kept.unwrap_or_default())
+        };
+        self.rewatch(fd, token, interest)
+            .map_err(|error| os_error(&error))
+    }
+
+    /// Forgets a future that was not woken.
+    fn end_wait(&self, fd: RawFd, future: &Py<PyAny>) {
+        let Some(token) = self.watched.borrow().token(fd) else {
             return;
         };
-        Python::attach(|py| {
-            if !handle.is_cancelled() {
-                let state = self.event_loop.get().state(py);
-                let removed = state.unwatch(self.fd, self.file.bind(py), self.side);
-                if let Some(removed) = removed {
-                    removed.cancel(py);
-                    removed.release_ref(py);
+        let (waiter, unwatched) = {
+            let mut sources = self.sources.borrow_mut();
+            let Some(Source::Watch(watch)) = sources.get_mut(token) else {
+                return;
+            };
+            let own = |waiter: &Waiter| waiter.future.is(future);
+            let Some(index) = watch.waiters.iter().position(own) else {
+                return;
+            };
+            let waiter = watch.waiters.swap_remove(index);
+            (waiter, watch.interest().is_empty())
+        };
+        drop(waiter);
+        if unwatched {
+            drop(self.deregister(fd, token));
+        }
+    }
+
+    /// Ends what an event showed nobody waits for.
+    #[inline]
+    pub(super) fn trim(&self, event: Event, woken: &Woken) {
+        let (fd, wanted) = {
+            let sources = self.sources.borrow();
+            match sources.get(event.token) {
+                Some(Source::Watch(watch)) if watch.unwanted(event, woken) => {
+                    (watch.fd, watch.interest())
                 }
+                _ => return,
             }
-            handle.release_ref(py);
-        });
+        };
+        if wanted.is_empty() {
+            drop(self.deregister(fd, event.token));
+        } else {
+            // A failure shows up at the next event.
+            let _changed = self.rewatch(fd, event.token, wanted);
+        }
+    }
+
+    #[cold]
+    pub(super) fn note_stale(&self, token: Token) {
+        self.stale.borrow_mut().now.push(token);
+    }
+
+    /// After a poll: replaces the epoll instance if it reports what nobody can end.
+    #[inline]
+    pub(super) fn drop_ghosts(&self, py: Python<'_>) {
+        if !self.stale.borrow().now.is_empty() {
+            self.look_for_ghosts(py);
+        }
+    }
+
+    #[cold]
+    fn look_for_ghosts(&self, py: Python<'_>) {
+        let haunted = {
+            let mut stale = self.stale.borrow_mut();
+            let now = std::mem::take(&mut stale.now);
+            let haunted = now.iter().any(|token| stale.earlier.contains(token));
+            if haunted || stale.earlier.len() + now.len() > STALE_MOST {
+                stale.earlier.clear();
+            }
+            stale.earlier.extend(now);
+            haunted
+        };
+        if haunted {
+            // Without a descriptor for a new instance the loop is only busier than it need be.
+            let _renewed = super::fork::renew_poller(py, self);
+        }
     }
 }

@@ -45,6 +45,11 @@ impl Signals {
             .try_for_each(|handle| handle.traverse_queued(visit))
     }
 
+    /// The end that the loop watches.
+    pub(super) fn readable(&self) -> Option<RawFd> {
+        self.pair.as_ref().map(|(read, _)| read.as_raw_fd())
+    }
+
     /// Forgets the pair, in the child of a fork; the handlers stay.
     pub(super) fn forget_pair(&mut self) {
         self.pair = None;

@@ -3,7 +3,7 @@
 //! Futures and tasks are asyncio's own C classes, so that `asyncio ps`, call graphs, profilers and
 //! `all_tasks` see them.
 
-use super::{EventLoop, LoopThis};
+use super::{EventLoop, LoopThis, State};
 use crate::py::args::{Args, missing_argument};
 use crate::py::imports;
 use crate::py::method::{Methods, OfPyClass};
@@ -35,22 +35,35 @@ fn create_future<'py>(
 }
 
 impl<'py> LoopThis<'_, 'py> {
-    /// True in a callback of this loop: asyncio's classes then find the loop themselves, which
-    /// saves them a dict of keywords.
     #[inline]
     fn is_current(&self) -> PyResult<bool> {
-        let (py, state) = (self.py(), self.payload().state(self.py()));
-        Ok(state.is_in_callback() && imports::get_running_loop(py)?.call0()?.is(self.object()))
+        is_current(self.payload().state(self.py()), &self.object())
     }
 
     /// `asyncio.Future(loop=self)`.
     pub(crate) fn new_future(&self) -> PyResult<Bound<'py, PyAny>> {
-        let py = self.py();
-        if self.is_current()? {
-            return imports::future(py)?.call0();
-        }
-        call_only_keyword(imports::future(py)?, intern!(py, "loop"), &self.object())
+        new_future(self.payload().state(self.py()), &self.object())
     }
+}
+
+/// True in a callback of this loop: asyncio's classes then find the loop themselves, which saves
+/// them a dict of keywords.
+#[inline]
+fn is_current(state: &State, event_loop: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let running = imports::get_running_loop(event_loop.py())?;
+    Ok(state.is_in_callback() && running.call0()?.is(event_loop))
+}
+
+/// `asyncio.Future(loop=event_loop)`.
+pub(super) fn new_future<'py>(
+    state: &State,
+    event_loop: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let class = imports::future(event_loop.py())?;
+    if is_current(state, event_loop)? {
+        return class.call0();
+    }
+    call_only_keyword(class, intern!(event_loop.py(), "loop"), event_loop)
 }
 
 fn create_task<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {

@@ -3,10 +3,12 @@
 //! Invariants:
 //! - a descriptor has at most one registration; it belongs to a watcher or to a transport.
 //! - a registration ends in the kernel when its last callback is removed, so that a descriptor that
-//!   is closed and made anew is never mistaken for the old one.
+//!   is closed and made anew is never mistaken for the old one. (One that served `sock_recv` and its
+//!   like stays for the next call, see `readiness`.)
 //!
 //! Cost: epoll_ctl(2) once for each change of interest, as asyncio has it.
 
+use super::readiness::Waiter;
 use super::source::Source;
 use super::{EventLoop, LoopThis, State};
 use crate::error::os_error;
@@ -36,6 +38,18 @@ struct Entry {
 }
 
 impl Watched {
+    /// The token of a descriptor that is no transport's.
+    pub(super) fn token(&self, fd: RawFd) -> Option<Token> {
+        self.get(fd)
+            .filter(|entry| !entry.transport)
+            .map(|entry| entry.token)
+    }
+
+    pub(super) fn set_token(&mut self, fd: RawFd, token: Token) {
+        let transport = false;
+        self.set(fd, Some(Entry { token, transport }));
+    }
+
     fn get(&self, fd: RawFd) -> Option<Entry> {
         usize::try_from(fd)
             .ok()
@@ -60,16 +74,33 @@ pub(crate) struct Watch {
     file: Option<Py<PyAny>>,
     reader: Option<HandleRef>,
     writer: Option<HandleRef>,
+    /// Coroutines that wait for one event.
+    pub(super) waiters: Vec<Waiter>,
+    /// What the kernel was told last.
+    pub(super) registered: Interest,
 }
 
 impl Watch {
-    pub(super) const fn interest(&self) -> Interest {
-        match (self.reader.is_some(), self.writer.is_some()) {
-            (true, true) => Interest::READABLE.with(Interest::WRITABLE),
-            (true, false) => Interest::READABLE,
-            (false, true) => Interest::WRITABLE,
-            (false, false) => Interest::NONE,
+    pub(super) const fn new(fd: RawFd) -> Self {
+        Self {
+            fd,
+            file: None,
+            reader: None,
+            writer: None,
+            waiters: Vec::new(),
+            registered: Interest::NONE,
         }
+    }
+
+    /// What somebody waits for.
+    pub(super) fn interest(&self) -> Interest {
+        let handles = [
+            self.reader.as_ref().map(|_| Interest::READABLE),
+            self.writer.as_ref().map(|_| Interest::WRITABLE),
+        ];
+        let waiters = self.waiters.iter().map(|waiter| waiter.side.interest());
+        let all = handles.into_iter().flatten().chain(waiters);
+        all.fold(Interest::NONE, Interest::with)
     }
 
     pub(super) fn ready_reader(&self, py: Python<'_>, event: Event) -> Option<HandleRef> {
@@ -82,6 +113,9 @@ impl Watch {
 
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         visit.option(self.file.as_ref())?;
+        for waiter in &self.waiters {
+            visit.object(&waiter.future)?;
+        }
         for handle in [&self.reader, &self.writer].into_iter().flatten() {
             handle.traverse_queued(visit)?;
         }
@@ -106,6 +140,22 @@ fn ready(py: Python<'_>, ready: bool, handle: Option<&HandleRef>) -> Option<Hand
 pub(super) enum Side {
     Reader,
     Writer,
+}
+
+impl Side {
+    pub(super) const fn interest(self) -> Interest {
+        match self {
+            Self::Reader => Interest::READABLE,
+            Self::Writer => Interest::WRITABLE,
+        }
+    }
+
+    pub(super) const fn is_ready(self, event: Event) -> bool {
+        match self {
+            Self::Reader => event.readable,
+            Self::Writer => event.writable,
+        }
+    }
 }
 
 impl State {
@@ -156,6 +206,9 @@ impl State {
     /// Takes a transport in, whose descriptor `add_reader` then refuses. The kernel hears of it when
     /// the transport asks for an interest (`resume_registration`).
     pub(crate) fn adopt_transport(&self, fd: RawFd, source: Source) -> Token {
+        // What watched the descriptor before, a registration kept for `sock_recv` above all.
+        let watch = self.watched.borrow().token(fd);
+        drop(watch.and_then(|token| self.deregister(fd, token)));
         let token = self.sources.borrow_mut().insert(source);
         self.watched.borrow_mut().set(
             fd,
@@ -314,27 +367,7 @@ impl<'py> LoopThis<'_, 'py> {
     /// # Errors
     /// RuntimeError if the descriptor belongs to a transport that is not closing.
     pub(crate) fn ensure_no_transport(&self, file: &Bound<'py, PyAny>, fd: RawFd) -> PyResult<()> {
-        let state = self.loop_state();
-        let Some(entry) = state.watched.borrow().get(fd) else {
-            return Ok(());
-        };
-        if !entry.transport {
-            return Ok(());
-        }
-        let transport = {
-            let sources = state.sources.borrow();
-            sources
-                .get(entry.token)
-                .and_then(|source| source.open_transport(self.py()))
-        };
-        let Some(transport) = transport else {
-            return Ok(());
-        };
-        Err(PyRuntimeError::new_err(format!(
-            "File descriptor {} is used by transport {}",
-            file.repr()?,
-            transport.bind(self.py()).repr()?
-        )))
+        self.loop_state().ensure_no_transport(file, fd)
     }
 
     fn add_watcher(
@@ -383,6 +416,32 @@ impl<'py> LoopThis<'_, 'py> {
 }
 
 impl State {
+    /// # Errors
+    /// RuntimeError if the descriptor belongs to a transport that is not closing.
+    pub(super) fn ensure_no_transport(&self, file: &Bound<'_, PyAny>, fd: RawFd) -> PyResult<()> {
+        let py = file.py();
+        let Some(entry) = self.watched.borrow().get(fd) else {
+            return Ok(());
+        };
+        if !entry.transport {
+            return Ok(());
+        }
+        let transport = {
+            let sources = self.sources.borrow();
+            sources
+                .get(entry.token)
+                .and_then(|source| source.open_transport(py))
+        };
+        let Some(transport) = transport else {
+            return Ok(());
+        };
+        Err(PyRuntimeError::new_err(format!(
+            "File descriptor {} is used by transport {}",
+            file.repr()?,
+            transport.bind(py).repr()?
+        )))
+    }
+
     /// Puts `handle` on one side of the descriptor and returns the one that it replaces.
     pub(super) fn watch(
         &self,
@@ -391,29 +450,13 @@ impl State {
         side: Side,
         handle: HandleRef,
     ) -> PyResult<Option<HandleRef>> {
-        let entry = self
-            .watched
-            .borrow()
-            .get(fd)
-            .filter(|entry| !entry.transport);
-        let Some(Entry { token, .. }) = entry else {
-            let file = (!file.is_instance_of::<PyInt>()).then(|| file.clone().unbind());
-            let mut watch = Watch {
-                fd,
-                file,
-                reader: None,
-                writer: None,
-            };
+        let file = (!file.is_instance_of::<PyInt>()).then(|| file.clone().unbind());
+        let token = self.watched.borrow().token(fd);
+        let Some(token) = token else {
+            let mut watch = Watch::new(fd);
+            watch.file = file;
             *watch.side(side) = Some(handle);
-            let interest = watch.interest();
-            let token = self.register(fd, Source::Watch(watch), interest)?;
-            self.watched.borrow_mut().set(
-                fd,
-                Some(Entry {
-                    token,
-                    transport: false,
-                }),
-            );
+            self.register_watch(watch)?;
             return Ok(None);
         };
         let (replaced, interest) = {
@@ -421,19 +464,55 @@ impl State {
             let Some(Source::Watch(watch)) = sources.get_mut(token) else {
                 unreachable!("invariant: a watched entry's token leads to its watch");
             };
-            (watch.side(side).replace(handle), watch.interest())
+            if watch.file.is_none() {
+                watch.file = file;
+            }
+            let replaced = watch.side(side).replace(handle);
+            (replaced, watch.interest())
         };
         self.rewatch(fd, token, interest)
             .map_err(|error| os_error(&error))?;
         Ok(replaced)
     }
 
-    /// Tells the kernel the interest of a registration that it may have ended by itself.
-    fn rewatch(&self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
-        self.with_poller(|poller| match poller.modify(fd, token, interest) {
-            Err(error) if error.kind() == ErrorKind::NotFound => poller.add(fd, token, interest),
-            changed => changed,
-        })
+    /// Registers a descriptor that nobody watches.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) says; RuntimeError on a closed loop.
+    pub(super) fn register_watch(&self, mut watch: Watch) -> PyResult<()> {
+        let (fd, interest) = (watch.fd, watch.interest());
+        watch.registered = interest;
+        let token = self.register(fd, Source::Watch(watch), interest)?;
+        self.watched.borrow_mut().set_token(fd, token);
+        Ok(())
+    }
+
+    /// Tells the kernel the interest of a watch, whose registration it may have ended by itself.
+    /// That the kernel does not know it means that the descriptor is another one now: its old
+    /// registration may live on in a duplicate, so the new one gets a token of its own.
+    pub(super) fn rewatch(&self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
+        let token = match self.with_poller(|poller| poller.modify(fd, token, interest)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let token = self.renew_token(fd, token);
+                self.with_poller(|poller| poller.add(fd, token, interest))?;
+                token
+            }
+            changed => changed.map(|()| token)?,
+        };
+        if let Some(Source::Watch(watch)) = self.sources.borrow_mut().get_mut(token) {
+            watch.registered = interest;
+        }
+        Ok(())
+    }
+
+    fn renew_token(&self, fd: RawFd, token: Token) -> Token {
+        let mut sources = self.sources.borrow_mut();
+        let Some(source) = sources.remove(token) else {
+            return token;
+        };
+        let token = sources.insert(source);
+        self.watched.borrow_mut().set_token(fd, token);
+        token
     }
 
     /// Ends one side's watch and returns its handle.
@@ -454,7 +533,8 @@ impl State {
         if interest.is_empty() {
             drop(self.deregister(fd, token));
         } else if removed.is_some() {
-            self.set_interest(fd, token, interest);
+            // A failure shows up at the next event.
+            let _changed = self.rewatch(fd, token, interest);
         }
         removed
     }
@@ -462,12 +542,7 @@ impl State {
     /// The registration of a descriptor, or of a file object that was closed meanwhile.
     fn find_watch(&self, fd: RawFd, file: &Bound<'_, PyAny>) -> Option<(RawFd, Token)> {
         if fd >= 0 {
-            let entry = self
-                .watched
-                .borrow()
-                .get(fd)
-                .filter(|entry| !entry.transport);
-            return entry.map(|entry| (fd, entry.token));
+            return self.watched.borrow().token(fd).map(|token| (fd, token));
         }
         self.sources
             .borrow()

@@ -58,6 +58,47 @@ impl Drop for WritableBuffer<'_> {
     }
 }
 
+/// Memory of a Python object, lent for reading.
+pub(crate) struct ReadableBuffer<'py> {
+    view: Box<ffi::Py_buffer>,
+    attached: PhantomData<Python<'py>>,
+}
+
+impl<'py> ReadableBuffer<'py> {
+    /// # Errors
+    /// The exporter's own: TypeError without a buffer, BufferError for one that is not contiguous.
+    pub(crate) fn of(object: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let mut view = Box::<ffi::Py_buffer>::new(ffi::Py_buffer::new());
+        let flags = ffi::PyBUF_SIMPLE;
+        // SAFETY: `object` is alive and `view` is writable; on success it must be released once,
+        // which `Drop` does.
+        if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *view, flags) } < 0 {
+            return Err(PyErr::fetch(object.py()));
+        }
+        Ok(Self {
+            view,
+            attached: PhantomData,
+        })
+    }
+
+    /// The memory, for use without running Python code in between.
+    pub(crate) const fn as_slice(&self) -> &[u8] {
+        if self.view.buf.is_null() || self.view.len == 0 {
+            return &[];
+        }
+        // SAFETY: the exporter lent `len` contiguous bytes until the view is released, and nobody
+        // writes to them while this thread stays attached and runs no Python code.
+        unsafe { slice::from_raw_parts(self.view.buf.cast(), self.view.len as usize) }
+    }
+}
+
+impl Drop for ReadableBuffer<'_> {
+    fn drop(&mut self) {
+        // SAFETY: as for `WritableBuffer`.
+        unsafe { ffi::PyBuffer_Release(&raw mut *self.view) };
+    }
+}
+
 /// The bytes of any object with a contiguous or strided buffer, copied.
 ///
 /// # Errors

@@ -87,6 +87,7 @@ imported! {
     transport_socket = "asyncio.trsock"."TransportSocket";
     stream_reader = "asyncio.streams"."StreamReader";
     stream_reader_protocol = "asyncio.streams"."StreamReaderProtocol";
+    sendfile_mode = "asyncio.constants"."_SendfileMode";
     socket_class = "socket"."socket";
     gaierror = "socket"."gaierror";
     format_handle = "asyncio.base_events"."_format_handle";

@@ -76,6 +76,7 @@ pub(crate) fn start(
         local: RefCell::new(None),
         queue: RefCell::new(WriteQueue::new()),
         waiter: RefCell::new(connected.waiter),
+        writable: RefCell::new(None),
         flags: Flags::default(),
         flow: FlowControl::new(),
         last_read: Cell::new(0),
@@ -347,13 +348,14 @@ impl<'py> StreamThis<'_, 'py> {
         *inner.local.borrow_mut() = socket::local_address(inner.fd).ok();
         let descriptor = inner.descriptor.replace(Descriptor::Closed);
         let closed = descriptor.close(py);
+        let failed = self.fail_sendfile();
         drop(inner.protocol.take());
         drop(inner.queue.borrow_mut().take());
         let server = inner.server.take();
         if let Some(server) = server {
             server::detach(server.bind(py))?;
         }
-        closed
+        closed.and(failed)
     }
 
     /// Reports an exception that the connection cannot survive, and closes at once. An OSError is a

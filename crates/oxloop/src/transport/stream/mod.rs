@@ -8,6 +8,7 @@
 //! | pause_writing, resume_writing, water marks, write buffer size | `flow_control` |
 //! | connection_made, connection_lost, close, abort, errors | `connection` |
 //! | get_extra_info, repr | `extra_info` |
+//! | the transport's part of `loop.sendfile` | `sendfile` |
 //!
 //! Invariants:
 //! - the descriptor has one owner, `Descriptor`, and is closed in the deferred `connection_lost` (or
@@ -27,6 +28,7 @@ mod extra_info;
 mod flow_control;
 mod read;
 mod reader;
+mod sendfile;
 mod write;
 
 use crate::event_loop::source::Source;
@@ -98,6 +100,8 @@ struct Inner {
     queue: RefCell<WriteQueue>,
     /// Waits for `connection_made` to have been called.
     waiter: RefCell<Option<Py<PyAny>>>,
+    /// Waits for the queue to be empty and the socket to take more.
+    writable: RefCell<Option<Py<PyAny>>>,
     flags: Flags,
     flow: FlowControl,
     /// Size of the latest read, which tells bulk transfers from messages.
@@ -115,6 +119,8 @@ struct Flags {
     conn_lost: Cell<u32>,
     /// `write_eof` was called.
     eof: Cell<bool>,
+    /// A file is being sent past the queue.
+    sendfile: Cell<bool>,
     /// The peer's EOF was delivered and the protocol keeps the connection open.
     eof_received: Cell<bool>,
     /// The loop's registry has a strong reference.
@@ -137,6 +143,7 @@ impl Native for StreamTransport {
         visit_cell(visit, &inner.protocol)?;
         visit_cell(visit, &inner.extra)?;
         visit_cell(visit, &inner.waiter)?;
+        visit_cell(visit, &inner.writable)?;
         visit_cell(visit, &inner.server)?;
         if let Ok(descriptor) = inner.descriptor.try_borrow()
             && let Descriptor::Socket(socket) = &*descriptor
@@ -151,6 +158,7 @@ impl Native for StreamTransport {
         drop(inner.protocol.take());
         drop(inner.extra.take());
         drop(inner.waiter.take());
+        drop(inner.writable.take());
         drop(inner.server.take());
         inner.context.clear(py);
     }
@@ -226,7 +234,7 @@ impl<'py> StreamThis<'_, 'py> {
         if self.wants_to_read() {
             wanted = wanted.with(Interest::READABLE);
         }
-        if inner.queue.borrow().is_blocked() {
+        if inner.queue.borrow().is_blocked() || inner.writable.borrow().is_some() {
             wanted = wanted.with(Interest::WRITABLE);
         }
         wanted
@@ -316,6 +324,9 @@ impl<'py> StreamThis<'_, 'py> {
         if event.writable && self.own().queue.borrow().is_blocked() {
             self.write_ready()?;
         }
+        if event.writable && self.own().flags.sendfile.get() {
+            self.wake_sendfile()?;
+        }
         let wanted = self.wanted();
         let unwanted = event.readable && !wanted.contains(Interest::READABLE)
             || event.writable && !wanted.contains(Interest::WRITABLE);
@@ -335,6 +346,7 @@ pub(crate) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     write::add_methods(&mut methods);
     flow_control::add_methods(&mut methods);
     extra_info::add_methods(&mut methods);
+    sendfile::add_methods(&mut methods);
     let base = imports::transport(py)?.cast::<PyType>()?;
     create::<StreamTransport>(
         py,
@@ -344,5 +356,6 @@ pub(crate) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
         methods,
         Slots::with_repr::<OfNative<StreamTransport>, _>(extra_info::repr),
     )?;
+    sendfile::declare(&CLASS.type_object(py))?;
     module.add("StreamTransport", CLASS.type_object(py))
 }

@@ -85,6 +85,11 @@ impl<'py> StreamThis<'_, 'py> {
                 "Cannot call {function}() after write_eof()"
             )));
         }
+        if self.own().flags.sendfile.get() {
+            return Err(PyRuntimeError::new_err(format!(
+                "unable to {function}; sendfile is in progress"
+            )));
+        }
         Ok(())
     }
 

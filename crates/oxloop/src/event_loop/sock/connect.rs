@@ -1,13 +1,14 @@
-//! `sock_connect`: the loop's methods on sockets that have no transport.
+//! `sock_connect`.
 
-use super::EventLoop;
-use super::readiness::Readiness;
-use super::watchers::Side;
+use super::check_sock;
 use crate::dns::{Wanted, ensure_resolved};
 use crate::error::{errno_error, errno_error_with, os_error};
+use crate::event_loop::EventLoop;
+use crate::event_loop::readiness::Readiness;
+use crate::event_loop::watchers::Side;
 use crate::py::coroutine::Coroutine;
 use crate::py::imports;
-use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use reactor::socket;
@@ -30,35 +31,11 @@ impl EventLoop {
     }
 }
 
-/// What every method on a socket refuses.
-///
-/// # Errors
-/// TypeError for an SSLSocket; in debug mode, ValueError for one that blocks.
-fn check_sock(this: &Bound<'_, EventLoop>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
-    check_not_ssl(sock)?;
-    let debug = this.get().state(this.py()).is_debug();
-    if debug && sock.call_method0("gettimeout")?.ne(0)? {
-        return Err(PyValueError::new_err("the socket must be non-blocking"));
-    }
-    Ok(())
-}
-
-/// # Errors
-/// TypeError for an SSLSocket, whose TLS would block.
-pub(super) fn check_not_ssl(sock: &Bound<'_, PyAny>) -> PyResult<()> {
-    // Without the ssl module there is no such socket.
-    let class = imports::ssl_socket(sock.py());
-    if class.is_ok_and(|class| sock.is_instance(class).unwrap_or(false)) {
-        return Err(PyTypeError::new_err("Socket cannot be of type SSLSocket"));
-    }
-    Ok(())
-}
-
 /// Connects `sock`, which the caller checked.
 ///
 /// # Errors
 /// What the lookup and connect(2) say; what the task throws in.
-pub(super) async fn sock_connect(
+pub(in crate::event_loop) async fn sock_connect(
     this: &Py<EventLoop>,
     sock: &Py<PyAny>,
     mut address: Py<PyAny>,
@@ -78,7 +55,7 @@ pub(super) async fn sock_connect(
 ///
 /// # Errors
 /// What connect(2) says; what the task throws in.
-pub(super) async fn connect_resolved(
+pub(in crate::event_loop) async fn connect_resolved(
     this: &Py<EventLoop>,
     sock: &Py<PyAny>,
     address: Py<PyAny>,
@@ -118,7 +95,7 @@ fn connect(
     if !connecting(sock, address)? {
         return Ok(None);
     }
-    let readiness = Readiness::of(this, sock, fd, Side::Writer)?;
+    let readiness = Readiness::of(this, fd, Side::Writer)?;
     Ok(Some((fd, readiness)))
 }
 

@@ -1,0 +1,181 @@
+//! `sock_recv`, `sock_sendall` and their kin: the loop's methods on sockets that have no transport.
+//!
+//! | asyncio's method | file |
+//! |---|---|
+//! | sock_recv, sock_recv_into, sock_recvfrom, sock_recvfrom_into, sock_accept | `recv` |
+//! | sock_sendall, sock_sendto | `send` |
+//! | sock_connect | `connect` |
+//! | sock_recvmsg, sock_sendmsg (not in asyncio) | `message` |
+//!
+//! Each tries first and waits only if the kernel has nothing (`until_ready`). Bytes move natively
+//! for a plain non-blocking `socket.socket`; subclasses, sockets with a timeout and whatever else
+//! looks like a socket have their own methods called.
+//!
+//! Invariants:
+//! - what the kernel gave is returned in the very step that took it: a cancellation loses no data,
+//!   no connection and no descriptor.
+
+mod connect;
+mod message;
+mod recv;
+mod send;
+
+use super::EventLoop;
+use super::readiness::Readiness;
+use super::watchers::Side;
+use crate::error::os_error;
+use crate::py::coroutine::Coroutine;
+use crate::py::imports;
+use crate::py::object::call_method;
+use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyString, PyTuple};
+use std::io::{self, ErrorKind};
+use std::os::fd::RawFd;
+
+pub(super) use connect::{connect_resolved, sock_connect};
+
+#[pymethods]
+impl EventLoop {
+    /// Wait until a socket takes data; its transport, if it has one, must not be writing.
+    fn _sock_writable<'py>(slf: &Bound<'py, Self>, sock: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.clone().unbind();
+        Coroutine::object(slf.py(), "EventLoop._sock_writable", async move {
+            ready(&this, &sock, Side::Writer).await?;
+            Ok(Python::attach(|py| py.None()))
+        })
+    }
+}
+
+/// What every method on a socket refuses.
+///
+/// # Errors
+/// TypeError for an SSLSocket; in debug mode, ValueError for one that blocks.
+fn check_sock(this: &Bound<'_, EventLoop>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
+    check_not_ssl(sock)?;
+    let debug = this.get().state(this.py()).is_debug();
+    if debug && sock.call_method0("gettimeout")?.ne(0)? {
+        return Err(PyValueError::new_err("the socket must be non-blocking"));
+    }
+    Ok(())
+}
+
+/// # Errors
+/// TypeError for an SSLSocket, whose TLS would block.
+pub(super) fn check_not_ssl(sock: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = sock.py();
+    if sock.get_type().is(imports::socket_class(py)?) {
+        return Ok(());
+    }
+    // Without the ssl module there is no such socket.
+    let class = imports::ssl_socket(py);
+    if class.is_ok_and(|class| sock.is_instance(class).unwrap_or(false)) {
+        return Err(PyTypeError::new_err("Socket cannot be of type SSLSocket"));
+    }
+    Ok(())
+}
+
+/// The descriptor of a non-blocking `socket.socket`, on which the loop may call the kernel itself.
+fn plain_descriptor(sock: &Bound<'_, PyAny>) -> PyResult<Option<RawFd>> {
+    let py = sock.py();
+    if !sock.get_type().is(imports::socket_class(py)?) {
+        return Ok(None);
+    }
+    let timeout = call_method(sock, intern!(py, "gettimeout"), &[])?;
+    if !matches!(timeout.extract::<f64>(), Ok(0.0)) {
+        return Ok(None);
+    }
+    descriptor(sock).map(Some)
+}
+
+fn descriptor(sock: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    call_method(sock, intern!(sock.py(), "fileno"), &[])?.extract()
+}
+
+/// None if the kernel asks to wait.
+fn attempted<T>(outcome: io::Result<T>) -> PyResult<Option<T>> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Ok(None)
+        }
+        Err(error) => Err(os_error(&error)),
+    }
+}
+
+/// Calls a method of the socket object; None if it asks to wait.
+fn attempt_method<'py>(
+    sock: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+    arguments: &Bound<'py, PyTuple>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = sock.py();
+    match sock.call_method1(name, arguments.clone()) {
+        Ok(value) => Ok(Some(value)),
+        Err(error)
+            if error.is_instance_of::<PyBlockingIOError>(py)
+                || error.is_instance_of::<PyInterruptedError>(py) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Tries, and waits for the socket as long as there is nothing.
+///
+/// # Errors
+/// What the attempt or the check of the socket raises, and what the task throws in.
+async fn until_ready<F>(
+    this: &Py<EventLoop>,
+    sock: &Py<PyAny>,
+    side: Side,
+    mut attempt: F,
+) -> PyResult<Py<PyAny>>
+where
+    F: for<'py> FnMut(&Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>>,
+{
+    Python::attach(|py| check_sock(this.bind(py), sock.bind(py)))?;
+    loop {
+        let outcome = Python::attach(|py| {
+            let outcome = attempt(sock.bind(py))?;
+            Ok::<_, PyErr>(outcome.map(Bound::unbind))
+        })?;
+        if let Some(value) = outcome {
+            return Ok(value);
+        }
+        ready(this, sock, side).await?;
+    }
+}
+
+async fn ready(this: &Py<EventLoop>, sock: &Py<PyAny>, side: Side) -> PyResult<()> {
+    let readiness = Python::attach(|py| {
+        let fd = descriptor(sock.bind(py))?;
+        Readiness::of(this.bind(py), fd, side)
+    })?;
+    readiness.wait().await
+}
+
+/// A coroutine that calls a method of the socket object until it need not wait.
+fn method_coroutine<'py>(
+    this: &Bound<'py, EventLoop>,
+    name: &'static str,
+    side: Side,
+    sock: Py<PyAny>,
+    method: &Bound<'py, PyString>,
+    arguments: &Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (event_loop, method, arguments) = (
+        this.clone().unbind(),
+        method.clone().unbind(),
+        arguments.clone().unbind(),
+    );
+    Coroutine::object(this.py(), name, async move {
+        until_ready(&event_loop, &sock, side, |sock| {
+            let py = sock.py();
+            attempt_method(sock, method.bind(py), arguments.bind(py))
+        })
+        .await
+    })
+}

@@ -1,0 +1,143 @@
+//! Receiving, and accepting.
+
+use super::{attempt_method, attempted, method_coroutine, plain_descriptor, until_ready};
+use crate::event_loop::EventLoop;
+use crate::event_loop::watchers::Side;
+use crate::py::buffer::{WritableBuffer, bytes_filled_by};
+use crate::py::coroutine::Coroutine;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use reactor::socket;
+
+#[pymethods]
+impl EventLoop {
+    /// Receive up to n bytes.
+    fn sock_recv<'py>(
+        slf: &Bound<'py, Self>,
+        sock: Py<PyAny>,
+        n: Py<PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.clone().unbind();
+        Coroutine::object(slf.py(), "EventLoop.sock_recv", async move {
+            until_ready(&this, &sock, Side::Reader, |sock| {
+                recv(sock, n.bind(sock.py()))
+            })
+            .await
+        })
+    }
+
+    /// Receive into a writable buffer; return how many bytes.
+    fn sock_recv_into<'py>(
+        slf: &Bound<'py, Self>,
+        sock: Py<PyAny>,
+        buf: Py<PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.clone().unbind();
+        Coroutine::object(slf.py(), "EventLoop.sock_recv_into", async move {
+            until_ready(&this, &sock, Side::Reader, |sock| {
+                recv_into(sock, buf.bind(sock.py()))
+            })
+            .await
+        })
+    }
+
+    /// Receive a datagram of up to bufsize bytes; return (bytes, address).
+    fn sock_recvfrom<'py>(
+        slf: &Bound<'py, Self>,
+        sock: Py<PyAny>,
+        bufsize: Py<PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let arguments = PyTuple::new(slf.py(), [bufsize])?;
+        method_coroutine(
+            slf,
+            "EventLoop.sock_recvfrom",
+            Side::Reader,
+            sock,
+            intern!(slf.py(), "recvfrom"),
+            &arguments,
+        )
+    }
+
+    /// Receive a datagram into a writable buffer; return (number of bytes, address).
+    #[pyo3(
+        signature = (sock, buf, nbytes=None),
+        text_signature = "($self, sock, buf, nbytes=0)"
+    )]
+    fn sock_recvfrom_into<'py>(
+        slf: &Bound<'py, Self>,
+        sock: Py<PyAny>,
+        buf: Bound<'py, PyAny>,
+        nbytes: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        // Zero means the whole buffer to the socket's method too.
+        let nbytes = match nbytes {
+            Some(nbytes) => nbytes,
+            None => 0_i32.into_pyobject(py)?.into_any(),
+        };
+        method_coroutine(
+            slf,
+            "EventLoop.sock_recvfrom_into",
+            Side::Reader,
+            sock,
+            intern!(py, "recvfrom_into"),
+            &PyTuple::new(py, [buf, nbytes])?,
+        )
+    }
+
+    /// Accept a connection; return (socket, address).
+    fn sock_accept<'py>(slf: &Bound<'py, Self>, sock: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let this = slf.clone().unbind();
+        Coroutine::object(slf.py(), "EventLoop.sock_accept", async move {
+            until_ready(&this, &sock, Side::Reader, accept).await
+        })
+    }
+}
+
+fn recv<'py>(
+    sock: &Bound<'py, PyAny>,
+    size: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = sock.py();
+    // Anything but a positive size is for the socket's own method to judge.
+    let capacity = size.extract::<isize>().ok().filter(|size| *size > 0);
+    if let Some(capacity) = capacity
+        && let Some(fd) = plain_descriptor(sock)?
+    {
+        let received = bytes_filled_by(py, capacity.unsigned_abs(), |memory| {
+            socket::recv(fd, memory)
+        })?;
+        return Ok(attempted(received)?.map(Bound::into_any));
+    }
+    attempt_method(sock, intern!(py, "recv"), &PyTuple::new(py, [size])?)
+}
+
+fn recv_into<'py>(
+    sock: &Bound<'py, PyAny>,
+    buffer: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = sock.py();
+    // Its errors are worded by the socket's own method.
+    if let Ok(mut memory) = WritableBuffer::of(buffer)
+        && memory.len() > 0
+        && let Some(fd) = plain_descriptor(sock)?
+    {
+        let received = attempted(memory.with_memory(|memory| socket::recv(fd, memory)))?;
+        return match received {
+            Some(count) => Ok(Some(count.into_pyobject(py)?.into_any())),
+            None => Ok(None),
+        };
+    }
+    attempt_method(sock, intern!(py, "recv_into"), &PyTuple::new(py, [buffer])?)
+}
+
+fn accept<'py>(sock: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = sock.py();
+    let accepted = attempt_method(sock, intern!(py, "accept"), &PyTuple::empty(py))?;
+    if let Some(pair) = &accepted {
+        let connection = pair.get_item(0)?;
+        connection.call_method1(intern!(py, "setblocking"), (false,))?;
+    }
+    Ok(accepted)
+}

@@ -1,0 +1,129 @@
+//! The transport's part of `loop.sendfile`: nothing else may be written meanwhile, and whoever
+//! sends learns when the socket takes more.
+//!
+//! Invariants:
+//! - at most one file is sent at a time, and the queue is empty while the kernel is given one.
+//! - whoever waits is told when the connection is lost.
+
+use super::{StreamThis, StreamTransport};
+use crate::py::class::OfNative;
+use crate::py::imports;
+use crate::py::method::Methods;
+use crate::py::object::call_method;
+use pyo3::exceptions::{PyConnectionError, PyRuntimeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
+    methods.nullary(
+        c"_make_empty_waiter",
+        |this| this.begin_sendfile(),
+        c"Refuse writes; return a future that is done once the queue is sent.",
+    );
+    methods.nullary(
+        c"_reset_empty_waiter",
+        |this| {
+            this.own().flags.sendfile.set(false);
+            drop(this.own().writable.take());
+            this.none()
+        },
+        c"Take writes again.",
+    );
+    methods.nullary(
+        c"_writable",
+        |this| this.writable(),
+        c"A future that is done when the socket takes more.",
+    );
+    methods.getter(c"_protocol_paused", |this| {
+        this.boolean(this.own().flags.protocol_paused.get())
+    });
+}
+
+/// Tells `loop.sendfile` what to try. An attribute of the class, so that an instance can have
+/// another.
+pub(super) fn declare(class: &Bound<'_, PyType>) -> PyResult<()> {
+    let mode = imports::sendfile_mode(class.py())?.getattr("TRY_NATIVE")?;
+    class.setattr("_sendfile_compatible", mode)
+}
+
+impl<'py> StreamThis<'_, 'py> {
+    fn begin_sendfile(&self) -> PyResult<Bound<'py, PyAny>> {
+        let (inner, flags) = (self.own(), &self.own().flags);
+        if flags.sendfile.get() {
+            return Err(PyRuntimeError::new_err("Empty waiter is already set"));
+        }
+        self.flush();
+        let future = self.new_future()?;
+        flags.sendfile.set(true);
+        if inner.queue.borrow().is_empty() {
+            finish(&future, None)?;
+        } else {
+            self.wait_with(&future);
+        }
+        Ok(future)
+    }
+
+    fn writable(&self) -> PyResult<Bound<'py, PyAny>> {
+        if self.own().flags.conn_lost.get() > 0 {
+            return Err(connection_lost());
+        }
+        let future = self.new_future()?;
+        self.wait_with(&future);
+        Ok(future)
+    }
+
+    fn new_future(&self) -> PyResult<Bound<'py, PyAny>> {
+        let py = self.py();
+        call_method(self.event_loop(), intern!(py, "create_future"), &[])
+    }
+
+    fn wait_with(&self, future: &Bound<'py, PyAny>) {
+        let old = self.own().writable.replace(Some(future.clone().unbind()));
+        drop(old);
+        self.want_more();
+    }
+
+    /// The socket takes more.
+    #[cold]
+    pub(super) fn wake_sendfile(&self) -> PyResult<()> {
+        let inner = self.own();
+        if !inner.queue.borrow().is_empty() {
+            return Ok(());
+        }
+        let waiter = inner.writable.take();
+        waiter.map_or(Ok(()), |waiter| finish(waiter.bind(self.py()), None))
+    }
+
+    /// The connection is lost.
+    pub(super) fn fail_sendfile(&self) -> PyResult<()> {
+        let waiter = self.own().writable.take();
+        waiter.map_or(Ok(()), |waiter| {
+            finish(waiter.bind(self.py()), Some(connection_lost()))
+        })
+    }
+}
+
+fn connection_lost() -> PyErr {
+    PyConnectionError::new_err("Connection is closed by peer")
+}
+
+/// Ends a future that was not cancelled meanwhile.
+fn finish(future: &Bound<'_, PyAny>, error: Option<PyErr>) -> PyResult<()> {
+    let py = future.py();
+    if call_method(future, intern!(py, "done"), &[])?.is_truthy()? {
+        return Ok(());
+    }
+    match error {
+        None => call_method(
+            future,
+            intern!(py, "set_result"),
+            &[&py.None().into_bound(py)],
+        ),
+        Some(error) => {
+            let value = error.into_value(py).into_bound(py).into_any();
+            call_method(future, intern!(py, "set_exception"), &[&value])
+        }
+    }
+    .map(drop)
+}
