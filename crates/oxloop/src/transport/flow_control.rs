@@ -60,6 +60,11 @@ impl FlowControl {
         Ok(())
     }
 
+    /// True while the protocol is told to write no more.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.get()
+    }
+
     /// True if the protocol is to be told to pause now that `queued` bytes wait.
     pub(super) fn pauses_at(&self, queued: usize) -> bool {
         !self.paused.get() && queued > self.high.get() && !self.paused.replace(true)

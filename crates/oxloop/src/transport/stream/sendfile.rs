@@ -36,7 +36,7 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
         c"A future that is done when the socket takes more.",
     );
     methods.getter(c"_protocol_paused", |this| {
-        this.boolean(this.own().flags.protocol_paused.get())
+        this.boolean(this.own().flow.is_paused())
     });
 }
 
