@@ -44,6 +44,7 @@ mod _oxloop {
         py::coroutine::create_type(py)?;
         handle::create_types(module)?;
         transport::stream::create_type(module)?;
+        transport::datagram::create_type(module)?;
         transport::stream::remember_methods(py)?;
         event_loop::add_methods(py)?;
         dns::remember_original(py)?;

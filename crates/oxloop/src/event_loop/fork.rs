@@ -84,6 +84,10 @@ fn registrations(py: Python<'_>, state: &State, notifier: RawFd) -> Vec<(RawFd, 
             let (fd, interest) = source.stream(py)?.registration()?;
             Some((fd, token, interest))
         }
+        Source::Datagram(_) | Source::IdleDatagram(_) => {
+            let (fd, interest) = source.datagram(py)?.registration()?;
+            Some((fd, token, interest))
+        }
         Source::Listener { fd, .. } => Some((*fd, token, Interest::READABLE)),
     };
     sources.iter().filter_map(registration).collect()

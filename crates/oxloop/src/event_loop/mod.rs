@@ -15,6 +15,7 @@
 //! | create_server, create_unix_server | `listen`, `listen_unix`, and `server` |
 //! | start_tls, and every `ssl=` | `start_tls`, `tls` |
 //! | sock_connect | `sock`, `readiness` |
+//! | create_datagram_endpoint | `datagram`, and `transport/datagram/` |
 //! | debug mode | `debug` |
 //! | asynchronous generators | `asyncgens` |
 //!
@@ -30,6 +31,7 @@ mod asyncgens;
 mod attempts;
 mod connect;
 mod connected;
+mod datagram;
 mod debug;
 pub(crate) mod exceptions;
 mod executor;
@@ -53,11 +55,11 @@ pub(crate) mod turn;
 mod watchers;
 
 use crate::py::attached::Attached;
-use crate::py::class::{Ref, This, Visit};
+use crate::py::class::{This, Visit};
 use crate::py::handle::HandleRef;
 use crate::py::method::{Methods, OfPyClass, extend_class};
 use crate::py::object::TypeWatch;
-use crate::transport::stream::StreamTransport;
+use crate::transport::Written;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
@@ -99,7 +101,7 @@ pub(crate) struct State {
     watched: RefCell<Watched>,
     signals: RefCell<Signals>,
     /// Transports that the callback that runs now wrote to.
-    written: RefCell<Vec<Ref<StreamTransport>>>,
+    written: RefCell<Vec<Written>>,
     /// None once the loop is closed, and while the loop waits in it.
     poller: RefCell<Option<Poller>>,
     /// Where the events of one poll are kept while they are dispatched.

@@ -13,6 +13,7 @@ use crate::error::os_error;
 use crate::py::class::Ref;
 use crate::py::handle::HandleRef;
 use crate::server::Server;
+use crate::transport::datagram::DatagramTransport;
 use crate::transport::stream::StreamTransport;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -29,6 +30,7 @@ enum Target {
         writer: Option<HandleRef>,
     },
     Stream(Ref<StreamTransport>),
+    Datagram(Ref<DatagramTransport>),
     Listener {
         server: Py<Server>,
         fd: RawFd,
@@ -93,6 +95,11 @@ fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event) -> PyResul
             transport.release(py);
             outcome
         }
+        Target::Datagram(transport) => {
+            let outcome = transport.this(py).on_event(event);
+            transport.release(py);
+            outcome
+        }
         Target::Watch { reader, writer } => {
             reader
                 .into_iter()
@@ -117,6 +124,9 @@ fn target(py: Python<'_>, state: &State, event: Event) -> Option<Target> {
     // A stale token (its registration ended earlier in this very poll) leads nowhere.
     Some(match sources.get(event.token)? {
         source @ (Source::Stream(_) | Source::IdleStream(_)) => Target::Stream(source.stream(py)?),
+        source @ (Source::Datagram(_) | Source::IdleDatagram(_)) => {
+            Target::Datagram(source.datagram(py)?)
+        }
         Source::Watch(watch) => Target::Watch {
             reader: watch.ready_reader(py, event),
             writer: watch.ready_writer(py, event),

@@ -302,18 +302,15 @@ impl<'py> LoopThis<'_, 'py> {
             let sources = state.sources.borrow();
             sources
                 .get(entry.token)
-                .and_then(|source| source.stream(self.py()))
+                .and_then(|source| source.open_transport(self.py()))
         };
         let Some(transport) = transport else {
             return Ok(());
         };
-        if transport.is_closing(self.py()) {
-            return Ok(());
-        }
         Err(PyRuntimeError::new_err(format!(
             "File descriptor {} is used by transport {}",
             file.repr()?,
-            transport.as_object().bind(self.py()).repr()?
+            transport.bind(self.py()).repr()?
         )))
     }
 

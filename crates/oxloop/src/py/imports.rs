@@ -76,6 +76,8 @@ imported! {
     format_callback_source = "asyncio.format_helpers"."_format_callback_source";
     logger = "asyncio.log"."logger";
     transport = "asyncio.transports"."Transport";
+    datagram_transport = "asyncio.transports"."DatagramTransport";
+    selector_datagram_transport = "asyncio.selector_events"."_SelectorDatagramTransport";
     protocol = "asyncio.protocols"."Protocol";
     buffered_protocol = "asyncio.protocols"."BufferedProtocol";
     transport_socket = "asyncio.trsock"."TransportSocket";

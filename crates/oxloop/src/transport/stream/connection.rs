@@ -4,10 +4,10 @@ use super::flow_control::HIGH_WATER;
 use super::write::WriteQueue;
 use super::{Delivery, Descriptor, Flags, Inner, StreamThis, StreamTransport, reader};
 use crate::error::os_error;
+use crate::event_loop::EventLoop;
 use crate::event_loop::schedule::soon_method;
 use crate::event_loop::source::Source;
 use crate::event_loop::turn::leaves_the_loop;
-use crate::event_loop::{EventLoop, exceptions};
 use crate::py::args::Args;
 use crate::py::attached::Attached;
 use crate::py::class::{OfNative, Ref, This};
@@ -16,7 +16,8 @@ use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
 use crate::server::{self, Server};
-use pyo3::exceptions::{PyOSError, PyResourceWarning};
+use crate::transport::{report_error, warn_unclosed};
+use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -174,7 +175,7 @@ fn begin<'py>(this: &StreamThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 /// Wakes whoever awaits `waiter`, unless it was cancelled meanwhile.
-fn set_result_unless_cancelled(waiter: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(crate) fn set_result_unless_cancelled(waiter: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = waiter.py();
     if waiter.call_method0(intern!(py, "cancelled"))?.is_truthy()? {
         return Ok(());
@@ -390,13 +391,8 @@ impl<'py> StreamThis<'_, 'py> {
     }
 
     fn report(&self, error: &Py<PyAny>, message: &str) -> PyResult<()> {
-        let py = self.py();
-        let context = PyDict::new(py);
-        context.set_item("message", message)?;
-        context.set_item("exception", error)?;
-        context.set_item("transport", self.object())?;
-        context.set_item("protocol", self.protocol())?;
-        exceptions::report(self.event_loop(), &context)
+        let protocol = self.protocol();
+        report_error(self.event_loop(), &self.object(), protocol, error, message)
     }
 }
 
@@ -421,7 +417,7 @@ pub(super) fn finalize(this: &This<'_, '_, StreamTransport>) {
     if matches!(&*this.own().descriptor.borrow(), Descriptor::Closed) {
         return;
     }
-    let warned = warn_unclosed(this);
+    let warned = warn_unclosed(&this.object());
     let descriptor = this.own().descriptor.replace(Descriptor::Closed);
     this.deregister();
     let closed = descriptor.close(py);
@@ -432,15 +428,4 @@ pub(super) fn finalize(this: &This<'_, '_, StreamTransport>) {
             error.write_unraisable(py, None);
         }
     }
-}
-
-fn warn_unclosed(this: &This<'_, '_, StreamTransport>) -> PyResult<()> {
-    let py = this.py();
-    let kwargs = PyDict::new(py);
-    kwargs.set_item("source", this.object())?;
-    let text = format!("unclosed transport {}", this.object().repr()?);
-    let category = py.get_type::<PyResourceWarning>();
-    imports::warnings(py)?
-        .call_method("warn", (text, category), Some(&kwargs))
-        .map(drop)
 }

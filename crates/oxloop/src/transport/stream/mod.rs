@@ -37,6 +37,7 @@ use crate::py::context::Captured;
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::server::Server;
+use crate::transport::visit_cell;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
 use reactor::addr::SocketAddress;
@@ -46,8 +47,9 @@ use std::cell::{Cell, RefCell};
 use std::os::fd::{OwnedFd, RawFd};
 use write::WriteQueue;
 
-pub(crate) use connection::{Connected, start};
+pub(crate) use connection::{Connected, set_result_unless_cancelled, start};
 pub(crate) use reader::remember_methods;
+pub(crate) use write::{chunk_of, is_writable_data};
 
 /// A borrowed transport while one of its methods runs.
 pub(crate) type StreamThis<'a, 'py> = This<'a, 'py, StreamTransport>;
@@ -158,12 +160,6 @@ impl Native for StreamTransport {
     fn finalize(this: &This<'_, '_, Self>) {
         connection::finalize(this);
     }
-}
-
-fn visit_cell<T>(visit: &Visit<'_>, cell: &RefCell<Option<Py<T>>>) -> Result<(), VisitStopped> {
-    // Borrowed: something allocates in the middle of a change. Its content counts as reachable.
-    cell.try_borrow()
-        .map_or(Ok(()), |value| visit.option(value.as_ref()))
 }
 
 impl StreamTransport {

@@ -133,14 +133,14 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
     );
 }
 
-fn chunk_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+pub(crate) fn chunk_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     match data.cast::<PyBytes>() {
         Ok(bytes) => Ok(bytes.clone()),
         Err(_) => copy_to_bytes(data),
     }
 }
 
-fn is_writable_data(data: &Bound<'_, PyAny>) -> bool {
+pub(crate) fn is_writable_data(data: &Bound<'_, PyAny>) -> bool {
     data.is_instance_of::<PyBytes>()
         || data.is_instance_of::<PyByteArray>()
         || data.is_instance_of::<PyMemoryView>()
