@@ -2,7 +2,6 @@
 
 use super::EventLoop;
 use super::connected::{OpenSocket, Pair};
-use super::sock::sock_connect;
 use crate::dns::{Wanted, ensure_resolved};
 use crate::py::context::Captured;
 use crate::py::coroutine::{Coroutine, await_python};
@@ -353,8 +352,15 @@ async fn open_at(this: &Py<EventLoop>, endpoint: &Endpoint, place: &Place) -> Py
     if let Some(remote) = &place.remote
         && !broadcast
     {
-        let remote = Python::attach(|py| remote.clone_ref(py));
-        sock_connect(this, socket.object(), remote).await?;
+        // As an attribute, so that a program's own is honoured.
+        let connecting = Python::attach(|py| {
+            let arguments = (socket.object(), remote);
+            let connecting = this
+                .bind(py)
+                .call_method1(intern!(py, "sock_connect"), arguments)?;
+            Ok::<_, PyErr>(connecting.unbind())
+        })?;
+        await_python(connecting).await?;
     }
     Ok(socket)
 }

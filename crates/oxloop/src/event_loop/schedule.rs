@@ -81,6 +81,12 @@ impl State {
         self.in_callback.get()
     }
 
+    /// True if handles wait for their turn.
+    #[inline]
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.borrow().is_empty()
+    }
+
     pub(crate) fn is_debug(&self) -> bool {
         self.debug.get()
     }

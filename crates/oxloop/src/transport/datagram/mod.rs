@@ -112,8 +112,8 @@ struct Flags {
     held: Cell<bool>,
     /// Linked into the loop's list of transports to flush.
     written: Cell<bool>,
-    /// A handle that delivers what waits is scheduled.
-    delivering: Cell<bool>,
+    /// A handle that reads is scheduled.
+    reading_soon: Cell<bool>,
 }
 
 static CLASS: Class = Class::new();
@@ -193,6 +193,18 @@ impl<'py> DatagramThis<'_, 'py> {
     }
 }
 
+/// asyncio's datagram transport is an `asyncio.Transport` too, by the way it is made.
+fn base(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    let bases = (imports::transport(py)?, imports::datagram_transport(py)?);
+    let attributes = PyDict::new(py);
+    attributes.set_item("__slots__", ())?;
+    attributes.set_item("__module__", "oxloop._oxloop")?;
+    let made = py
+        .get_type::<PyType>()
+        .call1(("SocketDatagramTransport", bases, attributes))?;
+    Ok(made.cast_into::<PyType>()?)
+}
+
 /// Makes the type; called once, at import.
 pub(crate) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
@@ -202,12 +214,12 @@ pub(crate) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     send::add_methods(&mut methods);
     flow_control::add_methods(&mut methods);
     extra_info::add_methods(&mut methods);
-    let base = imports::datagram_transport(py)?.cast::<PyType>()?;
+    let base = base(py)?;
     create::<DatagramTransport>(
         py,
         c"oxloop._oxloop.DatagramTransport",
         c"A datagram socket, see asyncio.DatagramTransport.",
-        base,
+        &base,
         methods,
         Slots::with_repr::<OfNative<DatagramTransport>, _>(extra_info::repr),
     )?;

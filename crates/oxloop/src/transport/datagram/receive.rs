@@ -48,13 +48,15 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<DatagramTransport>>) {
         c"True unless paused or closing.",
     );
     methods.nullary(
-        c"_deliver",
+        c"_read_ready",
         |this| {
-            this.own().flags.delivering.set(false);
-            this.deliver_waiting()?;
+            this.own().flags.reading_soon.set(false);
+            if this.wants_to_read() {
+                this.read_ready()?;
+            }
             this.none()
         },
-        c"Delivers what was received before reading was paused.",
+        c"Delivers what was received before reading was paused, then reads.",
     );
 }
 
@@ -82,7 +84,7 @@ impl<'py> DatagramThis<'_, 'py> {
         }
         self.want_more();
         if !self.own().undelivered.borrow().is_empty() {
-            self.deliver_soon()?;
+            self.read_soon()?;
         }
         self.log_in_debug("%r resumes reading")?;
         self.none()
@@ -97,14 +99,14 @@ impl<'py> DatagramThis<'_, 'py> {
             .map(drop)
     }
 
-    /// Schedules the delivery of what waits.
-    fn deliver_soon(&self) -> PyResult<()> {
+    /// Schedules the reading, and the delivery of what waits.
+    pub(super) fn read_soon(&self) -> PyResult<()> {
         let py = self.py();
-        if self.own().flags.delivering.replace(true) {
+        if self.own().flags.reading_soon.replace(true) {
             return Ok(());
         }
-        let deliver = self.object().getattr(intern!(py, "_deliver"))?;
-        soon_method(py, self.event_loop(), &deliver, &[], Captured::empty())
+        let read = self.object().getattr(intern!(py, "_read_ready"))?;
+        soon_method(py, self.event_loop(), &read, &[], Captured::empty())
     }
 
     /// Datagrams have arrived, or an error.
@@ -201,7 +203,7 @@ impl<'py> DatagramThis<'_, 'py> {
             return Ok(());
         }
         // A KeyboardInterrupt stopped the delivery: it goes on when the loop does.
-        self.deliver_soon()
+        self.read_soon()
     }
 
     fn deliver_waiting(&self) -> PyResult<()> {
@@ -214,7 +216,7 @@ impl<'py> DatagramThis<'_, 'py> {
             let delivered = inner.context.run(py, || self.deliver_one(datagram, from));
             if let Err(error) = delivered {
                 if !inner.undelivered.borrow().is_empty() {
-                    self.deliver_soon()?;
+                    self.read_soon()?;
                 }
                 return Err(error);
             }

@@ -93,7 +93,12 @@ impl DatagramThis<'_, '_> {
     #[inline]
     pub(crate) fn on_event(&self, event: Event) -> PyResult<()> {
         if event.readable && self.wants_to_read() {
-            self.read_ready()?;
+            if self.loop_state().has_ready() {
+                // What is queued goes first, as in asyncio: it may be who waits for the datagram.
+                self.read_soon()?;
+            } else {
+                self.read_ready()?;
+            }
         }
         if event.writable && self.own().queue.borrow().is_blocked() {
             self.write_ready()?;
