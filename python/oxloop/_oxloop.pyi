@@ -329,6 +329,7 @@ class TimerHandle(asyncio.TimerHandle):
 
 @final
 class StreamTransport(asyncio.Transport): ...
+class DatagramTransport(asyncio.Transport, asyncio.DatagramTransport): ...
 
 @disjoint_base
 class Server:

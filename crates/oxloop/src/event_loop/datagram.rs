@@ -2,6 +2,7 @@
 
 use super::EventLoop;
 use super::connected::{OpenSocket, Pair};
+use super::keywords::or_zero;
 use crate::dns::{Wanted, ensure_resolved};
 use crate::py::context::Captured;
 use crate::py::coroutine::{Coroutine, await_python};
@@ -15,10 +16,14 @@ use pyo3::types::{PyString, PyTuple};
 #[pymethods]
 impl EventLoop {
     /// Make a datagram socket (or take sock over); return (transport, protocol).
-    #[pyo3(signature = (
-        protocol_factory, local_addr=None, remote_addr=None, *, family=None, proto=None, flags=None,
-        reuse_port=None, allow_broadcast=None, sock=None
-    ))]
+    #[pyo3(
+        signature = (
+            protocol_factory, local_addr=None, remote_addr=None, *, family=None, proto=None,
+            flags=None, reuse_port=None, allow_broadcast=None, sock=None
+        ),
+        text_signature = "($self, protocol_factory, local_addr=None, remote_addr=None, *, \
+            family=0, proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None)"
+    )]
     fn create_datagram_endpoint<'py>(
         slf: &Bound<'py, Self>,
         protocol_factory: Py<PyAny>,
@@ -32,16 +37,15 @@ impl EventLoop {
         sock: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let zero = |given: Option<Py<PyAny>>| super::names::or_zero(py, given);
         let endpoint = Endpoint {
             factory: protocol_factory,
             local: local_addr,
             remote: remote_addr,
             wanted: Wanted {
-                family: zero(family)?,
+                family: or_zero(py, family)?,
                 kind: imports::socket(py)?.getattr("SOCK_DGRAM")?.unbind(),
-                proto: zero(proto)?,
-                flags: zero(flags)?,
+                proto: or_zero(py, proto)?,
+                flags: or_zero(py, flags)?,
             },
             reuse_port,
             allow_broadcast,

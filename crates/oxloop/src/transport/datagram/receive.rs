@@ -18,6 +18,7 @@ use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use reactor::addr::SocketAddress;
 use reactor::{clock, datagram};
 use std::io::{self, ErrorKind};
 
@@ -126,7 +127,7 @@ impl<'py> DatagramThis<'_, 'py> {
                 return Ok(());
             }
             match self.receive() {
-                Ok((arrived, from)) => self.deliver(arrived?, from)?,
+                Ok((arrived, from)) => self.deliver(arrived, from)?,
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
                 {
@@ -141,13 +142,7 @@ impl<'py> DatagramThis<'_, 'py> {
         Ok(())
     }
 
-    #[expect(
-        clippy::type_complexity,
-        reason = "the kernel's outcome around Python's"
-    )]
-    fn receive(
-        &self,
-    ) -> io::Result<(PyResult<Arrived<'py>>, Option<reactor::addr::SocketAddress>)> {
+    fn receive(&self) -> io::Result<(Arrived<'py>, Option<SocketAddress>)> {
         let (py, fd) = (self.py(), self.own().fd);
         self.loop_state().with_scratch(|scratch| {
             let received = datagram::receive(fd, scratch)?;
@@ -161,16 +156,12 @@ impl<'py> DatagramThis<'_, 'py> {
                         .collect(),
                 ),
             };
-            Ok((Ok(arrived), received.from))
+            Ok((arrived, received.from))
         })
     }
 
     /// Gives what arrived to the protocol, as long as it wants to read.
-    fn deliver(
-        &self,
-        arrived: Arrived<'py>,
-        from: Option<reactor::addr::SocketAddress>,
-    ) -> PyResult<()> {
+    fn deliver(&self, arrived: Arrived<'py>, from: Option<SocketAddress>) -> PyResult<()> {
         let (py, inner) = (self.py(), self.own());
         let from = object_of(py, &inner.peers, from)?;
         match arrived {
