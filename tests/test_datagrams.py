@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -293,7 +294,7 @@ class TestEndpoints:
         async def main():
             with caplog.at_level(logging.DEBUG, logger="asyncio"):
                 transport, protocol = await endpoint(loop)
-                connected, other = await endpoint(loop, remote_addr=address_of(transport))
+                _, other = await endpoint(loop, remote_addr=address_of(transport))
                 await closed(protocol, other)
 
         run(main())
@@ -757,9 +758,7 @@ class TestReading:
                 self.transport.sendto(data, addr)
 
         async def main():
-            one, first = await loop.create_datagram_endpoint(
-                PingPong, local_addr=("127.0.0.1", 0)
-            )
+            one, first = await loop.create_datagram_endpoint(PingPong, local_addr=("127.0.0.1", 0))
             other, _ = await loop.create_datagram_endpoint(PingPong, local_addr=("127.0.0.1", 0))
             for _ in range(8):
                 one.sendto(b"x" * 100, address_of(other))
@@ -966,10 +965,8 @@ class TestUnix:
             with unix_paths("name") as [path]:
                 with bound(socket.AF_UNIX, path):
                     pass
-                assert os.path.exists(path)
-                transport, protocol = await endpoint(
-                    loop, family=socket.AF_UNIX, local_addr=path
-                )
+                assert Path(path).exists()
+                transport, protocol = await endpoint(loop, family=socket.AF_UNIX, local_addr=path)
                 assert address_of(transport) == path
                 await closed(protocol)
 
@@ -978,20 +975,17 @@ class TestUnix:
     def test_file_is_not_replaced(self, loop, run):
         async def main():
             with unix_paths("name") as [path]:
-                with open(path, "w") as file:
-                    file.write("precious")
+                Path(path).write_text("precious")
                 with pytest.raises(OSError, match="in use"):
                     await endpoint(loop, family=socket.AF_UNIX, local_addr=path)
-                assert os.path.getsize(path) == 8
+                assert Path(path).read_text() == "precious"
 
         run(main())
 
     def test_nobody_there(self, loop, run):
         async def main():
             with unix_paths("one", "nothing") as [path, nothing]:
-                transport, protocol = await endpoint(
-                    loop, family=socket.AF_UNIX, local_addr=path
-                )
+                transport, protocol = await endpoint(loop, family=socket.AF_UNIX, local_addr=path)
                 transport.sendto(b"x", nothing)
                 await until(lambda: protocol.errors)
                 assert isinstance(protocol.errors[0], FileNotFoundError)

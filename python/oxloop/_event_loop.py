@@ -8,7 +8,8 @@ from typing import Any
 from oxloop import _oxloop
 
 
-class EventLoop(_oxloop.EventLoop, asyncio.AbstractEventLoop):
+# typeshed's abstract create_datagram_endpoint still has reuse_address, which 3.11 removed.
+class EventLoop(_oxloop.EventLoop, asyncio.AbstractEventLoop):  # type: ignore[misc]
     """A drop-in replacement for `asyncio.SelectorEventLoop`."""
 
     __module__ = "oxloop"

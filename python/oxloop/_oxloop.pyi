@@ -69,21 +69,6 @@ class _NotNativeYet:
     async def sock_sendto(self, sock: socket, data: ReadableBuffer, address: _Address) -> int: ...
     async def sock_accept(self, sock: socket) -> tuple[socket, _RetAddress]: ...
 
-    # Datagrams
-    async def create_datagram_endpoint(
-        self,
-        protocol_factory: Callable[[], _ProtocolT],
-        local_addr: tuple[str, int] | str | None = None,
-        remote_addr: tuple[str, int] | str | None = None,
-        *,
-        family: int = 0,
-        proto: int = 0,
-        flags: int = 0,
-        reuse_port: bool | None = None,
-        allow_broadcast: bool | None = None,
-        sock: socket | None = None,
-    ) -> tuple[asyncio.DatagramTransport, _ProtocolT]: ...
-
     # Pipes and processes
     async def connect_read_pipe(
         self, protocol_factory: Callable[[], _ProtocolT], pipe: Any
@@ -316,6 +301,21 @@ class EventLoop(_NotNativeYet):
         ssl_shutdown_timeout: float | None = None,
     ) -> asyncio.Transport | None: ...
 
+    # Datagrams
+    async def create_datagram_endpoint(
+        self,
+        protocol_factory: Callable[[], _ProtocolT],
+        local_addr: tuple[str, int] | str | None = None,
+        remote_addr: tuple[str, int] | str | None = None,
+        *,
+        family: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+        reuse_port: bool | None = None,
+        allow_broadcast: bool | None = None,
+        sock: socket | None = None,
+    ) -> tuple[asyncio.DatagramTransport, _ProtocolT]: ...
+
     # Sockets without a transport
     async def sock_connect(self, sock: socket, address: _Address) -> None: ...
 
@@ -329,6 +329,8 @@ class TimerHandle(asyncio.TimerHandle):
 
 @final
 class StreamTransport(asyncio.Transport): ...
+
+@final
 class DatagramTransport(asyncio.Transport, asyncio.DatagramTransport): ...
 
 @disjoint_base

@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-import os
 import socket
 import tempfile
+from pathlib import Path
 
 from support.peers import PATIENCE_S
 
@@ -72,7 +72,7 @@ def bound(family=socket.AF_INET, address=None):
 def unix_paths(*names):
     """Paths for Unix sockets in a directory of their own, short enough for a socket name."""
     with tempfile.TemporaryDirectory(prefix="dg", dir="/tmp") as directory:
-        yield [os.path.join(directory, name) for name in names]
+        yield [str(Path(directory, name)) for name in names]
 
 
 def address_of(transport):
