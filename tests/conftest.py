@@ -35,6 +35,7 @@ REQUIRED = (
 )
 TIMEOUT_S = 60
 TESTS_BETWEEN_FREEZES = 20
+REPORTS_KEPT = 100
 tests_done = []
 
 
@@ -134,7 +135,8 @@ class Unhandled(list):
     """Contexts that reached the loop's exception handler; a test takes those it expects."""
 
     def __call__(self, loop, context):
-        self.append(context)
+        if len(self) < REPORTS_KEPT:  # a loop that spins reports without end
+            self.append(context)
 
     def take(self):
         taken = list(self)
@@ -163,7 +165,7 @@ def loop(loop_factory, debug_mode, unhandled):
         drain_and_close(loop)
     gc.collect()
     unexpected = unhandled.take()
-    assert not unexpected, f"the exception handler was called: {unexpected}"
+    assert not unexpected, f"the exception handler was called: {unexpected[:2]}"
 
 
 def drain_and_close(loop):

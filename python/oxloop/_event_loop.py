@@ -9,7 +9,8 @@ from oxloop import _oxloop
 from oxloop._sendfile import SendfileMethods
 
 
-class EventLoop(_oxloop.EventLoop, SendfileMethods, asyncio.AbstractEventLoop):
+# typeshed's abstract create_datagram_endpoint still has reuse_address, which 3.11 removed.
+class EventLoop(_oxloop.EventLoop, SendfileMethods, asyncio.AbstractEventLoop):  # type: ignore[misc]
     """A drop-in replacement for `asyncio.SelectorEventLoop`."""
 
     __module__ = "oxloop"

@@ -32,31 +32,8 @@ _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.BaseProtocol)
 __version__: str
 
 @type_check_only
-class _NotNativeYet:
-    """What still comes from `asyncio.AbstractEventLoop`, where it raises NotImplementedError.
-
-    Type checkers would call `EventLoop` abstract without these; a method that becomes native
-    moves from here to `EventLoop`, where stubtest looks at it.
-    """
-
-    # Datagrams
-    async def create_datagram_endpoint(
-        self,
-        protocol_factory: Callable[[], _ProtocolT],
-        local_addr: tuple[str, int] | str | None = None,
-        remote_addr: tuple[str, int] | str | None = None,
-        *,
-        family: int = 0,
-        proto: int = 0,
-        flags: int = 0,
-        reuse_address: bool | None = None,
-        reuse_port: bool | None = None,
-        allow_broadcast: bool | None = None,
-        sock: socket | None = None,
-    ) -> tuple[asyncio.DatagramTransport, _ProtocolT]: ...
-
 @disjoint_base
-class EventLoop(_NotNativeYet):
+class EventLoop:
     slow_callback_duration: float
 
     def run_forever(self) -> None: ...
@@ -248,6 +225,21 @@ class EventLoop(_NotNativeYet):
         ssl_shutdown_timeout: float | None = None,
     ) -> asyncio.Transport | None: ...
 
+    # Datagrams
+    async def create_datagram_endpoint(
+        self,
+        protocol_factory: Callable[[], _ProtocolT],
+        local_addr: tuple[str, int] | str | None = None,
+        remote_addr: tuple[str, int] | str | None = None,
+        *,
+        family: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+        reuse_port: bool | None = None,
+        allow_broadcast: bool | None = None,
+        sock: socket | None = None,
+    ) -> tuple[asyncio.DatagramTransport, _ProtocolT]: ...
+
     # Sockets without a transport
     async def _sock_writable(self, sock: socket) -> None: ...
     async def sock_recv(self, sock: socket, n: int) -> bytes: ...
@@ -331,6 +323,7 @@ class WritePipeTransport(asyncio.Transport): ...
 
 @final
 class SubprocessTransport(asyncio.SubprocessTransport): ...
+class DatagramTransport(asyncio.Transport, asyncio.DatagramTransport): ...
 
 @disjoint_base
 class Server:

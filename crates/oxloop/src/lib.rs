@@ -46,6 +46,7 @@ mod _oxloop {
         transport::stream::create_type(module)?;
         transport::pipe::create_types(module)?;
         transport::subprocess::create_type(module)?;
+        transport::datagram::create_type(module)?;
         transport::stream::remember_methods(py)?;
         event_loop::add_methods(py)?;
         dns::remember_original(py)?;

@@ -12,6 +12,7 @@
 //! | [`timer`] | deadlines, earliest first |
 //! | [`addr`] | socket addresses and their kernel form |
 //! | [`socket`] | non-blocking socket and pipe calls |
+//! | [`datagram`] | datagrams with their addresses, and runs of them in one call |
 //! | [`resolver`] | threads for `getaddrinfo` and `getnameinfo` |
 //!
 //! Errors are `std::io::Error`s made from the raw errno, so that the number survives up to Python's
@@ -22,6 +23,7 @@
 
 pub mod addr;
 pub mod clock;
+pub mod datagram;
 pub mod notifier;
 pub mod poller;
 pub mod resolver;

@@ -123,6 +123,10 @@ fn registrations(
             let (fd, interest) = pipe.registration()?;
             Some((fd, token, interest))
         }
+        Source::Datagram(_) | Source::IdleDatagram(_) => {
+            let (fd, interest) = source.datagram(py)?.registration()?;
+            Some((fd, token, interest))
+        }
         Source::WritePipe(pipe) => {
             let (fd, interest) = pipe.registration()?;
             Some((fd, token, interest))

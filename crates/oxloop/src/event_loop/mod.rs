@@ -15,6 +15,7 @@
 //! | create_server, create_unix_server | `listen`, `listen_unix`, and `server` |
 //! | start_tls, and every `ssl=` | `start_tls`, `tls` |
 //! | sock_recv and every other sock_* | `sock/`, `readiness` |
+//! | create_datagram_endpoint | `datagram`, and `transport/datagram/` |
 //! | connect_read_pipe, connect_write_pipe | `pipes`, and `transport/pipe/` |
 //! | subprocess_exec, subprocess_shell | `subprocess`, and `transport/subprocess/` |
 //! | debug mode | `debug` |
@@ -32,6 +33,7 @@ mod asyncgens;
 mod attempts;
 mod connect;
 mod connected;
+mod datagram;
 mod debug;
 pub(crate) mod exceptions;
 mod executor;
@@ -57,11 +59,11 @@ pub(crate) mod turn;
 mod watchers;
 
 use crate::py::attached::Attached;
-use crate::py::class::{Ref, This, Visit};
+use crate::py::class::{This, Visit};
 use crate::py::handle::HandleRef;
 use crate::py::method::{Methods, OfPyClass, extend_class};
 use crate::py::object::TypeWatch;
-use crate::transport::stream::StreamTransport;
+use crate::transport::Written;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
@@ -104,7 +106,7 @@ pub(crate) struct State {
     watched: RefCell<Watched>,
     signals: RefCell<Signals>,
     /// Transports that the callback that runs now wrote to.
-    written: RefCell<Vec<Ref<StreamTransport>>>,
+    written: RefCell<Vec<Written>>,
     /// None once the loop is closed, and while the loop waits in it.
     poller: RefCell<Option<Poller>>,
     /// Tokens that events came with after their registrations had ended.

@@ -14,6 +14,7 @@ use crate::error::os_error;
 use crate::py::class::Ref;
 use crate::py::handle::HandleRef;
 use crate::server::Server;
+use crate::transport::datagram::DatagramTransport;
 use crate::transport::pipe::{ReadPipeTransport, WritePipeTransport};
 use crate::transport::stream::StreamTransport;
 use crate::transport::subprocess::SubprocessTransport;
@@ -33,6 +34,7 @@ enum Target {
         woken: Woken,
     },
     Stream(Ref<StreamTransport>),
+    Datagram(Ref<DatagramTransport>),
     Listener {
         server: Py<Server>,
         fd: RawFd,
@@ -101,6 +103,11 @@ fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event) -> PyResul
             transport.release(py);
             outcome
         }
+        Target::Datagram(transport) => {
+            let outcome = transport.this(py).on_event(event);
+            transport.release(py);
+            outcome
+        }
         Target::Watch {
             reader,
             writer,
@@ -136,6 +143,9 @@ fn target(py: Python<'_>, state: &State, event: Event) -> Option<Target> {
     };
     Some(match source {
         source @ (Source::Stream(_) | Source::IdleStream(_)) => Target::Stream(source.stream(py)?),
+        source @ (Source::Datagram(_) | Source::IdleDatagram(_)) => {
+            Target::Datagram(source.datagram(py)?)
+        }
         Source::Watch(watch) => Target::Watch {
             reader: watch.ready_reader(py, event),
             writer: watch.ready_writer(py, event),

@@ -9,13 +9,12 @@
 
 use super::{EventLoop, LoopThis, State};
 use crate::py::args::Args;
-use crate::py::class::Ref;
 use crate::py::context::Captured;
 use crate::py::handle::HandleRef;
 use crate::py::imports;
 use crate::py::method::{Methods, OfPyClass};
 use crate::py::schedule::Scheduled;
-use crate::transport::stream::StreamTransport;
+use crate::transport::Written;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyString};
@@ -82,14 +81,20 @@ impl State {
         self.in_callback.get()
     }
 
+    /// True if handles wait for their turn.
+    #[inline]
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.borrow().is_empty()
+    }
+
     pub(crate) fn is_debug(&self) -> bool {
         self.debug.get()
     }
 
     /// Flushes `transport` when the callback that runs now returns.
     #[inline]
-    pub(crate) fn flush_later(&self, transport: Ref<StreamTransport>) {
-        self.written.borrow_mut().push(transport);
+    pub(crate) fn flush_later(&self, transport: impl Into<Written>) {
+        self.written.borrow_mut().push(transport.into());
     }
 
     /// Lends the loop's read buffer to `body`, which must not run Python code.

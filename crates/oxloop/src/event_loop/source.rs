@@ -3,6 +3,7 @@
 use super::watchers::Watch;
 use crate::py::class::{Ref, Visit, VisitStopped};
 use crate::server::Server;
+use crate::transport::datagram::DatagramTransport;
 use crate::transport::pipe::{ReadPipeTransport, WritePipeTransport};
 use crate::transport::stream::StreamTransport;
 use crate::transport::subprocess::SubprocessTransport;
@@ -22,6 +23,9 @@ pub(crate) enum Source {
     /// A weak reference to a transport that waits for nothing (paused, or closing): whoever else has
     /// it keeps it alive, as in asyncio.
     IdleStream(Py<PyAny>),
+    /// The same two of a datagram transport.
+    Datagram(Ref<DatagramTransport>),
+    IdleDatagram(Py<PyAny>),
     Listener {
         server: Py<Server>,
         fd: RawFd,
@@ -42,11 +46,24 @@ impl Source {
         }
     }
 
+    /// The datagram transport, if the source is one that still lives.
+    pub(super) fn datagram(&self, py: Python<'_>) -> Option<Ref<DatagramTransport>> {
+        match self {
+            Self::Datagram(transport) => Some(transport.clone_ref(py)),
+            Self::IdleDatagram(weak) => Ref::from_weak(weak.bind(py)),
+            _ => None,
+        }
+    }
+
     /// The transport that `add_reader` and `add_writer` must leave alone, while it is open.
     pub(super) fn open_transport(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         let (object, closing) = match self {
             Self::ReadPipe(pipe) => (pipe.as_object().clone_ref(py), pipe.is_closing(py)),
             Self::WritePipe(pipe) => (pipe.as_object().clone_ref(py), pipe.is_closing(py)),
+            Self::Datagram(_) | Self::IdleDatagram(_) => {
+                let datagram = self.datagram(py)?;
+                (datagram.as_object().clone_ref(py), datagram.is_closing(py))
+            }
             _ => {
                 let stream = self.stream(py)?;
                 (stream.as_object().clone_ref(py), stream.is_closing(py))
@@ -57,9 +74,10 @@ impl Source {
 
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         match self {
-            Self::Notifier | Self::Signals | Self::IdleStream(_) => Ok(()),
+            Self::Notifier | Self::Signals | Self::IdleStream(_) | Self::IdleDatagram(_) => Ok(()),
             Self::Watch(watch) => watch.traverse(visit),
             Self::Stream(transport) => visit.object(transport.as_object()),
+            Self::Datagram(transport) => visit.object(transport.as_object()),
             Self::Listener { server, .. } => visit.object(server),
             Self::ReadPipe(pipe) => visit.object(pipe.as_object()),
             Self::WritePipe(pipe) => visit.object(pipe.as_object()),

@@ -11,7 +11,28 @@ use crate::py::object::{call_one, call_only_keyword, call_with_keyword};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyString};
+
+/// `asyncio.tasks.Task` as it is now: programs and tests replace it.
+fn task_class(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    attribute(imports::asyncio_tasks(py)?, intern!(py, "Task"))
+}
+
+/// `asyncio.futures.Future` as it is now.
+fn future_class(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    attribute(imports::asyncio_futures(py)?, intern!(py, "Future"))
+}
+
+/// A module's attribute, straight from its dict.
+fn attribute<'py>(
+    module: &Bound<'py, PyModule>,
+    name: &Bound<'py, PyString>,
+) -> PyResult<Bound<'py, PyAny>> {
+    match module.dict().get_item(name)? {
+        Some(value) => Ok(value),
+        None => module.getattr(name),
+    }
+}
 
 pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
     methods.hot_method(
@@ -59,7 +80,7 @@ pub(super) fn new_future<'py>(
     state: &State,
     event_loop: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let class = imports::future(event_loop.py())?;
+    let class = &future_class(event_loop.py())?;
     if is_current(state, event_loop)? {
         return class.call0();
     }
@@ -79,10 +100,10 @@ fn create_task<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<B
     if factory.is_none() && args.positional_count() == 1 && args.keyword_count() == 0 {
         let coroutine = args.one("create_task", "coro")?;
         if this.is_current()? {
-            return call_one(imports::task(py)?, &coroutine);
+            return call_one(&task_class(py)?, &coroutine);
         }
         return call_with_keyword(
-            imports::task(py)?,
+            &task_class(py)?,
             &coroutine,
             intern!(py, "loop"),
             &this.object(),
@@ -91,7 +112,7 @@ fn create_task<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<B
     let (coroutine, kwargs) = task_arguments(py, &args)?;
     let Some(factory) = factory else {
         kwargs.set_item(intern!(py, "loop"), this.object())?;
-        return imports::task(py)?.call((coroutine,), Some(&kwargs));
+        return task_class(py)?.call((coroutine,), Some(&kwargs));
     };
     call_factory(this, factory.bind(py), &coroutine, &kwargs)
 }

@@ -194,8 +194,7 @@ pub(crate) fn flush_writes(py: Python<'_>, state: &State) {
 fn flush_written(py: Python<'_>, state: &State) {
     let mut written = state.written.take();
     for transport in written.drain(..) {
-        transport.this(py).flush();
-        transport.release(py);
+        transport.flush(py);
     }
     // Keep the allocation, unless a flush wrote again.
     let mut current = state.written.borrow_mut();

@@ -33,10 +33,10 @@ macro_rules! modules {
             Ok(())
         }
         $(
-        pub(crate) fn $name(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-            static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        pub(crate) fn $name(py: Python<'_>) -> PyResult<&Bound<'_, PyModule>> {
+            static CELL: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
             let module =
-                CELL.get_or_try_init(py, || Ok::<_, PyErr>(py.import($module)?.into_any().unbind()))?;
+                CELL.get_or_try_init(py, || Ok::<_, PyErr>(py.import($module)?.unbind()))?;
             Ok(module.bind(py))
         }
         )*
@@ -48,6 +48,7 @@ modules! {
     asyncio_coroutines = "asyncio.coroutines";
     asyncio_constants = "asyncio.constants";
     asyncio_futures = "asyncio.futures";
+    asyncio_tasks = "asyncio.tasks";
     logging = "logging";
     signal = "signal";
     subprocess = "subprocess";
@@ -64,9 +65,7 @@ imported! {
     handle = "asyncio.events"."Handle";
     timer_handle = "asyncio.events"."TimerHandle";
     get_running_loop = "asyncio"."_get_running_loop";
-    future = "asyncio"."Future";
     is_future = "asyncio"."isfuture";
-    task = "asyncio"."Task";
     ensure_future = "asyncio"."ensure_future";
     gather = "asyncio"."gather";
     wrap_future = "asyncio"."wrap_future";
@@ -82,6 +81,8 @@ imported! {
     read_subprocess_pipe_proto = "asyncio.base_subprocess"."ReadSubprocessPipeProto";
     write_subprocess_pipe_proto = "asyncio.base_subprocess"."WriteSubprocessPipeProto";
     shield = "asyncio"."shield";
+    datagram_transport = "asyncio.transports"."DatagramTransport";
+    selector_datagram_transport = "asyncio.selector_events"."_SelectorDatagramTransport";
     protocol = "asyncio.protocols"."Protocol";
     buffered_protocol = "asyncio.protocols"."BufferedProtocol";
     transport_socket = "asyncio.trsock"."TransportSocket";

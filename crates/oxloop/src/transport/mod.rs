@@ -1,5 +1,6 @@
 //! Transports: what connects a descriptor, or a child process, to a protocol.
 
+pub(crate) mod datagram;
 mod flow_control;
 pub(crate) mod pipe;
 pub(crate) mod stream;
@@ -7,12 +8,49 @@ pub(crate) mod subprocess;
 mod write_queue;
 
 use crate::event_loop::{EventLoop, exceptions};
-use crate::py::class::{Visit, VisitStopped};
+use crate::py::class::{Ref, Visit, VisitStopped};
 use crate::py::imports;
+use datagram::DatagramTransport;
 use pyo3::exceptions::PyResourceWarning;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::cell::RefCell;
+use stream::StreamTransport;
+
+/// A transport that the callback that runs now wrote to.
+pub(crate) enum Written {
+    Stream(Ref<StreamTransport>),
+    Datagram(Ref<DatagramTransport>),
+}
+
+impl From<Ref<StreamTransport>> for Written {
+    fn from(transport: Ref<StreamTransport>) -> Self {
+        Self::Stream(transport)
+    }
+}
+
+impl From<Ref<DatagramTransport>> for Written {
+    fn from(transport: Ref<DatagramTransport>) -> Self {
+        Self::Datagram(transport)
+    }
+}
+
+impl Written {
+    /// Sends what was written.
+    #[inline]
+    pub(crate) fn flush(self, py: Python<'_>) {
+        match self {
+            Self::Stream(transport) => {
+                transport.this(py).flush();
+                transport.release(py);
+            }
+            Self::Datagram(transport) => {
+                transport.this(py).flush_written();
+                transport.release(py);
+            }
+        }
+    }
+}
 
 fn visit_cell<T>(visit: &Visit<'_>, cell: &RefCell<Option<Py<T>>>) -> Result<(), VisitStopped> {
     // Borrowed: something allocates in the middle of a change. Its content counts as reachable.

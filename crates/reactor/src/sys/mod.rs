@@ -5,6 +5,7 @@
 
 pub(crate) mod address;
 pub(crate) mod clock;
+pub(crate) mod datagram;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod resolve;

@@ -175,7 +175,7 @@ fn begin<'py>(this: &StreamThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 /// Wakes whoever awaits `waiter`, unless it was cancelled meanwhile.
-fn set_result_unless_cancelled(waiter: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(crate) fn set_result_unless_cancelled(waiter: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = waiter.py();
     if waiter.call_method0(intern!(py, "cancelled"))?.is_truthy()? {
         return Ok(());

@@ -50,7 +50,7 @@ use reactor::token::Token;
 use std::cell::{Cell, RefCell};
 use std::os::fd::{OwnedFd, RawFd};
 
-pub(crate) use connection::{Connected, start};
+pub(crate) use connection::{Connected, set_result_unless_cancelled, start};
 pub(crate) use reader::remember_methods;
 
 /// A borrowed transport while one of its methods runs.

@@ -1,0 +1,102 @@
+//! `get_extra_info` and `repr`. An endpoint lives long, so what it tells is made with it.
+
+use super::{DatagramThis, DatagramTransport};
+use crate::py::args::Args;
+use crate::py::class::OfNative;
+use crate::py::imports;
+use crate::py::method::Methods;
+use pyo3::exceptions::PyOSError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+use reactor::poller::Interest;
+use std::fmt::Write as _;
+
+pub(super) fn add_methods(methods: &mut Methods<OfNative<DatagramTransport>>) {
+    methods.method(
+        c"get_extra_info",
+        get_extra_info,
+        c"peername, sockname, socket.",
+    );
+    methods.getter(c"_sock", |this| this.or_none(this.socket()));
+    methods.getter(c"_sock_fd", |this| {
+        Ok(this.own().fd.into_pyobject(this.py())?.into_any())
+    });
+    methods.getter(c"_extra", |this| {
+        Ok(this.own().extra.bind(this.py()).clone().into_any())
+    });
+    methods.getter(c"_address", |this| {
+        let address = this.own().address.as_ref();
+        this.or_none(address.map(|address| address.bind(this.py()).clone()))
+    });
+}
+
+fn get_extra_info<'py>(
+    this: &DatagramThis<'_, 'py>,
+    args: Args<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let [name, default] = args.bind("get_extra_info", ["name", "default"], 1)?;
+    let name = name.expect("invariant: bind checked the required argument");
+    if let Some(value) = this.own().extra.bind(this.py()).get_item(name)? {
+        return Ok(value);
+    }
+    this.or_none(default.map(|default| default.to_owned()))
+}
+
+/// What there is to tell about a socket.
+///
+/// # Errors
+/// What the socket raises beside OSError.
+pub(super) fn of_socket<'py>(socket: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
+    let py = socket.py();
+    let extra = PyDict::new(py);
+    extra.set_item("socket", imports::transport_socket(py)?.call1((socket,))?)?;
+    let local = socket.call_method0(intern!(py, "getsockname"));
+    extra.set_item("sockname", unless_os_error(py, local)?)?;
+    let peer = socket.call_method0(intern!(py, "getpeername"));
+    extra.set_item("peername", unless_os_error(py, peer)?)?;
+    Ok(extra)
+}
+
+fn unless_os_error<'py>(
+    py: Python<'py>,
+    asked: PyResult<Bound<'py, PyAny>>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    match asked {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_instance_of::<PyOSError>(py) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// asyncio's form: the class, the descriptor, and what is polled.
+pub(super) fn repr<'py>(this: &DatagramThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let (py, inner) = (this.py(), this.own());
+    let mut text = format!("<{}", this.object().get_type().name()?);
+    let closed = inner.socket.borrow().is_none();
+    if closed {
+        text.push_str(" closed");
+    } else if inner.flags.closing.get() {
+        text.push_str(" closing");
+    }
+    let _written = write!(text, " fd={}", inner.fd);
+    if !closed && this.loop_state().check_closed().is_ok() {
+        let wanted = this.wanted();
+        let polling = |interest| {
+            if wanted.contains(interest) {
+                "polling"
+            } else {
+                "idle"
+            }
+        };
+        let _written = write!(
+            text,
+            " read={} write=<{}, bufsize={}>",
+            polling(Interest::READABLE),
+            polling(Interest::WRITABLE),
+            this.queued()
+        );
+    }
+    text.push('>');
+    Ok(PyString::new(py, &text).into_any())
+}

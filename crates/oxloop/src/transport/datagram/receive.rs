@@ -1,0 +1,270 @@
+//! Receiving: a run of datagrams in one system call, one `datagram_received` for each.
+//!
+//! An event is bounded by system calls and by time, so that a flood of datagrams leaves timers and
+//! other connections their turn. A run is taken apart and delivered under one entered context.
+
+use super::peers::object_of;
+use super::send::Flusher;
+use super::{DatagramThis, DatagramTransport, Undelivered};
+use crate::error::os_error;
+use crate::event_loop::schedule::soon_method;
+use crate::event_loop::turn::leaves_the_loop;
+use crate::py::class::OfNative;
+use crate::py::context::Captured;
+use crate::py::imports;
+use crate::py::method::Methods;
+use crate::py::object::call_method;
+use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use reactor::addr::SocketAddress;
+use reactor::{clock, datagram};
+use std::io::{self, ErrorKind};
+
+/// Most system calls of one event.
+const RECEIVES_MOST: usize = 64;
+/// After this much time in callbacks an event receives no more.
+const SECONDS_MOST: f64 = 100e-6;
+/// What asyncio asks `recvfrom` for.
+const SIZE_MOST: usize = 256 * 1024;
+
+pub(super) fn add_methods(methods: &mut Methods<OfNative<DatagramTransport>>) {
+    methods.nullary(
+        c"pause_reading",
+        |this| this.pause_reading(),
+        c"Do not deliver datagrams until resume_reading().",
+    );
+    methods.nullary(
+        c"resume_reading",
+        |this| this.resume_reading(),
+        c"Deliver datagrams again.",
+    );
+    methods.nullary(
+        c"is_reading",
+        |this| {
+            let flags = &this.own().flags;
+            this.boolean(!flags.closing.get() && !flags.paused.get())
+        },
+        c"True unless paused or closing.",
+    );
+    methods.nullary(
+        c"_read_ready",
+        |this| {
+            this.own().flags.reading_soon.set(false);
+            if this.wants_to_read() {
+                this.read_ready()?;
+            }
+            this.none()
+        },
+        c"Delivers what was received before reading was paused, then reads.",
+    );
+}
+
+/// What one system call brought.
+enum Arrived<'py> {
+    One(Bound<'py, PyBytes>),
+    Run(Vec<Bound<'py, PyBytes>>),
+}
+
+impl<'py> DatagramThis<'_, 'py> {
+    fn pause_reading(&self) -> PyResult<Bound<'py, PyAny>> {
+        let flags = &self.own().flags;
+        if !flags.closing.get() && !flags.paused.replace(true) {
+            // The kernel's interest stays until an event comes that nobody wants.
+            self.want_more();
+            self.log_in_debug("%r pauses reading")?;
+        }
+        self.none()
+    }
+
+    fn resume_reading(&self) -> PyResult<Bound<'py, PyAny>> {
+        let flags = &self.own().flags;
+        if flags.closing.get() || !flags.paused.replace(false) {
+            return self.none();
+        }
+        self.want_more();
+        if !self.own().undelivered.borrow().is_empty() {
+            self.read_soon()?;
+        }
+        self.log_in_debug("%r resumes reading")?;
+        self.none()
+    }
+
+    fn log_in_debug(&self, text: &str) -> PyResult<()> {
+        if !self.loop_state().is_debug() {
+            return Ok(());
+        }
+        imports::logger(self.py())?
+            .call_method1("debug", (text, self.object()))
+            .map(drop)
+    }
+
+    /// Schedules the reading, and the delivery of what waits.
+    pub(super) fn read_soon(&self) -> PyResult<()> {
+        let py = self.py();
+        if self.own().flags.reading_soon.replace(true) {
+            return Ok(());
+        }
+        let read = self.object().getattr(intern!(py, "_read_ready"))?;
+        soon_method(py, self.event_loop(), &read, &[], Captured::empty())
+    }
+
+    /// Datagrams have arrived, or an error.
+    ///
+    /// # Errors
+    /// KeyboardInterrupt and SystemExit from the protocol, and what the exception handler lets out.
+    pub(super) fn read_ready(&self) -> PyResult<()> {
+        if !self.own().undelivered.borrow().is_empty() {
+            self.deliver_waiting()?;
+        }
+        if !self.own().kind.native {
+            return self.read_by_object();
+        }
+        let begun = clock::now();
+        for _ in 0..RECEIVES_MOST {
+            if !self.wants_to_read() {
+                return Ok(());
+            }
+            match self.receive() {
+                Ok((arrived, from)) => self.deliver(arrived, from)?,
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+                {
+                    return Ok(());
+                }
+                Err(error) => return self.error_received(os_error(&error), Flusher::Loop),
+            }
+            if clock::now() - begun > SECONDS_MOST {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&self) -> io::Result<(Arrived<'py>, Option<SocketAddress>)> {
+        let (py, fd) = (self.py(), self.own().fd);
+        self.loop_state().with_scratch(|scratch| {
+            let received = datagram::receive(fd, scratch)?;
+            let bytes = &scratch[..received.len];
+            let arrived = match received.segment {
+                None => Arrived::One(PyBytes::new(py, bytes)),
+                Some(size) => Arrived::Run(
+                    bytes
+                        .chunks(size)
+                        .map(|datagram| PyBytes::new(py, datagram))
+                        .collect(),
+                ),
+            };
+            Ok((arrived, received.from))
+        })
+    }
+
+    /// Gives what arrived to the protocol, as long as it wants to read.
+    fn deliver(&self, arrived: Arrived<'py>, from: Option<SocketAddress>) -> PyResult<()> {
+        let (py, inner) = (self.py(), self.own());
+        let from = object_of(py, &inner.peers, from)?;
+        match arrived {
+            Arrived::One(datagram) => inner.context.run(py, || self.deliver_one(&datagram, &from)),
+            Arrived::Run(run) => {
+                let mut run = run.into_iter();
+                let delivered = inner.context.run(py, || {
+                    while self.wants_to_read() {
+                        let Some(datagram) = run.next() else {
+                            break;
+                        };
+                        self.deliver_one(&datagram, &from)?;
+                    }
+                    Ok(())
+                });
+                self.keep(run.map(|datagram| (datagram.unbind(), from.clone().unbind())))?;
+                delivered
+            }
+        }
+    }
+
+    /// Keeps the rest of a run for later, unless the transport is closing.
+    fn keep(&self, rest: impl ExactSizeIterator<Item = Undelivered>) -> PyResult<()> {
+        let flags = &self.own().flags;
+        if rest.len() == 0 || flags.closing.get() {
+            return Ok(());
+        }
+        self.own().undelivered.borrow_mut().extend(rest);
+        if flags.paused.get() {
+            return Ok(());
+        }
+        // A KeyboardInterrupt stopped the delivery: it goes on when the loop does.
+        self.read_soon()
+    }
+
+    fn deliver_waiting(&self) -> PyResult<()> {
+        let (py, inner) = (self.py(), self.own());
+        while self.wants_to_read() {
+            let Some((datagram, from)) = inner.undelivered.borrow_mut().pop_front() else {
+                return Ok(());
+            };
+            let (datagram, from) = (datagram.bind(py), from.bind(py));
+            let delivered = inner.context.run(py, || self.deliver_one(datagram, from));
+            if let Err(error) = delivered {
+                if !inner.undelivered.borrow().is_empty() {
+                    self.read_soon()?;
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn deliver_one(
+        &self,
+        datagram: &Bound<'py, PyBytes>,
+        from: &Bound<'py, PyAny>,
+    ) -> PyResult<()> {
+        let Some(protocol) = self.protocol() else {
+            return Ok(());
+        };
+        let name = intern!(self.py(), "datagram_received");
+        match call_method(&protocol, name, &[datagram.as_any(), from]) {
+            Ok(_) => Ok(()),
+            Err(error) => self.report(error, "protocol.datagram_received() failed"),
+        }
+    }
+
+    /// One datagram, through a socket object that is not plain.
+    fn read_by_object(&self) -> PyResult<()> {
+        let py = self.py();
+        let Some(socket) = self.socket().filter(|_| self.wants_to_read()) else {
+            return Ok(());
+        };
+        let received = socket
+            .call_method1(intern!(py, "recvfrom"), (SIZE_MOST,))
+            .and_then(|pair| pair.extract::<(Bound<'py, PyAny>, Bound<'py, PyAny>)>());
+        let error = match received {
+            Ok((data, from)) => {
+                let Some(protocol) = self.protocol() else {
+                    return Ok(());
+                };
+                let name = intern!(py, "datagram_received");
+                let context = &self.own().context;
+                return context
+                    .run(py, || call_method(&protocol, name, &[&data, &from]))
+                    .map(drop)
+                    .or_else(|error| self.report(error, "protocol.datagram_received() failed"));
+            }
+            Err(error) => error,
+        };
+        if error.is_instance_of::<PyBlockingIOError>(py)
+            || error.is_instance_of::<PyInterruptedError>(py)
+        {
+            return Ok(());
+        }
+        if error.is_instance_of::<PyOSError>(py) {
+            return self.error_received(error, Flusher::Loop);
+        }
+        if leaves_the_loop(py, &error) {
+            return Err(error);
+        }
+        self.fatal_error(error, "Fatal read error on datagram transport")
+    }
+}

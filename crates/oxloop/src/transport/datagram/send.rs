@@ -1,0 +1,267 @@
+//! Sending: what a callback sends leaves when it returns, as few messages as possible.
+//!
+//! Whoever can observe the queue (its size, a water mark, `close`, `abort`) flushes first. An error
+//! of the kernel is `error_received` and concerns one datagram; the transport goes on.
+
+use super::queue::{Datagram, Target};
+use super::{DatagramThis, DatagramTransport};
+use crate::error::os_error;
+use crate::event_loop::turn::leaves_the_loop;
+use crate::py::args::Args;
+use crate::py::class::OfNative;
+use crate::py::imports;
+use crate::py::method::Methods;
+use crate::transport::write_queue::{chunk_of, is_writable_data};
+use pyo3::exceptions::{
+    PyBlockingIOError, PyInterruptedError, PyOSError, PyTypeError, PyValueError,
+};
+use pyo3::prelude::*;
+use pyo3::{Borrowed, intern};
+use reactor::datagram;
+use std::io::ErrorKind;
+
+/// Datagrams for a lost connection before asyncio warns.
+const WARN_AFTER: u32 = 5;
+
+/// Who flushes: the program, in a context of its own, or the loop.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flusher {
+    Program,
+    Loop,
+}
+
+pub(super) fn add_methods(methods: &mut Methods<OfNative<DatagramTransport>>) {
+    methods.method(
+        c"sendto",
+        sendto,
+        c"Send or queue a datagram, to addr or to the endpoint's remote address; never blocks.",
+    );
+}
+
+fn sendto<'py>(this: &DatagramThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let [data, address] = args.bind("sendto", ["data", "addr"], 1)?;
+    let data = data.expect("invariant: bind checked the required argument");
+    if !is_writable_data(&data) {
+        return Err(PyTypeError::new_err(format!(
+            "data argument must be a bytes-like object, not {}",
+            data.get_type().name()?.repr()?
+        )));
+    }
+    let address = address.filter(|address| !address.is_none());
+    let to = this.target(address)?;
+    if this.is_lost()? {
+        return this.none();
+    }
+    let data = chunk_of(&data)?.unbind();
+    this.queue(Datagram { data, to })?;
+    this.none()
+}
+
+impl<'py> DatagramThis<'_, 'py> {
+    /// # Errors
+    /// ValueError for another address than the one the endpoint was made for.
+    fn target(&self, given: Option<Borrowed<'_, 'py, PyAny>>) -> PyResult<Target> {
+        let (py, inner) = (self.py(), self.own());
+        let own = inner.address.as_ref().map(|address| address.bind(py));
+        if let (Some(own), Some(given)) = (own, given)
+            && !given.is(own)
+            && !given.eq(own)?
+        {
+            return Err(PyValueError::new_err(format!(
+                "Invalid address: must be None or {}",
+                own.str()?
+            )));
+        }
+        if inner.kind.connected && inner.kind.native {
+            return Ok(Target::Peer);
+        }
+        let address = match (own, given) {
+            (Some(own), _) => own.clone(),
+            (None, Some(given)) => given.to_owned(),
+            (None, None) => py.None().into_bound(py),
+        };
+        let known = if inner.kind.native {
+            inner
+                .peers
+                .borrow_mut()
+                .address(&address, inner.kind.family)
+        } else {
+            None
+        };
+        Ok(known.map_or_else(|| Target::Object(address.unbind()), Target::Address))
+    }
+
+    /// True if a datagram would go nowhere: it is dropped, with a warning in the end.
+    fn is_lost(&self) -> PyResult<bool> {
+        let inner = self.own();
+        let lost = &inner.flags.conn_lost;
+        let open = inner.socket.borrow().is_some();
+        if open && (lost.get() == 0 || inner.address.is_none()) {
+            return Ok(false);
+        }
+        if lost.get() >= WARN_AFTER {
+            imports::logger(self.py())?
+                .call_method1("warning", ("socket.send() raised exception.",))?;
+        }
+        lost.set(lost.get().saturating_add(1));
+        Ok(true)
+    }
+
+    #[inline]
+    fn queue(&self, datagram: Datagram) -> PyResult<()> {
+        let (inner, state) = (self.own(), self.loop_state());
+        let for_object = matches!(datagram.to, Target::Object(_));
+        let (blocked, size) = {
+            let mut queue = inner.queue.borrow_mut();
+            queue.push(self.py(), datagram);
+            (queue.blocked, queue.size())
+        };
+        if blocked {
+            return self.maybe_pause_protocol();
+        }
+        if state.is_in_callback() && !for_object && size <= inner.flow.high_water() {
+            if !inner.flags.written.replace(true) {
+                state.flush_later(self.to_ref());
+            }
+            return Ok(());
+        }
+        self.try_flush(Flusher::Program)?;
+        self.maybe_pause_protocol()
+    }
+
+    /// The callback that wrote has returned.
+    pub(crate) fn flush_written(&self) {
+        if let Err(error) = self.try_flush(Flusher::Loop) {
+            // Only a KeyboardInterrupt or SystemExit comes this far, at a point where nobody can
+            // receive it.
+            error.write_unraisable(self.py(), Some(&self.object()));
+        }
+    }
+
+    /// Sends what is queued, as far as the kernel takes it.
+    ///
+    /// # Errors
+    /// KeyboardInterrupt, SystemExit, and what the exception handler lets out.
+    pub(super) fn try_flush(&self, flusher: Flusher) -> PyResult<()> {
+        let inner = self.own();
+        inner.flags.written.set(false);
+        loop {
+            let for_object = {
+                let queue = inner.queue.borrow();
+                if queue.blocked || queue.is_empty() {
+                    return Ok(());
+                }
+                queue.is_first_for_object()
+            };
+            if for_object {
+                self.send_by_object(flusher)?;
+            } else {
+                self.send_some(flusher)?;
+            }
+        }
+    }
+
+    /// One system call's worth.
+    fn send_some(&self, flusher: Flusher) -> PyResult<()> {
+        let (py, inner) = (self.py(), self.own());
+        let sent = inner.queue.borrow().send(py, inner.fd);
+        match sent.outcome {
+            Ok(count) => {
+                let mut queue = inner.queue.borrow_mut();
+                for _ in 0..count {
+                    // A bytes object has no destructor that could come back here.
+                    drop(queue.pop(py));
+                }
+                Ok(())
+            }
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                self.block();
+                Ok(())
+            }
+            Err(error) if sent.first_run > 1 && datagram::refuses_runs(&error) => {
+                inner.queue.borrow_mut().refused(py, &error);
+                Ok(())
+            }
+            Err(error) => {
+                let unsent = inner.queue.borrow_mut().pop(py);
+                drop(unsent);
+                self.error_received(os_error(&error), flusher)
+            }
+        }
+    }
+
+    /// Sends the first datagram with the socket object's own method, as asyncio does.
+    #[cold]
+    fn send_by_object(&self, flusher: Flusher) -> PyResult<()> {
+        let (py, inner) = (self.py(), self.own());
+        let datagram = inner.queue.borrow_mut().pop(py);
+        let (Some(datagram), Some(socket)) = (datagram, self.socket()) else {
+            return Ok(());
+        };
+        let data = datagram.data.bind(py);
+        let sent = match &datagram.to {
+            Target::Object(address) if !inner.kind.connected => {
+                socket.call_method1(intern!(py, "sendto"), (data, address))
+            }
+            _ => socket.call_method1(intern!(py, "send"), (data,)),
+        };
+        let Err(error) = sent else {
+            return Ok(());
+        };
+        if error.is_instance_of::<PyBlockingIOError>(py)
+            || error.is_instance_of::<PyInterruptedError>(py)
+        {
+            inner.queue.borrow_mut().push_front(py, datagram);
+            self.block();
+            return Ok(());
+        }
+        if error.is_instance_of::<PyOSError>(py) {
+            return self.error_received(error, flusher);
+        }
+        if leaves_the_loop(py, &error) {
+            return Err(error);
+        }
+        self.fatal_error(error, "Fatal write error on datagram transport")
+    }
+
+    fn block(&self) {
+        self.own().queue.borrow_mut().blocked = true;
+        self.want_more();
+    }
+
+    /// Tells the protocol that a datagram was not sent or received; the endpoint goes on.
+    pub(super) fn error_received(&self, error: PyErr, flusher: Flusher) -> PyResult<()> {
+        let py = self.py();
+        let Some(protocol) = self.protocol() else {
+            return Ok(());
+        };
+        let error = error.into_value(py);
+        let tell = || protocol.call_method1(intern!(py, "error_received"), (error,));
+        let told = match flusher {
+            Flusher::Program => tell(),
+            Flusher::Loop => self.own().context.run(py, tell),
+        };
+        told.map(drop)
+            .or_else(|error| self.report(error, "protocol.error_received() failed"))
+    }
+
+    /// The kernel takes more.
+    pub(super) fn write_ready(&self) -> PyResult<()> {
+        let inner = self.own();
+        if inner.flags.conn_lost.get() > 0 {
+            return Ok(());
+        }
+        inner.queue.borrow_mut().blocked = false;
+        self.try_flush(Flusher::Loop)?;
+        // May send more.
+        self.maybe_resume_protocol()?;
+        let drained = inner.queue.borrow().is_empty();
+        if drained && inner.flags.closing.get() && inner.flags.conn_lost.get() == 0 {
+            inner.flags.conn_lost.set(1);
+            return self.schedule_connection_lost(None);
+        }
+        Ok(())
+    }
+}

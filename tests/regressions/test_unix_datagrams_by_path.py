@@ -1,0 +1,64 @@
+"""Unix datagram endpoints by path and by abstract name.
+
+Must hold: an endpoint is bound to a path or to an abstract name (with its NUL), sends to
+either by ``sendto`` or as its remote address, and replaces the socket that an earlier
+process left at its path.
+"""
+
+import os
+import socket
+
+import pytest
+
+from support.datagrams import Recorder, bound, unix_paths
+from support.peers import until
+
+
+@pytest.fixture(params=["path", "abstract"])
+def names(request):
+    if request.param == "abstract":
+        yield [f"\0oxloop-{os.getpid()}-{which}" for which in ("one", "other")]
+        return
+    with unix_paths("one", "other") as paths:
+        yield paths
+
+
+def test_both_ways(loop, run, names):
+    async def main():
+        def endpoint(**kwargs):
+            return loop.create_datagram_endpoint(Recorder, family=socket.AF_UNIX, **kwargs)
+
+        server, first = await endpoint(local_addr=names[0])
+        client, second = await endpoint(local_addr=names[1], remote_addr=names[0])
+        client.sendto(b"ping")
+        await until(lambda: first.received)
+        data, sender = first.received[0]
+        assert data == b"ping"
+        assert sender in (names[1], names[1].encode())
+        server.sendto(b"pong", sender)
+        server.sendto(b"again", names[1])
+        await until(lambda: len(second.received) == 2)
+        assert second.payloads == [b"pong", b"again"]
+        for protocol in (first, second):
+            protocol.transport.close()
+            await until(lambda protocol=protocol: protocol.lost_with)
+
+    run(main())
+
+
+def test_stale_socket(loop, run):
+    async def main():
+        with unix_paths("name") as [path]:
+            with bound(socket.AF_UNIX, path):
+                pass  # closing it leaves the path behind
+            transport, protocol = await loop.create_datagram_endpoint(
+                Recorder, family=socket.AF_UNIX, local_addr=path
+            )
+            with bound(socket.AF_UNIX, path + ".peer") as peer:
+                peer.sendto(b"hello", path)
+                await until(lambda: protocol.received)
+            assert protocol.received == [(b"hello", path + ".peer")]
+            transport.close()
+            await until(lambda: protocol.lost_with)
+
+    run(main())
