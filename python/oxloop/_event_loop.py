@@ -10,7 +10,9 @@ from oxloop._sendfile import SendfileMethods
 
 
 # typeshed's abstract create_datagram_endpoint still has reuse_address, which 3.11 removed.
-class EventLoop(_oxloop.EventLoop, SendfileMethods, asyncio.AbstractEventLoop):  # type: ignore[misc]
+class EventLoop(  # type: ignore[misc]
+    _oxloop.EventLoop, SendfileMethods, asyncio.AbstractEventLoop
+):
     """A drop-in replacement for `asyncio.SelectorEventLoop`."""
 
     __module__ = "oxloop"

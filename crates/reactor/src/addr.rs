@@ -1,7 +1,7 @@
 //! SocketAddress: where a socket is bound or connected, of any family.
 //!
-//! IPv4, IPv6 with flow information and scope id, and Unix names are taken apart; the bytes of every
-//! other family are passed through untouched, so that a netlink or vsock socket works too.
+//! IPv4, IPv6 with flow information and scope id, and Unix names are taken apart; the bytes of
+//! every other family are passed through untouched, so that a netlink or vsock socket works too.
 //!
 //! Cost: no allocation for IPv4 and IPv6; one for a Unix name.
 //! Differs from asyncio: none; `SocketAddrV6::flowinfo` is in host order, as Python shows it.
@@ -100,7 +100,8 @@ pub enum UnixName {
 }
 
 impl UnixName {
-    /// Reads the form that Python's socket module uses: empty is unnamed, a leading NUL is abstract.
+    /// Reads the form that Python's socket module uses: empty is unnamed, a leading NUL is
+    /// abstract.
     ///
     /// # Errors
     ///

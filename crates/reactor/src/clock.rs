@@ -1,7 +1,7 @@
 //! Clock: the monotonic clock that timers are compared with.
 //!
-//! Reads `CLOCK_MONOTONIC`, the clock of Python's `time.monotonic` on Linux, so that a deadline made
-//! in Python and one made here can be compared.
+//! Reads `CLOCK_MONOTONIC`, the clock of Python's `time.monotonic` on Linux, so that a deadline
+//! made in Python and one made here can be compared.
 //!
 //! Cost: one vDSO call, no system call. Differs from asyncio: none.
 
@@ -25,9 +25,9 @@ pub fn now() -> f64 {
 
 /// Converts nanoseconds of this clock to the float seconds that `time.monotonic()` would return.
 ///
-/// CPython divides whole seconds as integers and everything else as floats. The float division alone
-/// gives the same: a whole second is a multiple of 2^9 ns, so below 2^62 ns (146 years) it converts
-/// to a float exactly, and an exact quotient is not rounded.
+/// CPython divides whole seconds as integers and everything else as floats. The float division
+/// alone gives the same: a whole second is a multiple of 2^9 ns, so below 2^62 ns (146 years) it
+/// converts to a float exactly, and an exact quotient is not rounded.
 #[inline]
 pub fn seconds(ns: u64) -> f64 {
     ns as f64 / NANOSECONDS_PER_SECOND

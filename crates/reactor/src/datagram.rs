@@ -60,8 +60,8 @@ pub fn send_to(fd: RawFd, bytes: &[u8], to: &SocketAddress) -> io::Result<()> {
 /// Sends messages in order and returns how many the kernel took, at least one; see sendmmsg(2). An
 /// error is the first message's.
 ///
-/// EIO, EINVAL, EMSGSIZE, ENOPROTOOPT and EOPNOTSUPP for a run may mean that the kernel or the device
-/// does not send runs of that size; see [`refuses_runs`].
+/// EIO, EINVAL, EMSGSIZE, ENOPROTOOPT and EOPNOTSUPP for a run may mean that the kernel or the
+/// device does not send runs of that size; see [`refuses_runs`].
 #[inline]
 pub fn send(fd: RawFd, messages: &[Message<'_>]) -> io::Result<usize> {
     match messages {
@@ -71,8 +71,8 @@ pub fn send(fd: RawFd, messages: &[Message<'_>]) -> io::Result<usize> {
     }
 }
 
-/// Whether an error in sending a run can be about the run, so that its datagrams have to be sent one
-/// by one.
+/// Whether an error in sending a run can be about the run, so that its datagrams have to be sent
+/// one by one.
 pub fn refuses_runs(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

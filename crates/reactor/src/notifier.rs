@@ -9,7 +9,8 @@
 //!
 //! Invariants (checked by a loom model, see `state`):
 //! - no notification is lost: after one, either the descriptor is or becomes readable, or the next
-//!   `arm` says so, or the `clear`/`disarm` that took it happens before the loop looks at its queue;
+//!   `arm` says so, or the `clear`/`disarm` that took it happens before the loop looks at its
+//!   queue;
 //! - work pushed before `notify` is visible after the `clear`, `disarm` or `arm` that saw it.
 //!
 //! Cost: one atomic swap; a write(2) for the first notification; a read(2) for a clear.
@@ -62,7 +63,8 @@ impl Notifier {
 
     /// The loop is awake and will look at its work before it waits: until [`Notifier::arm`],
     /// notifications cost no system call. Returns whether there was one since the last look. The
-    /// descriptor stays readable if it is; [`Notifier::drain`] sets that right when an event says so.
+    /// descriptor stays readable if it is; [`Notifier::drain`] sets that right when an event says
+    /// so.
     #[inline]
     pub fn disarm(&self) -> bool {
         self.state.disarm()

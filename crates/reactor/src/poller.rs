@@ -5,16 +5,18 @@
 //! - Level-triggered: while a registered condition holds, every wait reports it. `add_reader`
 //!   promises that, and a transport may read less than there is.
 //! - One registration per descriptor, named by a [`Token`] that comes back with every event. The
-//!   poller neither owns the descriptor nor remembers it; the caller deletes it *before* closing it,
-//!   because the kernel keeps a registration alive while any duplicate of the descriptor is open.
+//!   poller neither owns the descriptor nor remembers it; the caller deletes it *before* closing
+//!   it, because the kernel keeps a registration alive while any duplicate of the descriptor is
+//!   open.
 //! - An error or hang-up is reported whatever the interest is, even an empty one. A registration
 //!   without interest would therefore spin after a hang-up: delete it instead, and add it again.
 //! - `add` refuses what cannot be polled (EPERM for a regular file), what is registered already
-//!   (EEXIST) and what is closed (EBADF); `modify` and `delete` answer ENOENT for what is not there.
+//!   (EEXIST) and what is closed (EBADF); `modify` and `delete` answer ENOENT for what is not
+//!   there.
 //! - A wait never ends before its timeout without an event or a signal. A signal ends it with no
 //!   event and [`Poller::interrupted`] true, so that the caller can run signal handlers.
-//! - Changes are visible to the next wait; `add`, `modify` and `delete` may be called from any thread
-//!   while another one waits.
+//! - Changes are visible to the next wait; `add`, `modify` and `delete` may be called from any
+//!   thread while another one waits.
 //!
 //! Cost: one system call a wait. Timeouts have nanoseconds (`epoll_pwait2`, Linux 5.11); an older
 //! kernel is asked once and gets milliseconds rounded up from then on.

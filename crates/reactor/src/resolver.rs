@@ -2,8 +2,8 @@
 //!
 //! A thread is started when a job arrives and none waits for one, up to the maximum; it ends after
 //! half a minute without work, or at close. Signals pass these threads by. A child of fork(2) has
-//! the pool's memory but not its threads: there, every method does nothing or refuses, and the child
-//! makes a pool of its own.
+//! the pool's memory but not its threads: there, every method does nothing or refuses, and the
+//! child makes a pool of its own.
 //!
 //! Invariants:
 //! - a job runs at most once, and never after its ticket's `cancel` returned `true`;

@@ -1,14 +1,14 @@
 //! Sockets: the non-blocking calls that transports are made of.
 //!
 //! Every function takes the descriptor as a number, because a descriptor may belong to a Python
-//! socket object that no Rust type owns; what a function makes is an [`OwnedFd`]. A closed number is
-//! EBADF like everywhere.
+//! socket object that no Rust type owns; what a function makes is an [`OwnedFd`]. A closed number
+//! is EBADF like everywhere.
 //!
 //! Errors keep the raw errno. A call that moves bytes, and `accept`, is tried again after EINTR, as
 //! CPython does (PEP 475); `connect` is not, because the connection goes on in the background.
 //!
-//! Cost: one system call each, no allocation but for Unix names. Differs from asyncio: accepting and
-//! making a socket sets it non-blocking in the same call.
+//! Cost: one system call each, no allocation but for Unix names. Differs from asyncio: accepting
+//! and making a socket sets it non-blocking in the same call.
 
 #![forbid(unsafe_code)]
 
@@ -96,8 +96,8 @@ pub fn recv_into_slice(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     sys::socket::recv_into_slice(fd, buffer)
 }
 
-/// Sends the start of `bytes` and returns how many the kernel took; see send(2). A peer that is gone
-/// is EPIPE, never SIGPIPE.
+/// Sends the start of `bytes` and returns how many the kernel took; see send(2). A peer that is
+/// gone is EPIPE, never SIGPIPE.
 #[inline]
 pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     sys::socket::send(fd, bytes)

@@ -5,15 +5,15 @@
 //! over and over), so the entries are split: a run, sorted, that a later timer is appended to and
 //! the earliest taken from in O(1), and a heap for those that came out of order.
 //!
-//! Cancelling is lazy: the caller marks its item and says so with [`TimerHeap::note_cancelled`], and
-//! removes the dead with [`TimerHeap::compact`] when [`TimerHeap::needs_compaction`] says so.
+//! Cancelling is lazy: the caller marks its item and says so with [`TimerHeap::note_cancelled`],
+//! and removes the dead with [`TimerHeap::compact`] when [`TimerHeap::needs_compaction`] says so.
 //!
 //! Invariants:
 //! - the run is sorted, and the heap property holds in the heap;
 //! - no two entries have one sequence, so that the order is total.
 //!
-//! Cost: 24 bytes a timer with a pointer-sized item. A push later than all others is O(1), any other
-//! O(log n); a pop is O(1) from the run and O(log n) from the heap; see `benches/timer.rs`.
+//! Cost: 24 bytes a timer with a pointer-sized item. A push later than all others is O(1), any
+//! other O(log n); a pop is O(1) from the run and O(log n) from the heap; see `benches/timer.rs`.
 //! Differs from asyncio: `heapq` gives equal deadlines no order.
 
 #![forbid(unsafe_code)]
@@ -231,8 +231,8 @@ impl<T> TimerHeap<T> {
     }
 }
 
-/// The capacity to shrink to, for a buffer of which less than a quarter is used. What is kept leaves
-/// room to double, so that a steady load does not move the entries back and forth.
+/// The capacity to shrink to, for a buffer of which less than a quarter is used. What is kept
+/// leaves room to double, so that a steady load does not move the entries back and forth.
 fn excess(len: usize, capacity: usize) -> Option<usize> {
     (capacity > CAPACITY_KEPT && len < capacity / 4).then(|| (len * 2).max(CAPACITY_KEPT))
 }

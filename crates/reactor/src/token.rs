@@ -9,8 +9,8 @@
 //!   so a token is never given out twice;
 //! - index `u32::MAX` is never given out (see [`Token::reserved`]).
 //!
-//! Cost: O(1) for everything but iteration; one allocation per doubling.
-//! Differs from asyncio: a selector keys by fd number, where a reused number is mistaken for the old.
+//! Cost: O(1) for everything but iteration; one allocation per doubling. Differs from asyncio: a
+//! selector keys by fd number, where a reused number is mistaken for the old.
 
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,8 @@
 //! The child of a fork: a loop that it inherits must not touch what it shares with its parent.
 //!
-//! The epoll instance, the eventfd and the signal pair of an inherited loop belong to the parent too:
-//! ending a registration in the child would end it in the parent. So a hook counts forks, and a loop
-//! that finds the count changed makes itself new ones and registers what it watches again.
+//! The epoll instance, the eventfd and the signal pair of an inherited loop belong to the parent
+//! too: ending a registration in the child would end it in the parent. So a hook counts forks, and
+//! a loop that finds the count changed makes itself new ones and registers what it watches again.
 
 use super::source::Source;
 use super::{EventLoop, State};

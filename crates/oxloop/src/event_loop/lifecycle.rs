@@ -68,8 +68,8 @@ pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
 }
 
 impl State {
-    /// Shows the collector what the loop owns. Called in the middle of anything that allocates, so a
-    /// borrowed part is left out, which only makes its contents count as reachable.
+    /// Shows the collector what the loop owns. Called in the middle of anything that allocates, so
+    /// a borrowed part is left out, which only makes its contents count as reachable.
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         if let Ok(ready) = self.ready.try_borrow() {
             ready

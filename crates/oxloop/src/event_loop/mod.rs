@@ -21,13 +21,14 @@
 //! | debug mode | `debug` |
 //! | asynchronous generators | `asyncgens` |
 //!
-//! The Python class `oxloop.EventLoop` inherits from this class and from `AbstractEventLoop`; it has
-//! the `__dict__`, so any attribute can be assigned on an instance.
+//! The Python class `oxloop.EventLoop` inherits from this class and from `AbstractEventLoop`; it
+//! has the `__dict__`, so any attribute can be assigned on an instance.
 //!
 //! Invariants:
 //! - all state is touched attached (`py::attached`), and no borrow of it is alive while Python code
 //!   can run.
-//! - a handle is in exactly one place: the ready queue, the timer heap, a watcher or a signal table.
+//! - a handle is in exactly one place: the ready queue, the timer heap, a watcher or a signal
+//!   table.
 
 mod asyncgens;
 mod attempts;

@@ -1,8 +1,8 @@
 //! Waiting for the kernel, and handing each event to its owner.
 //!
-//! The GIL is released only when the call may block. All events of one poll are dispatched under one
-//! attach: a readable transport is read and its protocol called at once, a watched descriptor queues
-//! its handle.
+//! The GIL is released only when the call may block. All events of one poll are dispatched under
+//! one attach: a readable transport is read and its protocol called at once, a watched descriptor
+//! queues its handle.
 //!
 //! Differs from asyncio: a transport's callbacks run within the poll, ahead of what is queued.
 

@@ -5,8 +5,8 @@
 //! that plain `signal.signal` handlers run at once too, and Ctrl-C ends a loop that waits.
 //!
 //! Invariants:
-//! - the wake-up descriptor that was there before a run is put back after it, unless signal handlers
-//!   of this loop still need ours.
+//! - the wake-up descriptor that was there before a run is put back after it, unless signal
+//!   handlers of this loop still need ours.
 //! - handlers live until they are removed or the loop is closed, which restores the defaults.
 
 use super::source::Source;

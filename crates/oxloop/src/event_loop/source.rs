@@ -20,8 +20,8 @@ pub(crate) enum Source {
     Watch(Watch),
     /// A transport that waits for the kernel: the loop keeps it alive.
     Stream(Ref<StreamTransport>),
-    /// A weak reference to a transport that waits for nothing (paused, or closing): whoever else has
-    /// it keeps it alive, as in asyncio.
+    /// A weak reference to a transport that waits for nothing (paused, or closing): whoever else
+    /// has it keeps it alive, as in asyncio.
     IdleStream(Py<PyAny>),
     /// The same two of a datagram transport.
     Datagram(Ref<DatagramTransport>),

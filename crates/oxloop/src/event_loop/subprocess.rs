@@ -1,7 +1,7 @@
 //! `subprocess_exec` and `subprocess_shell`; the transport is in `transport/subprocess/`.
 //!
-//! The child is made by `subprocess.Popen`, so every keyword of it means what the standard library's
-//! documentation says, on each version of Python.
+//! The child is made by `subprocess.Popen`, so every keyword of it means what the standard
+//! library's documentation says, on each version of Python.
 
 use super::EventLoop;
 use super::connected::Pair;
@@ -18,7 +18,9 @@ impl EventLoop {
     /// Run a program; its pipes and its end are told to a SubprocessProtocol.
     #[pyo3(
         signature = (protocol_factory, program, *args, **kwargs),
-        text_signature = "($self, protocol_factory, program, *args, stdin=-1, stdout=-1, stderr=-1, universal_newlines=False, shell=False, bufsize=0, encoding=None, errors=None, text=None, **kwargs)"
+        text_signature = "($self, protocol_factory, program, *args, stdin=-1, stdout=-1, \
+            stderr=-1, universal_newlines=False, shell=False, bufsize=0, \
+            encoding=None, errors=None, text=None, **kwargs)"
     )]
     fn subprocess_exec<'py>(
         slf: &Bound<'py, Self>,
@@ -46,7 +48,9 @@ impl EventLoop {
     /// Run a shell command; its pipes and its end are told to a SubprocessProtocol.
     #[pyo3(
         signature = (protocol_factory, cmd, **kwargs),
-        text_signature = "($self, protocol_factory, cmd, *, stdin=-1, stdout=-1, stderr=-1, universal_newlines=False, shell=True, bufsize=0, encoding=None, errors=None, text=None, **kwargs)"
+        text_signature = "($self, protocol_factory, cmd, *, stdin=-1, stdout=-1, stderr=-1, \
+            universal_newlines=False, shell=True, bufsize=0, encoding=None, \
+            errors=None, text=None, **kwargs)"
     )]
     fn subprocess_shell<'py>(
         slf: &Bound<'py, Self>,

@@ -9,8 +9,8 @@
 //! in one system call.
 //!
 //! Invariants:
-//! - a turn polls at least once, so no callback chain can keep the kernel's events waiting for longer
-//!   than `BUDGET_SECONDS` and one callback more.
+//! - a turn polls at least once, so no callback chain can keep the kernel's events waiting for
+//!   longer than `BUDGET_SECONDS` and one callback more.
 //! - KeyboardInterrupt and SystemExit leave the loop at once; what was not run stays queued.
 
 use super::{EventLoop, State};
@@ -229,8 +229,8 @@ impl Budget {
         }
     }
 
-    /// True if another batch may run. Reads the clock rarely while batches are quick, and every time
-    /// when they are slow.
+    /// True if another batch may run. Reads the clock rarely while batches are quick, and every
+    /// time when they are slow.
     #[inline(always)]
     fn lasts(&mut self, state: &State, count: usize) -> bool {
         if count >= self.callbacks {

@@ -3,8 +3,8 @@
 //! Invariants:
 //! - a descriptor has at most one registration; it belongs to a watcher or to a transport.
 //! - a registration ends in the kernel when its last callback is removed, so that a descriptor that
-//!   is closed and made anew is never mistaken for the old one. (One that served `sock_recv` and its
-//!   like stays for the next call, see `readiness`.)
+//!   is closed and made anew is never mistaken for the old one. (One that served `sock_recv` and
+//!   its like stays for the next call, see `readiness`.)
 //!
 //! Cost: epoll_ctl(2) once for each change of interest, as asyncio has it.
 
@@ -203,8 +203,8 @@ impl State {
         self.watched.borrow().get(fd).is_some()
     }
 
-    /// Takes a transport in, whose descriptor `add_reader` then refuses. The kernel hears of it when
-    /// the transport asks for an interest (`resume_registration`).
+    /// Takes a transport in, whose descriptor `add_reader` then refuses. The kernel hears of it
+    /// when the transport asks for an interest (`resume_registration`).
     pub(crate) fn adopt_transport(&self, fd: RawFd, source: Source) -> Token {
         // What watched the descriptor before, a registration kept for `sock_recv` above all.
         let watch = self.watched.borrow().token(fd);

@@ -3,8 +3,9 @@
 //! The objects themselves (layout, free list, running) are in `py::handle` and `py::call`; here are
 //! their Python methods.
 //!
-//! Differs from asyncio: a handle releases its callback and arguments when it has run, not only when
-//! it is cancelled. `asyncio.Handle` is the `__class__` of a handle but not a base of its type.
+//! Differs from asyncio: a handle releases its callback and arguments when it has run, not only
+//! when it is cancelled. `asyncio.Handle` is the `__class__` of a handle but not a base of its
+//! type.
 
 use crate::event_loop::schedule::timer_cancelled;
 use crate::py::args::Args;

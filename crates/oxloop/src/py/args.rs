@@ -141,8 +141,8 @@ impl<'a, 'py> Args<'a, 'py> {
         Ok(found)
     }
 
-    /// asyncio's C tasks pass one and the same tuple of names with every step, and its string is not
-    /// interned: it is remembered, so that only the first call compares strings.
+    /// asyncio's C tasks pass one and the same tuple of names with every step, and its string is
+    /// not interned: it is remembered, so that only the first call compares strings.
     #[cold]
     fn remember_names(&self) {
         if KNOWN_NAMES.load(Ordering::Relaxed).is_null() {

@@ -1,8 +1,8 @@
 //! `Attached<T>`: state that is touched only while the thread is attached to Python.
 //!
 //! The loop's state is plain `Cell`s and `RefCell`s: one thread at a time runs Python code, and the
-//! loop's own code runs only then. `Attached` makes that usable in classes, which PyO3 wants `Sync`:
-//! the value can be reached only with a `Python` token.
+//! loop's own code runs only then. `Attached` makes that usable in classes, which PyO3 wants
+//! `Sync`: the value can be reached only with a `Python` token.
 //!
 //! Invariants:
 //! - no `RefCell` borrow obtained through it is alive across a call that can run Python code

@@ -52,8 +52,8 @@ impl<'py> WritableBuffer<'py> {
 
 impl Drop for WritableBuffer<'_> {
     fn drop(&mut self) {
-        // SAFETY: the view came from PyObject_GetBuffer and is released once; attached, as the token
-        // that the value holds proves.
+        // SAFETY: the view came from PyObject_GetBuffer and is released once; attached, as the
+        // token that the value holds proves.
         unsafe { ffi::PyBuffer_Release(&raw mut *self.view) };
     }
 }

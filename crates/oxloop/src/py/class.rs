@@ -1,7 +1,7 @@
 //! Native types that inherit from asyncio's own Python classes.
 //!
-//! `asyncio.Transport` and its kin have `__slots__`, so their instances are C structs of known size:
-//! a type made here appends a Rust payload to that struct, then a weak reference list and a
+//! `asyncio.Transport` and its kin have `__slots__`, so their instances are C structs of known
+//! size: a type made here appends a Rust payload to that struct, then a weak reference list and a
 //! `__dict__`. `isinstance(transport, asyncio.Transport)` is then simply true.
 //!
 //! Layout: `[PyObject | the base's slots][payload T][weakrefs][dict]`.
@@ -132,7 +132,8 @@ impl Visit<'_> {
                 }
             }
             Self::PyClass(visit) => {
-                // SAFETY: `Py` is a transparent non-null pointer, and `object` is alive for the call.
+                // SAFETY: `Py` is a transparent non-null pointer, and `object` is alive for the
+                // call.
                 let object = unsafe { &*(&raw const object).cast::<Py<PyAny>>() };
                 visit.call(object).map_err(VisitStopped::PyClass)
             }
@@ -463,9 +464,9 @@ fn type_slots<T: Native>(
 }
 
 unsafe extern "C" fn dealloc<T: Native>(object: *mut ffi::PyObject) {
-    // SAFETY: CPython calls with a dead instance, attached. The finalizer may bring it back to life,
-    // then nothing is torn down. Weak references are cleared before the payload is dropped; the
-    // base's slots and the dict own references, or are null; a heap type's instance owns one
+    // SAFETY: CPython calls with a dead instance, attached. The finalizer may bring it back to
+    // life, then nothing is torn down. Weak references are cleared before the payload is dropped;
+    // the base's slots and the dict own references, or are null; a heap type's instance owns one
     // reference to its type.
     unsafe {
         if ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {

@@ -2,9 +2,9 @@
 //!
 //! A callback runs in the context that was current when it was scheduled. Copying that context
 //! allocates a garbage-collected object, and most programs have nothing in it. So an empty current
-//! context is remembered as *nothing*, and the callback runs in an empty context from a pool of one.
-//! If the callback sets a variable, that context is kept by whoever owns the callback and the pool
-//! makes another.
+//! context is remembered as *nothing*, and the callback runs in an empty context from a pool of
+//! one. If the callback sets a variable, that context is kept by whoever owns the callback and the
+//! pool makes another.
 //!
 //! To see the current context without copying it, `find_current` looks for the field's place in the
 //! thread state at import, and checks it with two contexts. Where the check fails, every capture is

@@ -1,9 +1,9 @@
 //! `Coroutine`: a Rust `async fn` as a Python coroutine object.
 //!
-//! `send` polls the future. To wait, Rust code awaits a Python awaitable through `await_python`: the
-//! awaitable's own steps are yielded to the running task, and what the task sends or throws goes back
-//! into the awaitable. So cancellation and timeouts arrive exactly as in Python code, and there is no
-//! second executor and no waker.
+//! `send` polls the future. To wait, Rust code awaits a Python awaitable through `await_python`:
+//! the awaitable's own steps are yielded to the running task, and what the task sends or throws
+//! goes back into the awaitable. So cancellation and timeouts arrive exactly as in Python code, and
+//! there is no second executor and no waker.
 //!
 //! Invariants:
 //! - the future is taken out of its cell while it is polled: a coroutine that is awaited by itself

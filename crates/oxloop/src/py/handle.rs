@@ -1,11 +1,11 @@
 //! Handles: the objects that `call_soon` and `call_later` return.
 //!
-//! `Handle` is made for every callback, so it is as small as it can be: 64 bytes and 8 per argument,
-//! from a free list, and the collector does not know it: while only the loop's queue owns a handle,
-//! the loop shows the collector what the handle holds, and once it ran or was cancelled it holds
-//! nothing. Only a handle that somebody keeps while the loop does not run is tracked. It does not
-//! inherit from `asyncio.Handle`, whose `__slots__` and collector header would nearly double
-//! it; its `__class__` is `asyncio.Handle`, so `isinstance` says yes.
+//! `Handle` is made for every callback, so it is as small as it can be: 64 bytes and 8 per
+//! argument, from a free list, and the collector does not know it: while only the loop's queue owns
+//! a handle, the loop shows the collector what the handle holds, and once it ran or was cancelled
+//! it holds nothing. Only a handle that somebody keeps while the loop does not run is tracked. It
+//! does not inherit from `asyncio.Handle`, whose `__slots__` and collector header would nearly
+//! double it; its `__class__` is `asyncio.Handle`, so `isinstance` says yes.
 //!
 //! `TimerHandle` is a real subtype of `asyncio.TimerHandle`, with the call behind the base's slots,
 //! and is shown to the collector by the same rule.

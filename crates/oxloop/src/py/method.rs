@@ -1,8 +1,8 @@
 //! Methods and attributes of native types: from a safe Rust function to a CPython slot.
 //!
-//! A method is a plain function `fn(&This<T>, Args) -> PyResult<Bound<PyAny>>`. Its C entry point is
-//! a generic instantiated for the type of that function, so there is no table look-up and no boxed
-//! closure: CPython's call lands in the function itself.
+//! A method is a plain function `fn(&This<T>, Args) -> PyResult<Bound<PyAny>>`. Its C entry point
+//! is a generic instantiated for the type of that function, so there is no table look-up and no
+//! boxed closure: CPython's call lands in the function itself.
 //!
 //! Invariants:
 //! - a panic becomes a `PanicException`; it never crosses the C frame.
@@ -163,8 +163,8 @@ where
 /// Makes the value of a zero-sized function type.
 fn summon<F: Copy + 'static>() -> F {
     const { assert!(size_of::<F>() == 0, "a method must be a function item") };
-    // SAFETY: F has no bytes, and a value of it was passed when the method was added, so the type is
-    // inhabited; any well-aligned non-null pointer is good to read zero bytes from.
+    // SAFETY: F has no bytes, and a value of it was passed when the method was added, so the type
+    // is inhabited; any well-aligned non-null pointer is good to read zero bytes from.
     unsafe { ptr::NonNull::<F>::dangling().as_ptr().read() }
 }
 

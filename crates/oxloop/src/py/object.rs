@@ -102,8 +102,8 @@ pub(crate) fn call_only_keyword<'py>(
     vectorcall(callable, [ptr::null_mut(), value.as_ptr()], 0, Some(&names))
 }
 
-/// Calls with `positional` arguments and the keywords that `names` lists. The first place of `arguments` is for the
-/// callee's use.
+/// Calls with `positional` arguments and the keywords that `names` lists. The first place of
+/// `arguments` is for the callee's use.
 fn vectorcall<'py, const N: usize>(
     callable: &Bound<'py, PyAny>,
     mut arguments: [*mut ffi::PyObject; N],

@@ -1,7 +1,7 @@
 //! `WriteQueue`: bytes that wait for the kernel to take them.
 //!
-//! Exact `bytes` are queued without a copy; anything mutable is copied, so that the program may go on
-//! changing it.
+//! Exact `bytes` are queued without a copy; anything mutable is copied, so that the program may go
+//! on changing it.
 
 use crate::py::buffer::copy_to_bytes;
 use pyo3::prelude::*;

@@ -69,8 +69,8 @@ enum Stage {
 pub struct Ticket(Arc<Mutex<Stage>>);
 
 impl Ticket {
-    /// Keeps the job from running, or its result from being delivered. `false`: too late, the result
-    /// is or is being delivered (or the ticket was cancelled before).
+    /// Keeps the job from running, or its result from being delivered. `false`: too late, the
+    /// result is or is being delivered (or the ticket was cancelled before).
     #[expect(
         clippy::must_use_candidate,
         reason = "most callers only want it to be over"
@@ -238,8 +238,8 @@ impl Resolver {
         }
     }
 
-    /// Closes the pool and waits until its threads have ended, which takes as long as the calls that
-    /// they are in. From a job, waits for the other threads only.
+    /// Closes the pool and waits until its threads have ended, which takes as long as the calls
+    /// that they are in. From a job, waits for the other threads only.
     pub fn join(&self) {
         if self.is_parents() {
             return;

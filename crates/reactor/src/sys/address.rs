@@ -83,7 +83,8 @@ impl RawAddress {
         self.len = size_of::<sockaddr_in6>() as socklen_t;
     }
 
-    /// A path counts with its final NUL; an abstract name with its leading one, and to its last byte.
+    /// A path counts with its final NUL; an abstract name with its leading one, and to its last
+    /// byte.
     fn fill_unix(&mut self, name: &UnixName) -> io::Result<()> {
         let (start, bytes, len) = match name {
             UnixName::Unnamed => (0, [].as_slice(), 0),
@@ -180,8 +181,8 @@ impl RawAddress {
     pub(super) unsafe fn copy_from(address: *const sockaddr, len: socklen_t) -> Self {
         let mut raw = Self::empty();
         raw.len = len.min(STORAGE_LEN as socklen_t);
-        // SAFETY: the caller vouches for the source; the target has room for STORAGE_LEN bytes, which
-        // the length was cut to, and is a fresh array, so that the two do not overlap.
+        // SAFETY: the caller vouches for the source; the target has room for STORAGE_LEN bytes,
+        // which the length was cut to, and is a fresh array, so that the two do not overlap.
         unsafe {
             raw.bytes
                 .as_mut_ptr()

@@ -1,4 +1,5 @@
-//! epoll(7), with `epoll_pwait2` called by number because C libraries older than the kernel lack it.
+//! epoll(7), with `epoll_pwait2` called by number because C libraries older than the kernel lack
+//! it.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -128,8 +129,8 @@ fn wait_nanoseconds(
     };
     let (buffer, room) = raw_buffer(events);
     let no_mask = ptr::null::<libc::sigset_t>();
-    // SAFETY: `buffer` points to `room` records that are borrowed mutably during the call, `timeout`
-    // is alive during it, and a null signal mask leaves the thread's mask alone.
+    // SAFETY: `buffer` points to `room` records that are borrowed mutably during the call,
+    // `timeout` is alive during it, and a null signal mask leaves the thread's mask alone.
     let ready = unsafe {
         libc::syscall(
             libc::SYS_epoll_pwait2,

@@ -57,7 +57,8 @@ pub(crate) fn getaddrinfo(
 fn copy_answers(answers: &Answers) -> Vec<AddrInfo> {
     let mut infos = Vec::new();
     let mut next = answers.0;
-    // SAFETY: the list is alive as long as `answers`, and each element points to the next or is null.
+    // SAFETY: the list is alive as long as `answers`, and each element points to the next or is
+    // null.
     while let Some(answer) = unsafe { next.as_ref() } {
         next = answer.ai_next;
         if answer.ai_addr.is_null() {

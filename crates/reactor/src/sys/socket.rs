@@ -44,7 +44,8 @@ pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
 }
 
 fn own_both([first, second]: [RawFd; 2]) -> (OwnedFd, OwnedFd) {
-    // SAFETY: called with descriptors that a successful call has just made, which nothing else owns.
+    // SAFETY: called with descriptors that a successful call has just made, which nothing else
+    // owns.
     unsafe { (OwnedFd::from_raw_fd(first), OwnedFd::from_raw_fd(second)) }
 }
 
@@ -170,8 +171,8 @@ pub(crate) fn write(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
 pub(crate) fn write_vectored(fd: RawFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     let count = slices.len().min(IOV_MAX) as c_int;
     let start = slices.as_ptr().cast::<libc::iovec>();
-    // SAFETY: IoSlice has the layout of iovec by its documentation; `slices` are borrowed during the
-    // call and there are at least `count`.
+    // SAFETY: IoSlice has the layout of iovec by its documentation; `slices` are borrowed during
+    // the call and there are at least `count`.
     transfer(|| unsafe { libc::writev(fd, start, count) })
 }
 

@@ -48,7 +48,8 @@ impl<T> Entry<T> {
     }
 }
 
-/// Maps floats to integers in the order of `f64::total_cmp`, with both zeros equal and every NaN last.
+/// Maps floats to integers in the order of `f64::total_cmp`, with both zeros equal and every NaN
+/// last.
 #[inline]
 fn key(deadline: f64) -> u64 {
     // Adding turns -0.0 into 0.0 and leaves all else alone.
@@ -109,7 +110,8 @@ impl<T> QuaternaryHeap<T> {
         Some(first)
     }
 
-    /// Takes out all entries for which `is_live` is false, in O(n), and appends their items to `dead`.
+    /// Takes out all entries for which `is_live` is false, in O(n), and appends their items to
+    /// `dead`.
     pub(super) fn compact(&mut self, mut is_live: impl FnMut(&T) -> bool, dead: &mut Vec<T>) {
         let removed = self.entries.extract_if(.., |entry| !is_live(&entry.item));
         dead.extend(removed.map(|entry| entry.item));
@@ -134,8 +136,8 @@ impl<T> QuaternaryHeap<T> {
         }
     }
 
-    /// Moves the entry down to the bottom without looking at it, then up to its place: a popped root
-    /// is replaced by the last entry, which belongs near the bottom nearly always.
+    /// Moves the entry down to the bottom without looking at it, then up to its place: a popped
+    /// root is replaced by the last entry, which belongs near the bottom nearly always.
     #[inline]
     fn sift_down(&mut self, start: usize) {
         let mut index = start;

@@ -285,8 +285,8 @@ impl<'py> DatagramThis<'_, 'py> {
         socket.bind(py).call_method0(intern!(py, "close")).map(drop)
     }
 
-    /// Reports an exception that the endpoint cannot survive, and closes at once. An OSError is told
-    /// to the protocol, and logged in debug mode only.
+    /// Reports an exception that the endpoint cannot survive, and closes at once. An OSError is
+    /// told to the protocol, and logged in debug mode only.
     ///
     /// # Errors
     /// KeyboardInterrupt and SystemExit, and what the exception handler lets out.

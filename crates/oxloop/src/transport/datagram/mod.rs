@@ -13,8 +13,8 @@
 //! Invariants:
 //! - datagrams leave in the order of their `sendto`, each to its own address; a run of them in one
 //!   message has one address, and an error of the kernel counts for one datagram.
-//! - datagrams are delivered in the order of their arrival; what a run brought after `pause_reading`
-//!   waits for `resume_reading`, and `close` drops it.
+//! - datagrams are delivered in the order of their arrival; what a run brought after
+//!   `pause_reading` waits for `resume_reading`, and `close` drops it.
 //! - nothing is borrowed while a protocol's method runs.
 //!
 //! Cost: a run of datagrams costs about what one does, both ways; an address that was seen before

@@ -112,8 +112,8 @@ pub(super) fn object_of<'py>(
     Ok(object)
 }
 
-/// Reads what needs no look-up: a tuple with a numeric host, or a Unix name. Only immutable objects,
-/// which can be recognised later.
+/// Reads what needs no look-up: a tuple with a numeric host, or a Unix name. Only immutable
+/// objects, which can be recognised later.
 fn to_kernel(object: &Bound<'_, PyAny>, family: i32) -> Option<SocketAddress> {
     match family {
         libc::AF_INET => v4(object),

@@ -227,8 +227,8 @@ impl End {
         })
     }
 
-    /// Reports an exception that the transport does not survive: one of the peer's doing (`expected`)
-    /// in debug mode only.
+    /// Reports an exception that the transport does not survive: one of the peer's doing
+    /// (`expected`) in debug mode only.
     ///
     /// # Errors
     /// KeyboardInterrupt and SystemExit, and what the exception handler lets out.

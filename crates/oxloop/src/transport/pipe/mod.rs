@@ -15,9 +15,9 @@
 //! - the loop keeps a transport alive exactly while that is registered.
 //!
 //! Cost: read(2) into the loop's scratch memory and one `bytes`; write(2) as soon as something is
-//! written, writev(2) once it had to wait.
-//! Differs from asyncio: `add_reader` and `add_writer` refuse the descriptor of a pipe transport while
-//! it is registered, as they refuse a socket transport's.
+//! written, writev(2) once it had to wait. Differs from asyncio: `add_reader` and `add_writer`
+//! refuse the descriptor of a pipe transport while it is registered, as they refuse a socket
+//! transport's.
 
 mod end;
 mod read;

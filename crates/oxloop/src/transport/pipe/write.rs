@@ -1,7 +1,7 @@
 //! `WritePipeTransport`: what `connect_write_pipe` makes.
 //!
-//! The writing end of a pipe or socket is polled for reading too: that is how the reader's going away
-//! is noticed without a write. A character device has no such sign.
+//! The writing end of a pipe or socket is polled for reading too: that is how the reader's going
+//! away is noticed without a write. A character device has no such sign.
 
 use super::end::End;
 use super::{Kind, extra_of, kind_of, set_nonblocking};

@@ -327,8 +327,8 @@ impl<'py> StreamThis<'_, 'py> {
         told.and(closed)
     }
 
-    /// Takes the transport out of the loop's registry, and the descriptor out of the poller if it is
-    /// there.
+    /// Takes the transport out of the loop's registry, and the descriptor out of the poller if it
+    /// is there.
     fn deregister(&self) {
         let (inner, state) = (self.own(), self.loop_state());
         let Some(token) = inner.token.take() else {

@@ -2,7 +2,8 @@
 //!
 //! | asyncio's method | file |
 //! |---|---|
-//! | data_received, get_buffer, buffer_updated, eof_received, pause_reading, resume_reading | `read` |
+//! | data_received, get_buffer, buffer_updated, eof_received | `read` |
+//! | pause_reading, resume_reading, is_reading | `read` |
 //! | feeding `asyncio.StreamReader` | `reader` |
 //! | write, writelines, write_eof | `write` |
 //! | pause_writing, resume_writing, water marks, write buffer size | `flow_control` |
@@ -11,17 +12,18 @@
 //! | the transport's part of `loop.sendfile` | `sendfile` |
 //!
 //! Invariants:
-//! - the descriptor has one owner, `Descriptor`, and is closed in the deferred `connection_lost` (or
-//!   by the finalizer of a transport that was never closed), never by the collector.
+//! - the descriptor has one owner, `Descriptor`, and is closed in the deferred `connection_lost`
+//!   (or by the finalizer of a transport that was never closed), never by the collector.
 //! - `interest` is what the kernel has; it may be more than what is wanted, until an unwanted event
 //!   arrives. What is wanted and missing is registered at once.
 //! - nothing is borrowed while a protocol's method runs.
 //!
 //! Cost: reading is recv(2) into the loop's scratch memory and one `bytes`; writing one send(2) for
-//! all that a callback wrote. No epoll_ctl(2) after the connection's first, unless the peer is slow.
+//! all that a callback wrote. No epoll_ctl(2) after the connection's first, unless the peer is
+//! slow.
 //!
-//! Differs from asyncio: see the table in docs/compatibility.md (writes of one callback leave when it
-//! returns; a `bytearray` is copied when it is queued; a context per connection).
+//! Differs from asyncio: see the table in docs/compatibility.md (writes of one callback leave when
+//! it returns; a `bytearray` is copied when it is queued; a context per connection).
 
 mod connection;
 mod extra_info;

@@ -1,7 +1,7 @@
 //! Reading: one recv(2) an event, straight to the protocol.
 //!
-//! A message is read into the loop's scratch memory and copied into a `bytes` of its exact size. When
-//! the peer sends in bulk, the `bytes` is made first and read into, which saves the copy.
+//! A message is read into the loop's scratch memory and copied into a `bytes` of its exact size.
+//! When the peer sends in bulk, the `bytes` is made first and read into, which saves the copy.
 
 use super::connection::FatalError;
 use super::{Delivery, StreamThis, StreamTransport, reader};

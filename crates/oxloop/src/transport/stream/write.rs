@@ -131,8 +131,8 @@ impl<'py> StreamThis<'_, 'py> {
     /// Sends what is queued, as far as the kernel takes it. Errors end the connection.
     pub(crate) fn flush(&self) {
         if let Err(error) = self.try_flush() {
-            // Only a KeyboardInterrupt or SystemExit out of an exception handler comes this far, at a
-            // point where nobody can receive it.
+            // Only a KeyboardInterrupt or SystemExit out of an exception handler comes this far, at
+            // a point where nobody can receive it.
             error.write_unraisable(self.py(), Some(&self.object()));
         }
     }

@@ -1,7 +1,7 @@
 //! Noticing that the process has ended, and `_wait`.
 //!
-//! A pidfd in the loop's poller becomes readable. Where the kernel refuses one, a thread waits for the
-//! process instead, without reaping it.
+//! A pidfd in the loop's poller becomes readable. Where the kernel refuses one, a thread waits for
+//! the process instead, without reaping it.
 
 use super::{SubprocessThis, SubprocessTransport};
 use crate::event_loop::names::soon_from_thread;

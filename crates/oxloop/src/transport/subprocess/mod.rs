@@ -1,4 +1,5 @@
-//! `SubprocessTransport`: a child process and its pipes, `asyncio.SubprocessTransport` by inheritance.
+//! `SubprocessTransport`: a child process and its pipes, `asyncio.SubprocessTransport` by
+//! inheritance.
 //!
 //! | What | File |
 //! |---|---|
@@ -10,8 +11,8 @@
 //! the program may call `poll()` and `wait()` on it too, from any thread.
 //!
 //! Invariants:
-//! - callbacks come in asyncio's order: `connection_made` first, `connection_lost` last, after the exit
-//!   and the end of every pipe; `process_exited` whenever the process ends.
+//! - callbacks come in asyncio's order: `connection_made` first, `connection_lost` last, after the
+//!   exit and the end of every pipe; `process_exited` whenever the process ends.
 //! - no signal is sent to a process that was reaped: its number may be another's.
 //! - the loop keeps the transport alive until the exit was seen.
 //!

@@ -51,8 +51,8 @@ impl Command {
 }
 
 impl SubprocessTransport {
-    /// Starts the process, begins to watch for its exit, and connects its pipes in a task, which sets
-    /// `waiter`'s result in the end.
+    /// Starts the process, begins to watch for its exit, and connects its pipes in a task, which
+    /// sets `waiter`'s result in the end.
     ///
     /// # Errors
     /// What `Popen` raises.
