@@ -20,7 +20,7 @@ from socket import (
     _RetAddress,
     socket,
 )
-from typing import IO, Any, Literal, TypeVar, TypeVarTuple, final, type_check_only
+from typing import IO, Any, Literal, TypeVar, TypeVarTuple, final
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, StrPath, WriteableBuffer
 from typing_extensions import disjoint_base
@@ -31,7 +31,6 @@ _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.BaseProtocol)
 
 __version__: str
 
-@type_check_only
 @disjoint_base
 class EventLoop:
     slow_callback_duration: float
@@ -324,6 +323,7 @@ class WritePipeTransport(asyncio.Transport): ...
 @final
 class SubprocessTransport(asyncio.SubprocessTransport): ...
 
+@final
 class DatagramTransport(asyncio.Transport, asyncio.DatagramTransport): ...
 
 @disjoint_base
