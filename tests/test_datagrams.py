@@ -523,6 +523,8 @@ class TestFlowControl:
     def blocked(loop, path):
         return loop.create_datagram_endpoint(Recorder, family=socket.AF_UNIX, remote_addr=path)
 
+    # 3.13 counts a header for each queued datagram and does not take it off again.
+    @pytest.mark.asyncio_wrong((3, 13), (3, 14))
     def test_pause_and_resume(self, loop, run):
         async def main():
             with unix_paths("peer") as [path], bound(socket.AF_UNIX, path) as peer:
@@ -545,6 +547,8 @@ class TestFlowControl:
 
         run(main())
 
+    # 3.13 counts a header for each queued datagram and does not take it off again.
+    @pytest.mark.asyncio_wrong((3, 13), (3, 14))
     def test_accounting(self, loop, run):
         header = getattr(asyncio.selector_events._SelectorDatagramTransport, "_header_size", 0)
 

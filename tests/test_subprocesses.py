@@ -302,7 +302,7 @@ class TestEnding:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
 
-    @pytest.mark.asyncio_since(3, 13)
+    @pytest.mark.asyncio_since(3, 14)
     def test_loop_closed_with_a_child_alive(self, pidfds_of_asyncio_closed, loop, run):
         async def main():
             transport, _ = await loop.subprocess_exec(Recorder, "sleep", "60")
