@@ -159,7 +159,8 @@ fn call_later<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bo
     if delay.is_none() {
         return Err(PyTypeError::new_err("delay must not be None"));
     }
-    let when = this.now()? + seconds(&delay)?;
+    let state = this.payload().state(this.py());
+    let when = state.read_clock(&this.object())? + seconds(&delay)?;
     schedule_timer(this, when, &scheduled)
 }
 
@@ -212,19 +213,18 @@ fn time<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound<'p
     Ok(PyFloat::new(this.py(), clock::now()).into_any())
 }
 
-impl LoopThis<'_, '_> {
+impl State {
     /// `loop.time()`, honouring an override. Remembers the reading.
     #[inline(always)]
-    pub(crate) fn now(&self) -> PyResult<f64> {
-        let state = self.payload().state(self.py());
-        let now = if state.custom_time.get() {
-            self.object()
-                .call_method0(intern!(self.py(), "time"))?
+    pub(super) fn read_clock(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<f64> {
+        let now = if self.custom_time.get() {
+            event_loop
+                .call_method0(intern!(event_loop.py(), "time"))?
                 .extract()?
         } else {
             clock::now()
         };
-        state.now.set(now);
+        self.now.set(now);
         Ok(now)
     }
 }

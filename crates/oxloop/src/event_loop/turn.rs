@@ -55,7 +55,7 @@ fn timeout(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<Option<Durati
     let Some(deadline) = next_deadline(this.py(), state) else {
         return Ok(None);
     };
-    let left = (deadline - now(this, state)?).min(TIMEOUT_MOST);
+    let left = (deadline - state.read_clock(this.as_any())?).min(TIMEOUT_MOST);
     if left <= 0.0 {
         return Ok(Some(Duration::ZERO));
     }
@@ -82,22 +82,10 @@ fn next_deadline(py: Python<'_>, state: &State) -> Option<f64> {
     }
 }
 
-#[inline(always)]
-fn now(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<f64> {
-    let now = if state.custom_time.get() {
-        this.call_method0(pyo3::intern!(this.py(), "time"))?
-            .extract()?
-    } else {
-        clock::now()
-    };
-    state.now.set(now);
-    Ok(now)
-}
-
 /// Moves the timers that are due by the clock behind what is ready.
 fn queue_due_timers(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> {
     if !state.timers.borrow().is_empty() {
-        queue_timers_due_at(state, now(this, state)?);
+        queue_timers_due_at(state, state.read_clock(this.as_any())?);
     }
     Ok(())
 }
