@@ -447,6 +447,94 @@ class TestLocalAddress:
             )
 
 
+class TestOwnSockConnect:
+    """A sock_connect that a program put on its loop makes the connections."""
+
+    @pytest.fixture
+    def seen(self, loop):
+        """The addresses that the loop's sock_connect was called with."""
+        seen, connect = [], loop.sock_connect
+
+        async def sock_connect(sock, address):
+            assert sock.gettimeout() == 0
+            seen.append(address)
+            await connect(sock, address)
+
+        loop.sock_connect = sock_connect
+        return seen
+
+    @pytest.mark.parametrize("delay", [None, 5], ids=["in turn", "staggered"])
+    def test_on_the_instance(self, loop, run, listener, unused_port, seen, delay):
+        refused = ("127.0.0.1", unused_port)
+        resolve_to(loop, refused, listener.address)
+
+        async def main():
+            transport, protocol = await loop.create_connection(
+                Recorder, "faked.example", 1, happy_eyeballs_delay=delay
+            )
+            transport.write(b"to be echoed")
+            await until(lambda: protocol.received == b"to be echoed")
+            await closed(transport, protocol)
+
+        run(main())
+        assert seen == [refused, listener.address]
+
+    def test_to_a_path(self, loop, run, tmp_path, seen):
+        path = str(tmp_path / "socket")
+
+        async def main():
+            with Listener(echo, socket.AF_UNIX, path):
+                await closed(*await loop.create_unix_connection(Recorder, path))
+
+        run(main())
+        assert seen == [path]
+
+    def test_of_a_datagram_endpoint(self, loop, run, seen):
+        async def main():
+            transport, _ = await loop.create_datagram_endpoint(
+                asyncio.DatagramProtocol, remote_addr=("127.0.0.1", 9)
+            )
+            transport.close()
+            await turns()
+
+        run(main())
+        assert seen == [("127.0.0.1", 9)]
+
+    @pytest.mark.parametrize("error", [ConnectionAbortedError("by policy"), LookupError("policy")])
+    def test_what_it_raises(self, loop, run, listener, error):
+        def sock_connect(sock, address):
+            raise error
+
+        loop.sock_connect = sock_connect
+        with pytest.raises(type(error), match="policy"):
+            run(loop.create_connection(Recorder, *listener.address))
+
+    def test_taken_away_again(self, loop, run, listener, seen):
+        del loop.sock_connect
+
+        async def main():
+            await closed(*await loop.create_connection(Recorder, *listener.address))
+
+        run(main())
+        assert seen == []
+
+    def test_of_a_subclass(self, loop, listener):
+        seen = []
+
+        class Tracing(type(loop)):
+            async def sock_connect(self, sock, address):
+                seen.append(address)
+                await super().sock_connect(sock, address)
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            await closed(*await loop.create_connection(Recorder, *listener.address))
+
+        with asyncio.Runner(loop_factory=Tracing) as runner:
+            runner.run(main())
+        assert seen == [listener.address]
+
+
 class TestCancellation:
     def test_while_it_connects(self, loop, run):
         with Unresponsive() as hanging:

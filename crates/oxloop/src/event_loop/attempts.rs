@@ -11,7 +11,7 @@
 use super::EventLoop;
 use super::connected::OpenSocket;
 use super::race;
-use super::sock::{connect_resolved, sock_connect};
+use super::sock::connect_made;
 use crate::dns::is_resolved;
 use crate::py::imports;
 use pyo3::exceptions::{PyOSError, PyTimeoutError};
@@ -196,11 +196,7 @@ async fn connect_one(
         address,
         resolved,
     } = opened;
-    if resolved {
-        connect_resolved(this, sock.object(), address).await?;
-    } else {
-        sock_connect(this, sock.object(), address).await?;
-    }
+    connect_made(this, sock.object(), address, resolved).await?;
     Ok(sock)
 }
 

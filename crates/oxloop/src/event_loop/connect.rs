@@ -4,7 +4,7 @@ use super::EventLoop;
 use super::attempts::{Attempts, NextAddress};
 use super::connected::{OpenSocket, Pair, check_stream, open_transport};
 use super::keywords::{Truth, or_zero};
-use super::sock::{check_not_ssl, sock_connect};
+use super::sock::{check_not_ssl, connect_made};
 use super::tls::{TlsOptions, only_with_ssl};
 use crate::dns::{Wanted, ensure_resolved};
 use crate::py::coroutine::Coroutine;
@@ -262,7 +262,7 @@ async fn connect_path(this: &Py<EventLoop>, path: Py<PyAny>) -> PyResult<OpenSoc
             .call_method1(intern!(py, "setblocking"), (false,))?;
         Ok::<_, PyErr>((sock, path))
     })?;
-    sock_connect(this, sock.object(), path).await?;
+    connect_made(this, sock.object(), path, true).await?;
     Ok(sock)
 }
 

@@ -3,6 +3,7 @@
 use super::EventLoop;
 use super::connected::{OpenSocket, Pair};
 use super::keywords::or_zero;
+use super::sock::connect_made;
 use crate::dns::{Wanted, ensure_resolved};
 use crate::py::context::Captured;
 use crate::py::coroutine::{Coroutine, await_python};
@@ -356,15 +357,8 @@ async fn open_at(this: &Py<EventLoop>, endpoint: &Endpoint, place: &Place) -> Py
     if let Some(remote) = &place.remote
         && !broadcast
     {
-        // As an attribute, so that a program's own is honoured.
-        let connecting = Python::attach(|py| {
-            let arguments = (socket.object(), remote);
-            let connecting = this
-                .bind(py)
-                .call_method1(intern!(py, "sock_connect"), arguments)?;
-            Ok::<_, PyErr>(connecting.unbind())
-        })?;
-        await_python(connecting).await?;
+        let remote = Python::attach(|py| remote.clone_ref(py));
+        connect_made(this, socket.object(), remote, false).await?;
     }
     Ok(socket)
 }

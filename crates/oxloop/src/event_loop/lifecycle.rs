@@ -59,6 +59,7 @@ pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
         in_callback: Cell::new(false),
         now: Cell::new(0.0),
         custom_time: Cell::new(false),
+        custom_sock_connect: Cell::new(false),
         handle_run: TypeWatch::new(handle_class, "_run")?,
         resolver: RefCell::new(None),
         forks: Cell::new(super::fork::generation()),
@@ -292,7 +293,7 @@ fn run_forever_setup(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     state.check_closed()?;
     check_running(this)?;
     super::fork::check_process(this)?;
-    this.get().find_custom_time(this)?;
+    this.get().find_overrides(this)?;
     super::debug::track_coroutine_origins(py, state, state.debug.get())?;
     let sys = imports::sys(py)?;
     let old = sys.call_method0("get_asyncgen_hooks")?;

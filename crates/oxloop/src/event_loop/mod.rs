@@ -128,6 +128,8 @@ pub(crate) struct State {
     now: Cell<f64>,
     /// An override of `time` on the instance or in a subclass.
     custom_time: Cell<bool>,
+    /// The same of `sock_connect`.
+    custom_sock_connect: Cell<bool>,
     /// Tells whether somebody patched `asyncio.Handle._run`, as profilers do.
     handle_run: TypeWatch,
     resolver: RefCell<Option<Arc<Resolver>>>,
@@ -199,25 +201,32 @@ impl EventLoop {
 }
 
 impl EventLoop {
-    /// `time` assigned on an instance must move the timers, as it does on asyncio's loop.
+    /// What asyncio's loop calls by name must be what is assigned on an instance: a `time` moves
+    /// the timers, `sock_connect` makes the connections.
     fn attribute_changed(&self, this: &Bound<'_, Self>, name: &Bound<'_, PyAny>) -> PyResult<()> {
-        if name.eq("time")? {
-            self.find_custom_time(this)?;
+        if name.eq("time")? || name.eq("sock_connect")? {
+            self.find_overrides(this)?;
         }
         Ok(())
     }
 
-    fn find_custom_time(&self, this: &Bound<'_, Self>) -> PyResult<()> {
-        let py = this.py();
-        let own = this
-            .getattr("__dict__")?
-            .cast_into::<PyDict>()?
-            .contains("time")?;
-        let class = this.get_type().getattr("time")?;
-        let native = py.get_type::<Self>().getattr("time")?;
-        self.state(py).custom_time.set(own || !class.is(&native));
+    fn find_overrides(&self, this: &Bound<'_, Self>) -> PyResult<()> {
+        let state = self.state(this.py());
+        state.custom_time.set(is_overridden(this, "time")?);
+        let connects = is_overridden(this, "sock_connect")?;
+        state.custom_sock_connect.set(connects);
         Ok(())
     }
+}
+
+/// True if the method is another one than ours, on the instance or in its class.
+fn is_overridden(this: &Bound<'_, EventLoop>, method: &str) -> PyResult<bool> {
+    let own = this.getattr("__dict__")?.cast_into::<PyDict>()?;
+    if own.contains(method)? {
+        return Ok(true);
+    }
+    let native = this.py().get_type::<EventLoop>().getattr(method)?;
+    Ok(!this.get_type().getattr(method)?.is(&native))
 }
 
 /// Adds the methods that take their arguments without a tuple.

@@ -6,7 +6,7 @@ use crate::error::{errno_error, errno_error_with, os_error};
 use crate::event_loop::EventLoop;
 use crate::event_loop::readiness::Readiness;
 use crate::event_loop::watchers::Side;
-use crate::py::coroutine::Coroutine;
+use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::imports;
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError};
 use pyo3::intern;
@@ -35,7 +35,7 @@ impl EventLoop {
 ///
 /// # Errors
 /// What the lookup and connect(2) say; what the task throws in.
-pub(in crate::event_loop) async fn sock_connect(
+async fn sock_connect(
     this: &Py<EventLoop>,
     sock: &Py<PyAny>,
     mut address: Py<PyAny>,
@@ -51,11 +51,37 @@ pub(in crate::event_loop) async fn sock_connect(
     connect_resolved(this, sock, address).await
 }
 
+/// Connects `sock` for a method that makes sockets itself: by the loop's `sock_connect` where the
+/// program has put its own there, else without a coroutine between.
+///
+/// # Errors
+/// As `sock_connect`, or what the program's own raises.
+pub(in crate::event_loop) async fn connect_made(
+    this: &Py<EventLoop>,
+    sock: &Py<PyAny>,
+    address: Py<PyAny>,
+    resolved: bool,
+) -> PyResult<()> {
+    let replaced = Python::attach(|py| {
+        let this = this.bind(py);
+        if !this.get().state(py).custom_sock_connect.get() {
+            return Ok(None);
+        }
+        let connecting = this.call_method1(intern!(py, "sock_connect"), (sock, &address))?;
+        Ok::<_, PyErr>(Some(connecting.unbind()))
+    })?;
+    match replaced {
+        Some(connecting) => await_python(connecting).await.map(drop),
+        None if resolved => connect_resolved(this, sock, address).await,
+        None => sock_connect(this, sock, address).await,
+    }
+}
+
 /// Connects `sock` to an address that needs no lookup.
 ///
 /// # Errors
 /// What connect(2) says; what the task throws in.
-pub(in crate::event_loop) async fn connect_resolved(
+async fn connect_resolved(
     this: &Py<EventLoop>,
     sock: &Py<PyAny>,
     address: Py<PyAny>,

@@ -34,7 +34,7 @@ use pyo3::types::{PyString, PyTuple};
 use std::io::{self, ErrorKind};
 use std::os::fd::RawFd;
 
-pub(super) use connect::{connect_resolved, sock_connect};
+pub(super) use connect::connect_made;
 
 #[pymethods]
 impl EventLoop {
