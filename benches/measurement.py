@@ -67,6 +67,8 @@ class Bench:
 
     def measure(self, row: rows.Row, spec: str) -> Sample:
         """Measure a row on a loop (NAME or NAME@DIRECTORY) or on the floor."""
+        if row.endpoints is not None:
+            return self._measure_endpoints(row.endpoints, spec)
         if row.server is None:
             return self._measure_micro(row.name, spec)
         with tempfile.TemporaryDirectory(prefix="bench-") as directory:
@@ -82,11 +84,30 @@ class Bench:
         result = run_to_json(command, environment(spec))
         return Sample(result["operations"] / result["cpu_seconds"], result["cpu_seconds"])
 
+    def _measure_endpoints(self, row: rows.Endpoints, spec: str) -> Sample:
+        command: list[str | Path] = [self.python, HERE / "endpoints.py", "--kind", row.kind]
+        command += ["--loop", loops.base_name(spec)]
+        command += ["--size", str(row.size), "--count", str(row.count)]
+        # Who is measured has the server's core.
+        server_core, client_core = self.server_core, self.client_core
+        if row.kind == "burst":
+            server_core, client_core = client_core, server_core
+        env = environment(spec)
+        server = [*command, "--core", str(server_core)]
+        with (
+            tempfile.TemporaryDirectory(prefix="bench-") as directory,
+            running_server(server, env, Path(directory)) as (pid, address),
+        ):
+            command += ["--core", str(client_core), "--connect", address]
+            command += ["--server-pid", str(pid)]
+            command += ["--warmup", str(self.warmup), "--seconds", str(self.seconds)]
+            return sample_of(run_to_json(command, env))
+
     def _server_command(self, server: rows.Server, spec: str, address: str) -> list[str | Path]:
         core = ["--core", str(self.server_core)]
         if spec == FLOOR:
-            http = ["--http"] if server.mode == "http" else []
-            return [self.programs / "floor", *http, *core, address]
+            mode = {"http": ["--http"], "datagrams": ["--udp"]}.get(server.mode, [])
+            return [self.programs / "floor", *mode, *core, address]
         command: list[str | Path] = [self.python, HERE / "servers.py", *core]
         command += ["--loop", loops.base_name(spec), "--kind", server.kind]
         return [*command, "--size", str(server.size), "--address", address]
@@ -100,18 +121,22 @@ class Bench:
             command += ["--body", HTTP_BODY]
         else:
             command += ["--size", str(server.size)]
-        result = run_to_json([*command, address], None)
-        requests, cpu_seconds = result["requests"], result["server_cpu_seconds"]
-        if not requests or not cpu_seconds:
-            raise MeasurementError("no request was answered in the window")
-        return Sample(
-            rate=requests / cpu_seconds,
-            cpu_seconds=cpu_seconds,
-            wall_rate=requests / result["seconds"],
-            p50_us=result["p50_us"],
-            p99_us=result["p99_us"],
-            idle_connections=int(result["idle_connections"]),
-        )
+        return sample_of(run_to_json([*command, address], None))
+
+
+def sample_of(result: dict[str, float]) -> Sample:
+    """Return the sample in the answer of a client of any kind; not all time their requests."""
+    requests, cpu_seconds = result["requests"], result["server_cpu_seconds"]
+    if not requests or not cpu_seconds:
+        raise MeasurementError("no request was answered in the window")
+    return Sample(
+        rate=requests / cpu_seconds,
+        cpu_seconds=cpu_seconds,
+        wall_rate=requests / result["seconds"],
+        p50_us=result.get("p50_us"),
+        p99_us=result.get("p99_us"),
+        idle_connections=int(result.get("idle_connections", 0)),
+    )
 
 
 def environment(spec: str) -> dict[str, str]:

@@ -17,6 +17,8 @@ import time
 from typing import TYPE_CHECKING
 
 import loops
+import system
+from stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,17 +33,6 @@ def nothing(*args: object) -> None:
 
 async def nothing_async() -> None:
     pass
-
-
-class Stopwatch:
-    """CPU time of this process between entering and leaving a `with` block."""
-
-    def __enter__(self) -> Stopwatch:
-        self.start = time.process_time()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.seconds = time.process_time() - self.start
 
 
 async def chain(schedule: Callable[[Callable[[], None]], object], count: int) -> float:
@@ -209,14 +200,6 @@ async def future(count: int) -> float:
     return stopwatch.seconds
 
 
-async def run_in_executor(count: int) -> float:
-    loop = asyncio.get_running_loop()
-    with Stopwatch() as stopwatch:
-        for _ in range(count):
-            await loop.run_in_executor(None, nothing)
-    return stopwatch.seconds
-
-
 # Operations a sample. Each batch size is part of what its benchmark measures.
 BENCHMARKS: dict[str, tuple[Callable[[int], Awaitable[float]], int]] = {
     "call_soon-chain": (call_soon_chain, 500_000),
@@ -232,7 +215,7 @@ BENCHMARKS: dict[str, tuple[Callable[[int], Awaitable[float]], int]] = {
     "tasks-gathered": (tasks_gathered, 100_000),
     "queue": (queue, 100_000),
     "future": (future, 200_000),
-    "run_in_executor": (run_in_executor, 10_000),
+    **system.BENCHMARKS,
 }
 
 

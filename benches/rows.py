@@ -28,6 +28,16 @@ TARGETS = {
     "echo-streams-readline-tcp-1k-x20": 1.05,
     "echo-streams-readexactly-tcp-1k-x20": 1.05,
     "http-uvicorn": 1.0,
+    "echo-datagram-udp-100-x16": 1.3,
+    "echo-datagram-udp-1200-x16": 1.3,
+    "endpoints-echo-1200-x32": 2.5,
+    "endpoints-burst-1200-x32": 2.5,
+    "echo-sock-tcp-1k-x20": 1.1,
+    "run_in_executor": 1.0,
+    "getaddrinfo-numeric": 1.0,
+    "connect-close": 1.0,
+    "spawn-wait": 1.0,
+    "cat-4m": 1.0,
 }
 # Against the server without a loop.
 FLOOR_TARGETS = {"echo-protocol-tcp-1k-x20": 0.93}
@@ -45,12 +55,22 @@ class Server:
 
 
 @dataclass(frozen=True)
+class Endpoints:
+    """An endpoints row: what two endpoints of the same loop do, see endpoints.py."""
+
+    kind: str
+    size: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Row:
-    """One line of the table: a server row, or without a server a micro benchmark."""
+    """One line of the table: a server row, an endpoints row, or else a micro benchmark."""
 
     name: str
     is_standard: bool
     server: Server | None = None
+    endpoints: Endpoints | None = None
 
     @property
     def target(self) -> float | None:
@@ -76,6 +96,23 @@ def http_row(kind: str) -> Row:
     return Row(f"http-{kind}", is_standard=True, server=Server(kind, "tcp", 20, "http"))
 
 
+def datagram_row(size: int, in_flight: int) -> Row:
+    """Make the row of a UDP server and a plain client with so many datagrams under way."""
+    return Row(
+        name=f"echo-datagram-udp-{size}-x{in_flight}",
+        is_standard=True,
+        server=Server("datagram", "udp", in_flight, "datagrams", size),
+    )
+
+
+def endpoints_row(kind: str, size: int, count: int) -> Row:
+    return Row(
+        name=f"endpoints-{kind}-{size}-x{count}",
+        is_standard=True,
+        endpoints=Endpoints(kind, size, count),
+    )
+
+
 ROWS = (
     *(Row(name, is_standard=True) for name in micro.BENCHMARKS),
     *(
@@ -85,6 +122,9 @@ ROWS = (
         for size in SIZES
         for connections in CONNECTIONS
     ),
+    echo_row("sock", "tcp", "1k", 20),
+    *(datagram_row(size, 16) for size in (100, 1200)),
+    *(endpoints_row(kind, 1200, 32) for kind in ("echo", "burst")),
     *(http_row(kind) for kind in ("uvicorn", "uvicorn-h11", "aiohttp")),
 )
 
@@ -109,7 +149,7 @@ def is_named(row: Row, pattern: str) -> bool:
         case "standard":
             return row.is_standard
         case "micro":
-            return row.server is None
+            return row.server is None and row.endpoints is None
         case "targets":
             return row.target is not None
         case _:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import socket
 from typing import TYPE_CHECKING, Any
 
 import loops
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable
 
 BODY = b"Hello, world!"
@@ -50,6 +50,16 @@ class EchoBufferedProtocol(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self.transport.write(bytes(self.view[:nbytes]))
+
+
+class EchoDatagramProtocol(asyncio.DatagramProtocol):
+    """Sends back what it receives."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport: Any = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.transport.sendto(data, addr)
 
 
 def streams_echo(
@@ -130,6 +140,38 @@ async def serve_streams(address: str, next_message: Callable[..., Awaitable[byte
     server.close()
 
 
+async def serve_datagrams(address: str) -> None:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(
+        EchoDatagramProtocol, local_addr=split_tcp(address)
+    )
+    host, port = transport.get_extra_info("sockname")
+    announce(f"{host}:{port}")
+    await until_killed()
+
+
+async def echo_socket(connection: socket.socket) -> None:
+    """Write back what a connection sends, by the loop's methods for sockets."""
+    loop = asyncio.get_running_loop()
+    with connection:
+        while data := await loop.sock_recv(connection, BUFFER_LEN):
+            await loop.sock_sendall(connection, data)
+
+
+async def serve_sockets(address: str) -> None:
+    loop = asyncio.get_running_loop()
+    listener = socket.create_server(split_tcp(address), backlog=BACKLOG)
+    listener.setblocking(False)
+    host, port = listener.getsockname()
+    announce(f"{host}:{port}")
+    tasks = set()  # the loop keeps no reference to a task
+    while True:
+        connection, _ = await loop.sock_accept(listener)
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tasks.add(loop.create_task(echo_socket(connection)))
+
+
 async def plaintext(scope: Any, receive: Any, send: Any) -> None:
     """Answer every request with the same plaintext: the ASGI application measured."""
     headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(BODY))]
@@ -187,6 +229,8 @@ KINDS: dict[str, Callable[[str, int], Awaitable[None]]] = {
     "streams-readexactly": lambda address, size: serve_streams(
         address, lambda reader: reader.readexactly(size)
     ),
+    "datagram": lambda address, size: serve_datagrams(address),
+    "sock": lambda address, size: serve_sockets(address),
     "uvicorn": lambda address, size: serve_uvicorn(address, "httptools"),
     "uvicorn-h11": lambda address, size: serve_uvicorn(address, "h11"),
     "aiohttp": lambda address, size: serve_aiohttp(address),

@@ -89,3 +89,14 @@ def test_a_loop_that_is_not_installed_is_given_up(tmp_path: Path) -> None:
         with pytest.raises(measurement.MeasurementError, match="half built") as caught:
             bench.measure(row, f"oxloop@{tmp_path}")
         assert caught.value.is_permanent
+
+
+@pytest.mark.parametrize("kind", ["echo", "burst"])
+def test_endpoints_of_a_loop_count_what_the_other_sends(kind: str) -> None:
+    cores = sorted(os.sched_getaffinity(0))
+    bench = measurement.Bench(Path(sys.executable), Path(), 0.1, 0.2, cores[0], cores[-1])
+    [row] = rows.select(f"endpoints-{kind}-1200-x32")
+    sample = bench.measure(row, "asyncio")
+    assert sample.rate > 0
+    assert sample.wall_rate is not None
+    assert sample.p50_us is None

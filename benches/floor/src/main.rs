@@ -1,4 +1,4 @@
-//! `floor [--http] [--core N] ADDRESS`: what the kernel alone costs.
+//! `floor [--http | --udp] [--core N] ADDRESS`: what the kernel alone costs.
 //!
 //! ADDRESS is `host:port` (port 0 picks one) or the path of a Unix socket. The
 //! server prints `ready ADDRESS` once it listens and runs until it is killed.
@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod connection;
+mod datagrams;
 mod server;
 
 use std::env;
@@ -17,11 +18,12 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use crate::connection::Answer;
 use crate::server::Server;
 
-const USAGE: &str = "usage: floor [--http] [--core N] ADDRESS";
+const USAGE: &str = "usage: floor [--http | --udp] [--core N] ADDRESS";
 
 struct Options {
     address: String,
     answer: Answer,
+    is_udp: bool,
     core: Option<usize>,
 }
 
@@ -29,10 +31,11 @@ impl Options {
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut address = None;
         let mut answer = Answer::Echo;
-        let mut core = None;
+        let (mut is_udp, mut core) = (false, None);
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 "--http" => answer = Answer::Http,
+                "--udp" => is_udp = true,
                 "--core" => {
                     let value = args.next().ok_or("--core needs a number")?;
                     let index = value.parse().map_err(|_| format!("not a core: {value}"))?;
@@ -48,6 +51,7 @@ impl Options {
         Ok(Self {
             address,
             answer,
+            is_udp,
             core,
         })
     }
@@ -62,6 +66,11 @@ fn serve(options: &Options) -> io::Result<()> {
         let mut cores = CpuSet::new();
         cores.set(core);
         sched_setaffinity(None, &cores)?;
+    }
+    if options.is_udp {
+        let socket = datagrams::bind(&options.address)?;
+        println!("ready {}", socket.local_addr()?);
+        return datagrams::echo(&socket);
     }
     let mut server = Server::bind(&options.address, options.answer)?;
     println!("ready {}", server.address());

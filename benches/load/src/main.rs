@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 mod connection;
+mod datagrams;
 mod histogram;
 mod options;
 mod run;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::options::{Options, USAGE};
-use crate::run::{Report, run};
+use crate::run::Report;
 
 #[expect(
     clippy::print_stdout,
@@ -33,7 +34,12 @@ fn measure(options: &Options) -> io::Result<()> {
         cores.set(core);
         sched_setaffinity(None, &cores)?;
     }
-    println!("{}", to_json(&run(options)?));
+    let report = if options.is_udp {
+        datagrams::run(options)?
+    } else {
+        run::run(options)?
+    };
+    println!("{}", to_json(&report));
     Ok(())
 }
 

@@ -7,7 +7,8 @@ use crate::workload::{HEADER_LEN, Workload};
 pub(crate) const USAGE: &str = "usage: load [options] ADDRESS
   ADDRESS              host:port, or the path of a Unix socket
   --connections N      connections, each with one request under way (default 1)
-  --mode MODE          bytes (default), line (messages end with a newline), http
+  --mode MODE          bytes (default), line (messages end with a newline), http,
+                       datagrams (UDP: one socket with N requests under way)
   --size N             message length in bytes, at least 17 (default 1024)
   --path PATH          http: what to GET (default /)
   --body TEXT          http: the body that each response must have
@@ -21,6 +22,7 @@ pub(crate) const USAGE: &str = "usage: load [options] ADDRESS
 pub(crate) struct Options {
     pub(crate) address: String,
     pub(crate) connections: usize,
+    pub(crate) is_udp: bool,
     pub(crate) workload: Workload,
     pub(crate) warmup_ns: u64,
     pub(crate) window_ns: u64,
@@ -64,7 +66,7 @@ impl Options {
             ));
         }
         let workload = match mode.as_str() {
-            "bytes" => Workload::echo(size, false),
+            "bytes" | "datagrams" => Workload::echo(size, false),
             "line" => Workload::echo(size, true),
             "http" => Workload::http(&path, body.as_deref()),
             _ => return Err(format!("unknown mode {mode}")),
@@ -73,6 +75,7 @@ impl Options {
         Ok(Self {
             address,
             connections,
+            is_udp: mode == "datagrams",
             workload,
             warmup_ns,
             window_ns,

@@ -27,6 +27,7 @@ pub(crate) enum Workload {
 #[derive(Debug)]
 pub(crate) struct Exchange {
     number: u64,
+    step: u64,
     header: [u8; HEADER_LEN],
     received: usize,
     response: Vec<u8>,
@@ -71,8 +72,14 @@ impl Workload {
 
 impl Exchange {
     pub(crate) const fn new() -> Self {
+        Self::numbered(0, 1)
+    }
+
+    /// Messages with the numbers `first + step`, `first + 2 * step` and so on.
+    pub(crate) const fn numbered(first: u64, step: u64) -> Self {
         Self {
-            number: 0,
+            number: first,
+            step,
             header: [b'0'; HEADER_LEN],
             received: 0,
             response: Vec::new(),
@@ -81,13 +88,23 @@ impl Exchange {
 
     /// Begin the next request: a stale or repeated answer to the last one is then wrong.
     pub(crate) fn advance(&mut self) {
-        self.number += 1;
+        self.number += self.step;
         self.received = 0;
         self.response.clear();
         for (position, digit) in self.header.iter_mut().rev().enumerate() {
             let nibble = (self.number >> (4 * position)) & 0xf;
             *digit = b"0123456789abcdef"[nibble as usize];
         }
+    }
+
+    /// Which of `slots` exchanges, numbered from 0 in steps of their count, an echo is for.
+    pub(crate) fn slot_of(echo: &[u8], slots: usize) -> io::Result<usize> {
+        let digits = echo
+            .get(..HEADER_LEN)
+            .and_then(|header| str::from_utf8(header).ok());
+        let number = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+        let number = number.ok_or_else(|| wrong("an answer without a number"))?;
+        Ok((number % slots as u64) as usize)
     }
 
     fn accept_echo(&mut self, filler: &[u8], bytes: &[u8]) -> io::Result<bool> {

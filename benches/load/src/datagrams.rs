@@ -1,0 +1,181 @@
+//! Datagrams: one UDP socket with several echoes under way, as a plain blocking client has them.
+//!
+//! Each of the `connections` is a slot, whose next message leaves when the answer to its last one
+//! has arrived; the number of a message names its slot, so that answers may come in any order.
+//! A lost datagram leaves its slot idle, which the report shows; on loopback none is lost as long
+//! as all of them fit into the sockets' buffers.
+//!
+//! Cost: one `recv` and one `send` a request.
+
+use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::Duration;
+
+use crate::histogram::Histogram;
+use crate::options::Options;
+use crate::run::Report;
+use crate::sys::{CpuClock, monotonic};
+use crate::workload::{Exchange, Workload};
+
+const BUFFER_LEN: usize = 1 << 16;
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+struct Slot {
+    exchange: Exchange,
+    started_ns: u64,
+    answers: u64,
+}
+
+struct Run<'a> {
+    workload: &'a Workload,
+    socket: UdpSocket,
+    slots: Vec<Slot>,
+    request: Vec<u8>,
+    buffer: Vec<u8>,
+    latencies: Histogram,
+}
+
+/// Connect, warm up and measure as the options say.
+pub(crate) fn run(options: &Options) -> io::Result<Report> {
+    let server_clock = options.server_pid.map(CpuClock::of_process).transpose()?;
+    let read_server_clock = || server_clock.map(CpuClock::read).transpose();
+    let mut run = Run::connect(options)?;
+    run.exchange_until(monotonic() + options.warmup_ns)?;
+    run.latencies.clear();
+    run.slots.iter_mut().for_each(|slot| slot.answers = 0);
+    let (start_ns, start_cpu_ns) = (monotonic(), read_server_clock()?);
+    run.exchange_until(start_ns + options.window_ns)?;
+    let (end_ns, end_cpu_ns) = (monotonic(), read_server_clock()?);
+    Ok(Report {
+        window_ns: end_ns - start_ns,
+        server_cpu_ns: end_cpu_ns.zip(start_cpu_ns).map(|(end, start)| end - start),
+        idle_connections: run.slots.iter().filter(|slot| slot.answers == 0).count(),
+        latencies: run.latencies,
+    })
+}
+
+impl<'a> Run<'a> {
+    fn connect(options: &'a Options) -> io::Result<Self> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        socket.connect(&options.address)?;
+        socket.set_read_timeout(Some(SILENCE_MAX))?;
+        let count = options.connections as u64;
+        let slots = (0..count).map(|slot| Slot {
+            exchange: Exchange::numbered(slot, count),
+            started_ns: 0,
+            answers: 0,
+        });
+        let mut run = Self {
+            workload: &options.workload,
+            socket,
+            slots: slots.collect(),
+            request: Vec::new(),
+            buffer: vec![0; BUFFER_LEN],
+            latencies: Histogram::new(),
+        };
+        for slot in 0..run.slots.len() {
+            run.start(slot, monotonic())?;
+        }
+        Ok(run)
+    }
+
+    fn exchange_until(&mut self, end_ns: u64) -> io::Result<()> {
+        while monotonic() < end_ns {
+            self.exchange()?;
+        }
+        Ok(())
+    }
+
+    fn exchange(&mut self) -> io::Result<()> {
+        let length = match self.socket.recv(&mut self.buffer) {
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let text = "no answer to any datagram for 5 s";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+            Err(error) => return Err(error),
+        };
+        let answer = &self.buffer[..length];
+        let index = Exchange::slot_of(answer, self.slots.len())?;
+        let slot = &mut self.slots[index];
+        if !self.workload.accept(&mut slot.exchange, answer)? {
+            let text = "an answer is shorter than its request";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        slot.answers += 1;
+        let now_ns = monotonic();
+        self.latencies.record(now_ns - slot.started_ns);
+        self.start(index, now_ns)
+    }
+
+    fn start(&mut self, index: usize, now_ns: u64) -> io::Result<()> {
+        let slot = &mut self.slots[index];
+        slot.exchange.advance();
+        slot.started_ns = now_ns;
+        let (head, tail) = self.workload.request(&slot.exchange);
+        self.request.clear();
+        self.request.extend_from_slice(head);
+        self.request.extend_from_slice(tail);
+        self.socket.send(&self.request).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::thread;
+
+    use super::run;
+    use crate::options::Options;
+
+    fn options(address: &str, arguments: &str) -> Options {
+        let arguments = format!("{address} --mode datagrams --warmup 0.05 {arguments}");
+        Options::parse(arguments.split_whitespace().map(String::from)).expect("good options")
+    }
+
+    /// A server that passes each datagram to `answer` and sends what that leaves of it.
+    fn serve(answer: fn(&mut [u8]) -> usize) -> String {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let address = socket.local_addr().expect("an address").to_string();
+        thread::spawn(move || {
+            let mut buffer = vec![0; 1 << 16];
+            while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+                let length = answer(&mut buffer[..length]);
+                // The client may leave at the end of its window.
+                drop(socket.send_to(&buffer[..length], peer));
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn every_slot_is_answered_and_the_server_is_timed() {
+        let address = serve(|bytes| bytes.len());
+        let pid = std::process::id();
+        let arguments = format!("--connections 16 --size 100 --seconds 0.2 --server-pid {pid}");
+        let report = run(&options(&address, &arguments)).expect("a good server");
+        assert!(report.latencies.count() > 16);
+        assert_eq!(report.idle_connections, 0);
+        assert!(report.server_cpu_ns.expect("a pid was given") > 0);
+    }
+
+    #[test]
+    fn wrong_answers_are_found_out() {
+        for (answer, text) in [
+            (
+                (|bytes| {
+                    bytes[99] ^= 1;
+                    100
+                }) as fn(&mut [u8]) -> usize,
+                "what came back is not what was sent",
+            ),
+            (|_| 99, "an answer is shorter than its request"),
+            (|_| 3, "an answer without a number"),
+        ] {
+            let address = serve(answer);
+            let error = run(&options(&address, "--size 100")).expect_err("a wrong echo");
+            assert_eq!(error.to_string(), text);
+        }
+    }
+}
