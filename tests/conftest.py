@@ -30,6 +30,7 @@ REQUIRED = (
     "hypothesis",
     "pytest_asyncio",
     "pytest_timeout",
+    "trustme",
     "uvicorn",
     "websockets",
 )
