@@ -103,7 +103,7 @@ check-rust: $(STAMPS)/venv ## rustfmt, clippy and rustdoc, warnings are errors
 	cargo fmt --all --check
 	$(CARGO_ENV) cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
 	$(CARGO_ENV) RUSTDOCFLAGS="-D warnings" cargo doc $(LOCKED) --quiet --no-deps --document-private-items \
-	  -p reactor -p oxloop
+	  -p reactor -p tls -p oxloop
 
 check-python: $(STAMPS)/tools $(STAMPS)/tests ## ruff and mypy --strict
 	$(PY) -m ruff check

@@ -1,0 +1,187 @@
+//! An `SSL*` of somebody else's, and the calls that move bytes through it.
+//!
+//! Each call empties the thread's error queue first, as OpenSSL asks for, so that what stands there
+//! after a failure belongs to it.
+
+use std::ffi::{c_int, c_long, c_void};
+use std::fmt;
+use std::mem::MaybeUninit;
+use std::ptr::{self, NonNull};
+use std::rc::Rc;
+
+use super::bio::{self, Wire};
+use crate::library::{Library, Unavailable};
+use crate::session::Outcome;
+
+const CTRL_MODE: c_int = 33;
+const MODE_ACCEPT_MOVING_WRITE_BUFFER: c_long = 0x02;
+const MODE_AUTO_RETRY: c_long = 0x04;
+const MODE_RELEASE_BUFFERS: c_long = 0x10;
+
+const ERROR_WANT_READ: c_int = 2;
+const ERROR_WANT_WRITE: c_int = 3;
+const ERROR_ZERO_RETURN: c_int = 6;
+
+/// An `SSL*` that its owner keeps alive.
+#[derive(Clone, Copy)]
+pub struct BorrowedSsl {
+    library: &'static Library,
+    ssl: NonNull<c_void>,
+}
+
+impl BorrowedSsl {
+    /// Borrows `ssl`.
+    ///
+    /// # Safety
+    /// - `ssl` is an `SSL*` of `library`, and is alive whenever this or a session over it is called
+    ///   (dropping a session is no call: the `SSL*` may be gone by then).
+    /// - The `SSL*`, the session and the moment the `SSL*` is freed are never two threads' at once;
+    ///   for one that a Python object owns, holding the GIL during each call ensures that.
+    #[inline]
+    pub const unsafe fn borrow_raw(library: &'static Library, ssl: NonNull<c_void>) -> Self {
+        Self { library, ssl }
+    }
+
+    /// The library it belongs to.
+    #[inline]
+    pub fn library(self) -> &'static Library {
+        self.library
+    }
+
+    /// The `SSL_CTX*` that it was made from or switched to, to compare with one that is known.
+    pub fn context(self) -> *mut c_void {
+        // SAFETY: the `SSL*` is alive, as `borrow_raw` asks for.
+        unsafe { (self.library.symbols.functions.ssl_get_ssl_ctx)(self.ssl.as_ptr()) }
+    }
+
+    /// Puts BIOs over `wire` in place of those it has, and sets the modes that a session relies on.
+    pub(crate) fn attach(self, wire: &Rc<Wire>) -> Result<(), Unavailable> {
+        let functions = &self.library.symbols.functions;
+        let bio = bio::make(self.library, wire)?;
+        let modes = MODE_ACCEPT_MOVING_WRITE_BUFFER | MODE_AUTO_RETRY | MODE_RELEASE_BUFFERS;
+        // SAFETY: the `SSL*` is alive; each of the two setters takes over one of the references.
+        unsafe {
+            (functions.bio_up_ref)(bio.as_ptr());
+            (functions.ssl_set0_rbio)(self.ssl.as_ptr(), bio.as_ptr());
+            (functions.ssl_set0_wbio)(self.ssl.as_ptr(), bio.as_ptr());
+            (functions.ssl_ctrl)(self.ssl.as_ptr(), CTRL_MODE, modes, ptr::null_mut());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn handshake(self) -> Outcome {
+        self.library.clear_errors();
+        // SAFETY: the `SSL*` is alive.
+        let result =
+            unsafe { (self.library.symbols.functions.ssl_do_handshake)(self.ssl.as_ptr()) };
+        if result == 1 {
+            Outcome::Done(0)
+        } else {
+            self.outcome(result)
+        }
+    }
+
+    #[inline]
+    pub(crate) fn read(self, into: &mut [MaybeUninit<u8>]) -> Outcome {
+        self.library.clear_errors();
+        let mut count = 0;
+        // SAFETY: the `SSL*` is alive, and `into` has room for its length.
+        let result = unsafe {
+            let read = self.library.symbols.functions.ssl_read_ex;
+            read(
+                self.ssl.as_ptr(),
+                into.as_mut_ptr().cast(),
+                into.len(),
+                &raw mut count,
+            )
+        };
+        if result == 1 {
+            Outcome::Done(count)
+        } else {
+            self.outcome(result)
+        }
+    }
+
+    #[inline]
+    pub(crate) fn read_onto(self, into: &mut Vec<u8>, room: usize) -> Outcome {
+        into.reserve(room);
+        let outcome = self.read(&mut into.spare_capacity_mut()[..room]);
+        if let Outcome::Done(count) = outcome {
+            // SAFETY: OpenSSL wrote `count` bytes to the spare capacity.
+            unsafe { into.set_len(into.len() + count) };
+        }
+        outcome
+    }
+
+    #[inline]
+    pub(crate) fn write(self, plaintext: &[u8]) -> Outcome {
+        self.library.clear_errors();
+        let mut count = 0;
+        // SAFETY: the `SSL*` is alive, and `plaintext` is readable for its length.
+        let result = unsafe {
+            let write = self.library.symbols.functions.ssl_write_ex;
+            write(
+                self.ssl.as_ptr(),
+                plaintext.as_ptr().cast(),
+                plaintext.len(),
+                &raw mut count,
+            )
+        };
+        if result == 1 {
+            Outcome::Done(count)
+        } else {
+            self.outcome(result)
+        }
+    }
+
+    pub(crate) fn shutdown(self) -> Outcome {
+        self.library.clear_errors();
+        let shutdown = self.library.symbols.functions.ssl_shutdown;
+        // SAFETY: the `SSL*` is alive.
+        let mut result = unsafe { shutdown(self.ssl.as_ptr()) };
+        if result == 0 {
+            // Ours is written, the peer's is still to come: the second call looks for it.
+            // SAFETY: as above.
+            result = unsafe { shutdown(self.ssl.as_ptr()) };
+        }
+        match result {
+            1 => Outcome::Done(0),
+            0 => Outcome::WantRead,
+            _ => self.outcome(result),
+        }
+    }
+
+    pub(crate) fn pending(self) -> usize {
+        // SAFETY: the `SSL*` is alive.
+        let count = unsafe { (self.library.symbols.functions.ssl_pending)(self.ssl.as_ptr()) };
+        count as usize
+    }
+
+    /// `SSL_SENT_SHUTDOWN` and `SSL_RECEIVED_SHUTDOWN`.
+    pub(crate) fn shutdown_state(self) -> c_int {
+        // SAFETY: the `SSL*` is alive.
+        unsafe { (self.library.symbols.functions.ssl_get_shutdown)(self.ssl.as_ptr()) }
+    }
+
+    /// What a call that returned `result` instead of 1 came to.
+    fn outcome(self, result: c_int) -> Outcome {
+        // SAFETY: the `SSL*` is alive, and its last call on this thread returned `result`.
+        let error =
+            unsafe { (self.library.symbols.functions.ssl_get_error)(self.ssl.as_ptr(), result) };
+        match error {
+            ERROR_WANT_READ => Outcome::WantRead,
+            ERROR_WANT_WRITE => Outcome::WantWrite,
+            ERROR_ZERO_RETURN => Outcome::CloseNotify,
+            _ => Outcome::Failed,
+        }
+    }
+}
+
+impl fmt::Debug for BorrowedSsl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_tuple("BorrowedSsl")
+            .field(&self.ssl)
+            .finish()
+    }
+}

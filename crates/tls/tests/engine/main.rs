@@ -1,0 +1,4 @@
+//! The engine against itself, against hostile bytes and against OpenSSL's own programs.
+
+mod session;
+mod support;
