@@ -24,6 +24,7 @@ pytest_plugins = ["pytester"]
 
 REQUIRED = (
     "aiohttp",
+    "cryptography",
     "h11",
     "httptools",
     "httpx",
