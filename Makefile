@@ -82,7 +82,7 @@ endif
 
 # --- test ---------------------------------------------------------------------------------------
 
-.PHONY: test test-rust test-python test-conformance
+.PHONY: test test-rust test-python test-conformance test-programs
 test: test-rust test-python test-conformance ## Rust tests, the Python suite, CPython's own asyncio tests
 
 test-rust: $(STAMPS)/venv ## The Rust part of `make test`
@@ -93,6 +93,11 @@ test-python: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests ## The Python suite, on
 
 test-conformance: $(STAMPS)/oxloop-$(PROFILE) ## CPython's test.test_asyncio with the loop swapped in
 	$(PY) tests/conformance/run.py --loop oxloop $(CONFORMANCE_ARGS)
+
+test-programs: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests ## Its real programs, with the servers that scripts/services starts
+	@directory=$$(mktemp -d) && trap 'scripts/services stop $$directory; rm -rf $$directory' EXIT && \
+	  scripts/services start $$directory && . $$directory/environment && \
+	  $(PY) -m pytest tests/programs $(PYTEST_ARGS)
 
 # --- check --------------------------------------------------------------------------------------
 

@@ -23,17 +23,27 @@ from support.loops import LOOP_NAMES, factory_of
 pytest_plugins = ["pytester"]
 
 REQUIRED = (
+    "aiodns",
     "aiohttp",
+    "aioquic",
+    "aiosmtpd",
+    "aiosmtplib",
+    "asyncpg",
     "cryptography",
+    "distributed",
+    "grpc",
     "h11",
     "httptools",
     "httpx",
     "hypothesis",
+    "psycopg",
     "pytest_asyncio",
     "pytest_timeout",
+    "redis",
     "trustme",
     "uvicorn",
     "websockets",
+    "zmq",
 )
 TIMEOUT_S = 60
 TESTS_BETWEEN_FREEZES = 20
