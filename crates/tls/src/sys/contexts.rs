@@ -31,6 +31,7 @@ table! {
         ssl_ctx_free = c"SSL_CTX_free": fn(*mut Opaque);
         ssl_ctx_ctrl = c"SSL_CTX_ctrl": fn(*mut Opaque, c_int, c_long, *mut c_void) -> c_long;
         ssl_ctx_set_options = c"SSL_CTX_set_options": fn(*mut Opaque, u64) -> u64;
+        ssl_ctx_clear_options = c"SSL_CTX_clear_options": fn(*mut Opaque, u64) -> u64;
         ssl_ctx_use_certificate = c"SSL_CTX_use_certificate": fn(*mut Opaque, *mut Opaque) -> c_int;
         ssl_ctx_use_private_key = c"SSL_CTX_use_PrivateKey": fn(*mut Opaque, *mut Opaque) -> c_int;
         ssl_new = c"SSL_new": fn(*mut Opaque) -> *mut Opaque;
@@ -179,6 +180,13 @@ impl Context {
             (functions.x509_set_issuer_name)(certificate, subject);
             (functions.x509_sign)(certificate, key, ptr::null());
         }
+    }
+
+    /// Lets those made from now on start a renegotiation, and agree to one.
+    pub fn allow_renegotiation(&self) {
+        let clear = self.functions.ssl_ctx_clear_options;
+        // SAFETY: the context is alive as long as `self`.
+        unsafe { clear(self.context.as_ptr(), OP_NO_RENEGOTIATION) };
     }
 
     /// Makes the accepting side of a connection.

@@ -112,3 +112,33 @@ impl<'a> Pair<'a> {
         self.client.session().receive_with(&bytes, read_all)
     }
 }
+
+/// A pair in each state that a connection goes through.
+pub(crate) fn states(context: &Context) -> Vec<Pair<'_>> {
+    let mut shaking = Pair::new(context);
+    shaking.client.session().handshake();
+    shaking.carry_to_server();
+    let mut answered = Pair::new(context);
+    answered.client.session().handshake();
+    answered.carry_to_server();
+    answered.server.session().handshake();
+    let mut loaded = Pair::established(context);
+    loaded.client.session().write(&fill(5, 100_000));
+    loaded.carry_to_server();
+    loaded.server.session().read_onto(&mut Vec::new(), 10);
+    let mut closed = Pair::established(context);
+    closed.client.session().shutdown();
+    closed.deliver_to_server();
+    let mut failed = Pair::established(context);
+    failed.server.session().receive(&fill(6, 64));
+    failed.server.session().read_onto(&mut Vec::new(), 10);
+    vec![
+        Pair::new(context),
+        shaking,
+        answered,
+        Pair::established(context),
+        loaded,
+        closed,
+        failed,
+    ]
+}
