@@ -10,6 +10,7 @@ PYTEST_ARGS      ?=
 CONFORMANCE_ARGS ?=
 BENCH_ARGS       ?=
 CARGO_TARGET_DIR ?= target
+FUZZ_SECONDS     ?= 60
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -134,9 +135,16 @@ format: $(STAMPS)/tools ## Format Rust and Python
 bench: $(STAMPS)/oxloop-$(PROFILE) ## Compare event loops; the others go into .cache/bench-venv
 	$(PY) benches/compare.py --setup --python $(abspath $(PY)) --oxloop $(VENV)/wheel/oxloop-*.whl $(BENCH_ARGS)
 
+# --- fuzz ---------------------------------------------------------------------------------------
+
+# The sanitizer is a nightly feature of a stable compiler.
+.PHONY: fuzz
+fuzz: ## Fuzz the TLS engine for FUZZ_SECONDS; needs cargo-fuzz
+	RUSTC_BOOTSTRAP=1 cargo fuzz run engine -- -max_total_time=$(FUZZ_SECONDS)
+
 # --- clean --------------------------------------------------------------------------------------
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .venv-* $(CARGO_TARGET_DIR) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* $(CARGO_TARGET_DIR) fuzz/artifacts fuzz/corpus fuzz/target .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
