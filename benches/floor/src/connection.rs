@@ -11,15 +11,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::{Errno, Result};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
+use crate::tls::TlsEcho;
+
 const HTTP_RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain; charset=utf-8\r\n\
     content-length: 13\r\n\r\nHello, world!";
 const HEAD_END: &[u8; 4] = b"\r\n\r\n";
 
 /// What a connection does with the bytes it is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// Send them back.
     Echo,
+    /// Send back what they say, encrypted as they are.
+    Tls(TlsEcho),
     /// Send one plaintext response for each blank line, the end of a GET's head.
     Http,
 }
@@ -33,7 +36,6 @@ pub(crate) enum Next {
 }
 
 /// One accepted, non-blocking socket.
-#[derive(Debug)]
 pub(crate) struct Connection {
     stream: OwnedFd,
     answer: Answer,
@@ -65,11 +67,17 @@ impl Connection {
             Err(error) => return Err(error),
         };
         let bytes = &buffer[..received];
-        match self.answer {
-            Answer::Echo => self.send(bytes)?,
+        let (stream, unsent) = (&self.stream, &mut self.unsent);
+        match &mut self.answer {
+            Answer::Echo => send_or_keep(stream, unsent, bytes)?,
             Answer::Http => {
-                for _ in 0..self.count_heads(bytes) {
-                    self.send(HTTP_RESPONSE)?;
+                for _ in 0..count_heads(&mut self.head_end_matched, bytes) {
+                    send_or_keep(stream, unsent, HTTP_RESPONSE)?;
+                }
+            }
+            Answer::Tls(tls) => {
+                if !tls.answer(bytes, |records| send_or_keep(stream, unsent, records))? {
+                    return Ok(Next::Close);
                 }
             }
         }
@@ -78,22 +86,6 @@ impl Connection {
         } else {
             Next::AwaitWritable
         })
-    }
-
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        if !self.unsent.is_empty() {
-            self.unsent.extend_from_slice(bytes);
-            return Ok(());
-        }
-        let sent = match send(&self.stream, bytes, SendFlags::NOSIGNAL) {
-            Ok(sent) => sent,
-            Err(Errno::AGAIN | Errno::INTR) => 0,
-            Err(error) => return Err(error),
-        };
-        if sent < bytes.len() {
-            self.unsent.extend_from_slice(&bytes[sent..]);
-        }
-        Ok(())
     }
 
     fn flush(&mut self) -> Result<Next> {
@@ -109,23 +101,40 @@ impl Connection {
         self.sent = 0;
         Ok(Next::AwaitReadable)
     }
+}
 
-    /// Count the request heads that end in `bytes`; a head may span several reads.
-    fn count_heads(&mut self, bytes: &[u8]) -> usize {
-        let mut heads = 0;
-        for &byte in bytes {
-            if byte == HEAD_END[self.head_end_matched] {
-                self.head_end_matched += 1;
-            } else {
-                self.head_end_matched = usize::from(byte == HEAD_END[0]);
-            }
-            if self.head_end_matched == HEAD_END.len() {
-                heads += 1;
-                self.head_end_matched = 0;
-            }
-        }
-        heads
+/// Send bytes after those that are `unsent`, and keep there what the socket does not take.
+fn send_or_keep(stream: &OwnedFd, unsent: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
+    if !unsent.is_empty() {
+        unsent.extend_from_slice(bytes);
+        return Ok(());
     }
+    let sent = match send(stream, bytes, SendFlags::NOSIGNAL) {
+        Ok(sent) => sent,
+        Err(Errno::AGAIN | Errno::INTR) => 0,
+        Err(error) => return Err(error),
+    };
+    if sent < bytes.len() {
+        unsent.extend_from_slice(&bytes[sent..]);
+    }
+    Ok(())
+}
+
+/// Count the request heads that end in `bytes`; a head may span several reads.
+fn count_heads(matched: &mut usize, bytes: &[u8]) -> usize {
+    let mut heads = 0;
+    for &byte in bytes {
+        if byte == HEAD_END[*matched] {
+            *matched += 1;
+        } else {
+            *matched = usize::from(byte == HEAD_END[0]);
+        }
+        if *matched == HEAD_END.len() {
+            heads += 1;
+            *matched = 0;
+        }
+    }
+    heads
 }
 
 impl AsFd for Connection {

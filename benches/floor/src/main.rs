@@ -1,41 +1,54 @@
-//! `floor [--http | --udp] [--core N] ADDRESS`: what the kernel alone costs.
+//! `floor [--http | --udp | --tls DIRECTORY] [--openssl FILES] [--core N] ADDRESS`: what the
+//! kernel alone costs, and with `--tls` what it costs together with OpenSSL.
 //!
-//! ADDRESS is `host:port` (port 0 picks one) or the path of a Unix socket. The
-//! server prints `ready ADDRESS` once it listens and runs until it is killed.
+//! DIRECTORY holds `certificate.pem` and `key.pem`; FILES are OpenSSL's two libraries with a
+//! colon between them, by default those that the system finds. ADDRESS is `host:port` (port 0
+//! picks one) or the path of a Unix socket. The server prints `ready ADDRESS` once it listens
+//! and runs until it is killed.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod connection;
 mod datagrams;
 mod server;
+mod tls;
+#[expect(unsafe_code, reason = "OpenSSL is called by its C functions")]
+mod tls_sys;
 
 use std::env;
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::connection::Answer;
-use crate::server::Server;
+use crate::server::{Server, Service};
+use crate::tls::Tls;
 
-const USAGE: &str = "usage: floor [--http | --udp] [--core N] ADDRESS";
+const USAGE: &str =
+    "usage: floor [--http | --udp | --tls DIRECTORY] [--openssl FILES] [--core N] ADDRESS";
+const OPENSSL: &str = "libcrypto.so.3:libssl.so.3";
 
 struct Options {
     address: String,
-    answer: Answer,
+    is_http: bool,
     is_udp: bool,
+    tls: Option<PathBuf>,
+    openssl: String,
     core: Option<usize>,
 }
 
 impl Options {
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut address = None;
-        let mut answer = Answer::Echo;
-        let (mut is_udp, mut core) = (false, None);
+        let (mut is_http, mut is_udp, mut core) = (false, false, None);
+        let (mut tls, mut openssl) = (None, String::from(OPENSSL));
         while let Some(arg) = args.next() {
             match arg.as_str() {
-                "--http" => answer = Answer::Http,
+                "--http" => is_http = true,
                 "--udp" => is_udp = true,
+                "--tls" => tls = Some(args.next().ok_or("--tls needs a directory")?.into()),
+                "--openssl" => openssl = args.next().ok_or("--openssl needs files")?,
                 "--core" => {
                     let value = args.next().ok_or("--core needs a number")?;
                     let index = value.parse().map_err(|_| format!("not a core: {value}"))?;
@@ -50,9 +63,22 @@ impl Options {
         let address = address.ok_or("no address given")?;
         Ok(Self {
             address,
-            answer,
+            is_http,
             is_udp,
+            tls,
+            openssl,
             core,
+        })
+    }
+}
+
+impl Options {
+    fn service(&self) -> io::Result<Service> {
+        let libraries: Vec<String> = self.openssl.split(':').map(String::from).collect();
+        Ok(match &self.tls {
+            Some(directory) => Service::Tls(Tls::open(&libraries, directory)?),
+            None if self.is_http => Service::Http,
+            None => Service::Echo,
         })
     }
 }
@@ -72,7 +98,7 @@ fn serve(options: &Options) -> io::Result<()> {
         println!("ready {}", socket.local_addr()?);
         return datagrams::echo(&socket);
     }
-    let mut server = Server::bind(&options.address, options.answer)?;
+    let mut server = Server::bind(&options.address, options.service()?)?;
     println!("ready {}", server.address());
     server.run()
 }

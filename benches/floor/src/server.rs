@@ -14,29 +14,39 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
+use std::rc::Rc;
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with, listen, sockopt};
 
 use crate::connection::{Answer, Connection, Next};
+use crate::tls::Tls;
 
 const LISTENER: u64 = u64::MAX;
 const BACKLOG: i32 = 1024;
 const BUFFER_LEN: usize = 256 * 1024;
 const EVENTS_MAX: usize = 1024;
 
+/// What is served on every connection.
+#[derive(Clone)]
+pub(crate) enum Service {
+    Echo,
+    Http,
+    Tls(Rc<Tls>),
+}
+
 struct Entry {
     connection: Connection,
     interest: EventFlags,
 }
 
-/// An echo or HTTP server on one listening socket.
+/// An echo, HTTP or TLS echo server on one listening socket.
 pub(crate) struct Server {
     listener: OwnedFd,
     address: String,
     is_tcp: bool,
-    answer: Answer,
+    service: Service,
     epoll: OwnedFd,
     connections: Vec<Option<Entry>>,
     vacant: Vec<usize>,
@@ -45,7 +55,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Listen on `address`, a Unix socket's path when it contains a slash.
-    pub(crate) fn bind(address: &str, answer: Answer) -> io::Result<Self> {
+    pub(crate) fn bind(address: &str, service: Service) -> io::Result<Self> {
         let is_tcp = !address.contains('/');
         let (listener, address): (OwnedFd, String) = if is_tcp {
             let listener = TcpListener::bind(address)?;
@@ -73,7 +83,7 @@ impl Server {
             listener,
             address,
             is_tcp,
-            answer,
+            service,
             epoll,
             connections,
             vacant,
@@ -128,7 +138,12 @@ impl Server {
             EventData::new_u64(index as u64),
             EventFlags::IN,
         )?;
-        let connection = Connection::new(stream, self.answer);
+        let answer = match &self.service {
+            Service::Echo => Answer::Echo,
+            Service::Http => Answer::Http,
+            Service::Tls(tls) => Answer::Tls(tls.accept()?),
+        };
+        let connection = Connection::new(stream, answer);
         self.connections[index] = Some(Entry {
             connection,
             interest: EventFlags::IN,

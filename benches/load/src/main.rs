@@ -13,10 +13,13 @@ mod options;
 mod run;
 #[expect(unsafe_code, reason = "clock_getcpuclockid has no safe binding")]
 mod sys;
+mod tls;
+mod tls_certificate;
 mod workload;
 
 use std::env;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -67,7 +70,19 @@ fn to_json(report: &Report) -> String {
     reason = "a command line program reports its errors there"
 )]
 fn main() -> ExitCode {
-    let options = match Options::parse(env::args().skip(1)) {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if let [option, directory] = arguments.as_slice()
+        && option == "--make-certificate"
+    {
+        return match tls_certificate::make(Path::new(directory)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("load: {directory}: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let options = match Options::parse(arguments.into_iter()) {
         Ok(options) => options,
         Err(error) => {
             eprintln!("load: {error}\n{USAGE}");

@@ -1,7 +1,12 @@
 //! Options: the command line.
 
+use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use rustls::ClientConfig;
+
+use crate::tls::client_config;
 use crate::workload::{HEADER_LEN, Workload};
 
 pub(crate) const USAGE: &str = "usage: load [options] ADDRESS
@@ -14,8 +19,12 @@ pub(crate) const USAGE: &str = "usage: load [options] ADDRESS
   --body TEXT          http: the body that each response must have
   --warmup SECONDS     not measured, before the window (default 0.5)
   --seconds SECONDS    length of the measured window (default 2)
+  --tls FILE           speak TLS 1.3 to a server with this certificate (PEM)
+  --reconnect yes      a new connection for each request, without session resumption
   --core N             run on this core
-  --server-pid PID     report the CPU time of this process over the window";
+  --server-pid PID     report the CPU time of this process over the window
+usage: load --make-certificate DIRECTORY
+  write certificate.pem and key.pem, ECDSA P-256, self-signed";
 
 /// What to send, where, for how long.
 #[derive(Debug)]
@@ -26,6 +35,8 @@ pub(crate) struct Options {
     pub(crate) workload: Workload,
     pub(crate) warmup_ns: u64,
     pub(crate) window_ns: u64,
+    pub(crate) tls: Option<Arc<ClientConfig>>,
+    pub(crate) is_reconnecting: bool,
     pub(crate) core: Option<usize>,
     pub(crate) server_pid: Option<i32>,
 }
@@ -37,6 +48,7 @@ impl Options {
         let (mut path, mut body) = (String::from("/"), None);
         let (mut warmup, mut window) = (0.5, 2.0);
         let (mut core, mut server_pid) = (None, None);
+        let (mut tls, mut is_reconnecting) = (None, false);
         while let Some(option) = args.next() {
             if !option.starts_with("--") {
                 address = Some(option);
@@ -53,6 +65,8 @@ impl Options {
                 "--body" => body = Some(value),
                 "--warmup" => warmup = number(&option, &value)?,
                 "--seconds" => window = number(&option, &value)?,
+                "--tls" => tls = Some(client_config(Path::new(&value))?),
+                "--reconnect" if value == "yes" => is_reconnecting = true,
                 "--core" => core = Some(number(&option, &value)?),
                 "--server-pid" => server_pid = Some(number(&option, &value)?),
                 _ => return Err(format!("unknown option {option}")),
@@ -79,6 +93,8 @@ impl Options {
             workload,
             warmup_ns,
             window_ns,
+            tls,
+            is_reconnecting,
             core,
             server_pid,
         })
@@ -125,6 +141,11 @@ mod tests {
             ("--size x a:1", "--size: not a number: x"),
             ("--size 16 a:1", "at least 1 connection and 17 bytes"),
             ("--mode udp a:1", "unknown mode udp"),
+            ("--reconnect no a:1", "unknown option --reconnect"),
+            (
+                "--tls missing.pem a:1",
+                "missing.pem: I/O error: No such file or directory (os error 2)",
+            ),
             ("--fast yes a:1", "unknown option --fast"),
             ("--size 64", "no address given"),
         ] {

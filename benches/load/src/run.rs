@@ -72,14 +72,7 @@ impl<'a> Run<'a> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let mut connections = Vec::with_capacity(options.connections);
         for index in 0..options.connections {
-            let connection = Connection::open(&options.address)?;
-            epoll::add(
-                &epoll,
-                &connection,
-                EventData::new_u64(index as u64),
-                EventFlags::IN,
-            )?;
-            connections.push(connection);
+            connections.push(open(options, &epoll, index)?);
         }
         let interests = vec![EventFlags::IN; connections.len()];
         let (buffer, latencies) = (vec![0; BUFFER_LEN], Histogram::new());
@@ -138,12 +131,37 @@ impl<'a> Run<'a> {
         if !flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
             return Ok(());
         }
-        if let Some(started_ns) = self.connections[index].receive(workload, &mut self.buffer)? {
-            let now_ns = monotonic();
-            self.latencies.record(now_ns - started_ns);
-            self.start(index, now_ns)?;
+        if self.connections[index].is_finished() {
+            return self.await_end(index);
         }
-        Ok(())
+        let Some(started_ns) = self.connections[index].receive(workload, &mut self.buffer)? else {
+            if self.connections[index].is_blocked() {
+                self.watch(index, EventFlags::IN | EventFlags::OUT)?;
+            }
+            return Ok(());
+        };
+        if self.options.is_reconnecting {
+            return self.connections[index].finish();
+        }
+        let now_ns = monotonic();
+        self.latencies.record(now_ns - started_ns);
+        self.start(index, now_ns)
+    }
+
+    /// Count a connection that the server has closed as well, and replace it.
+    fn await_end(&mut self, index: usize) -> io::Result<()> {
+        let connection = &mut self.connections[index];
+        let Some(started_ns) = connection.await_end(&mut self.buffer)? else {
+            return Ok(());
+        };
+        let answers = connection.answers;
+        let now_ns = monotonic();
+        self.latencies.record(now_ns - started_ns);
+        // The old socket leaves the epoll set as it is closed.
+        self.connections[index] = open(self.options, &self.epoll, index)?;
+        self.connections[index].answers = answers;
+        self.interests[index] = EventFlags::IN;
+        self.start(index, now_ns)
     }
 
     fn start(&mut self, index: usize, now_ns: u64) -> io::Result<()> {
@@ -164,6 +182,14 @@ impl<'a> Run<'a> {
         }
         Ok(())
     }
+}
+
+/// Open a connection and wait for what it reads.
+fn open(options: &Options, epoll: &OwnedFd, index: usize) -> io::Result<Connection> {
+    let connection = Connection::open(&options.address, options.tls.as_ref())?;
+    let data = EventData::new_u64(index as u64);
+    epoll::add(epoll, &connection, data, EventFlags::IN)?;
+    Ok(connection)
 }
 
 #[cfg(test)]
@@ -232,5 +258,13 @@ mod tests {
     fn a_server_that_leaves_is_an_error() {
         let address = serve(|stream, _| drop(stream.shutdown(std::net::Shutdown::Both)));
         run(&options(&address, "")).expect_err("no echo");
+    }
+
+    #[test]
+    fn each_request_may_have_a_connection_of_its_own() {
+        let address = serve(echo);
+        let report = run(&options(&address, "--connections 3 --reconnect yes")).expect("an echo");
+        assert!(report.latencies.count() > 3);
+        assert_eq!(report.idle_connections, 0);
     }
 }
