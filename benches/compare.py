@@ -35,8 +35,9 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--loops",
-        default=",".join(loops.NAMES),
-        help="names, or NAME@DIRECTORY to import that loop's package from DIRECTORY",
+        default=",".join([*loops.NAMES, f"{loops.SUBJECT}+memorybio"]),
+        help="names; NAME@DIRECTORY imports that loop's package from DIRECTORY; "
+        "oxloop+direct and oxloop+memorybio force a data path of TLS, for TLS rows only",
     )
     parser.add_argument("--rounds", type=int, help="default: 5")
     parser.add_argument("--seconds", type=float, help="window of a server row, default: 1")
@@ -61,8 +62,8 @@ def parse_options() -> argparse.Namespace:
         if getattr(options, name) is None:
             setattr(options, name, value)
     for spec in options.loops.split(","):
-        if loops.base_name(spec) not in loops.NAMES:
-            parser.error(f"unknown loop {spec!r}; there are {', '.join(loops.NAMES)}")
+        if (mistake := loops.mistake(spec)) is not None:
+            parser.error(mistake)
     try:
         options.rows = rows.select(options.rows)
     except ValueError as error:
@@ -90,8 +91,12 @@ def make_bench(options: argparse.Namespace) -> Bench:
 
 
 def cells_of(row: rows.Row, specs: list[str]) -> dict[str, report.Cell]:
-    """Return the empty cells of a row; only server rows have a floor."""
-    return {spec: report.Cell() for spec in specs if spec != FLOOR or row.server is not None}
+    """Return the empty cells of a row; only server rows have a floor, and TLS rows variants."""
+    return {
+        spec: report.Cell()
+        for spec in specs
+        if (row.server is not None if spec == FLOOR else row.is_tls or not loops.variant(spec))
+    }
 
 
 def run_rounds(bench: Bench, lines: list[report.Line], rounds: int) -> None:
@@ -101,7 +106,7 @@ def run_rounds(bench: Bench, lines: list[report.Line], rounds: int) -> None:
         for line in lines:
             progress(f"round {number + 1}/{rounds} {line.row.name}")
             cells = list(line.cells.items())
-            first = number % len(cells)
+            first = number % max(len(cells), 1)
             for spec, cell in cells[first:] + cells[:first]:
                 if cell.is_given_up:
                     continue
@@ -128,13 +133,15 @@ def describe(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
         capture_output=True,
     )
     python = subprocess.run(
-        [bench.python, "-c", "import sys; print(sys.version.split()[0])"],
+        [bench.python, "-c", "import ssl, sys; print(sys.version.split()[0], ssl.OPENSSL_VERSION)"],
         check=True,
         capture_output=True,
         text=True,
     )
+    version, _, openssl = python.stdout.strip().partition(" ")
     return {
-        "python": python.stdout.strip(),
+        "python": version,
+        "openssl": openssl,
         "packages": {each["name"]: each["version"] for each in json.loads(versions.stdout)},
         "kernel": platform.release(),
         "cores": os.cpu_count(),
@@ -147,9 +154,10 @@ def describe(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
 
 def print_report(lines: list[report.Line], specs: list[str], about: dict[str, Any]) -> None:
     print(
-        f"CPython {about['python']}, Linux {about['kernel']}, {about['cores']} cores, load average "
-        f"{about['load_average']:.1f} before; {about['rounds']} rounds, windows of "
-        f"{about['seconds']} s.\nMedians of operations or requests per CPU-second.\n"
+        f"CPython {about['python']}, {about['openssl']}, Linux {about['kernel']}, "
+        f"{about['cores']} cores, load average {about['load_average']:.1f} before; "
+        f"{about['rounds']} rounds, windows of {about['seconds']} s.\n"
+        "Medians of operations or requests per CPU-second.\n"
     )
     print(report.rates_table(lines, specs))
     servers = [line for line in lines if line.row.server is not None]

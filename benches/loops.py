@@ -26,9 +26,28 @@ NAMES = (
 SUBJECT = "oxloop"
 
 
+# Data paths of the project's TLS; `oxloop` alone takes the one that it finds to be right.
+TLS_VARIANTS = ("direct", "memorybio")
+
+
 def base_name(spec: str) -> str:
-    """Return the loop's name in NAME or NAME@DIRECTORY."""
-    return spec.partition("@")[0]
+    """Return the loop's name in NAME[+VARIANT][@DIRECTORY]."""
+    return spec.partition("@")[0].partition("+")[0]
+
+
+def variant(spec: str) -> str:
+    """Return the variant in NAME[+VARIANT][@DIRECTORY], or nothing."""
+    return spec.partition("@")[0].partition("+")[2]
+
+
+def mistake(spec: str) -> str | None:
+    """Say what is wrong with a specification, if anything is."""
+    if base_name(spec) not in NAMES:
+        return f"unknown loop {spec!r}; there are {', '.join(NAMES)}"
+    if variant(spec) and not (is_subject(spec) and variant(spec) in TLS_VARIANTS):
+        known = " and ".join(f"{SUBJECT}+{each}" for each in TLS_VARIANTS)
+        return f"unknown variant {spec!r}; there are {known}"
+    return None
 
 
 def is_subject(spec: str) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import loops
+import tls_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,17 +67,24 @@ class Bench:
     client_core: int
 
     def measure(self, row: rows.Row, spec: str) -> Sample:
-        """Measure a row on a loop (NAME or NAME@DIRECTORY) or on the floor."""
+        """Measure a row on a loop (a specification, see loops.py) or on the floor."""
         if row.endpoints is not None:
             return self._measure_endpoints(row.endpoints, spec)
         if row.server is None:
             return self._measure_micro(row.name, spec)
-        with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-            is_unix = row.server.transport == "unix"
-            address = f"{directory}/server" if is_unix else "127.0.0.1:0"
-            command = self._server_command(row.server, spec, address)
-            with running_server(command, environment(spec), Path(directory)) as server:
-                return self._load(row.server, *server)
+        with self.serving(row.server, spec) as (pid, address, directory):
+            return self._load(row.server, pid, address, directory)
+
+    @contextlib.contextmanager
+    def serving(self, server: rows.Server, spec: str) -> Iterator[tuple[int, str, Path]]:
+        """Start a row's server; yield its pid, its address and a directory that ends with it."""
+        with tempfile.TemporaryDirectory(prefix="bench-") as name:
+            directory = Path(name)
+            if server.transport == "tls":
+                tls_files.make_certificate(self.programs, directory)
+            command = self._server_command(server, spec, directory)
+            with running_server(command, environment(spec), directory) as (pid, address):
+                yield pid, address, directory
 
     def _measure_micro(self, name: str, spec: str) -> Sample:
         command: list[str | Path] = [self.python, HERE / "micro.py", "--benchmark", name]
@@ -103,20 +111,30 @@ class Bench:
             command += ["--warmup", str(self.warmup), "--seconds", str(self.seconds)]
             return sample_of(run_to_json(command, env))
 
-    def _server_command(self, server: rows.Server, spec: str, address: str) -> list[str | Path]:
-        core = ["--core", str(self.server_core)]
+    def _server_command(self, server: rows.Server, spec: str, directory: Path) -> list[str | Path]:
+        address = f"{directory}/server" if server.transport == "unix" else "127.0.0.1:0"
+        is_tls = server.transport == "tls"
+        command: list[str | Path]
         if spec == FLOOR:
             mode = {"http": ["--http"], "datagrams": ["--udp"]}.get(server.mode, [])
-            return [self.programs / "floor", *mode, *core, address]
-        command: list[str | Path] = [self.python, HERE / "servers.py", *core]
+            command = [self.programs / "floor", *mode]
+            if is_tls:
+                command = tls_files.floor_command(self.programs, self.python, directory)
+            return [*command, "--core", str(self.server_core), address]
+        command = [self.python, HERE / "servers.py", "--core", str(self.server_core)]
         command += ["--loop", loops.base_name(spec), "--kind", server.kind]
+        command += ["--tls", directory] if is_tls else []
         return [*command, "--size", str(server.size), "--address", address]
 
-    def _load(self, server: rows.Server, pid: int, address: str) -> Sample:
+    def _load(self, server: rows.Server, pid: int, address: str, directory: Path) -> Sample:
         command: list[str | Path] = [self.programs / "load", "--core", str(self.client_core)]
         command += ["--connections", str(server.connections), "--mode", server.mode]
         command += ["--warmup", str(self.warmup), "--seconds", str(self.seconds)]
         command += ["--server-pid", str(pid)]
+        if server.transport == "tls":
+            command += tls_files.client_options(directory)
+        if server.is_reconnecting:
+            command += ["--reconnect", "yes"]
         if server.mode == "http":
             command += ["--body", HTTP_BODY]
         else:
@@ -142,7 +160,10 @@ def sample_of(result: dict[str, float]) -> Sample:
 def environment(spec: str) -> dict[str, str]:
     """Return the environment for a loop: DIRECTORY of NAME@DIRECTORY is searched first."""
     # Neither the caller's debug mode nor its module path may leak into a measurement.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    own = ("PYTHON", "OXLOOP_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    if loops.variant(spec):
+        kept["OXLOOP_TLS"] = loops.variant(spec)
     directory = spec.partition("@")[2]
     if directory:
         kept["PYTHONPATH"] = str(Path(directory).resolve())

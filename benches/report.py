@@ -10,12 +10,16 @@ import loops
 from measurement import FLOOR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from measurement import Sample
     from rows import Row
 
 NOISY = 0.15
+
+
+def ratio(rate: float | None, other: float | None) -> float | None:
+    return None if rate is None or other is None else rate / other
 
 
 @dataclass
@@ -66,14 +70,23 @@ class Line:
 
     @property
     def peer_ratio(self) -> float | None:
-        if self.subject is None or self.best_peer is None:
-            return None
-        return self.subject / self.best_peer[1]
+        return ratio(self.subject, self.best_peer[1] if self.best_peer else None)
 
     @property
     def floor_ratio(self) -> float | None:
-        floor = self.cells[FLOOR].rate if FLOOR in self.cells else None
-        return self.subject / floor if self.subject is not None and floor is not None else None
+        return ratio(self.subject, self.floor)
+
+    @property
+    def floor(self) -> float | None:
+        return self.cells[FLOOR].rate if FLOOR in self.cells else None
+
+    def other_ratios(self) -> Iterator[tuple[str, float | None, float | None]]:
+        """Yield the project's further builds and variants with their ratios to peer and floor."""
+        peer = self.best_peer[1] if self.best_peer else None
+        for spec in [spec for spec in self.cells if loops.is_subject(spec)][1:]:
+            rate = self.cells[spec].rate
+            if rate is not None:
+                yield spec, ratio(rate, peer), ratio(rate, self.floor)
 
     def is_deciding(self, spec: str) -> bool:
         """Tell the cells that the ratios are made of from the others."""
@@ -85,7 +98,7 @@ class Line:
         """`pass` or `short` for a row with a target and a result."""
         wanted = [(self.row.target, self.peer_ratio), (self.row.floor_target, self.floor_ratio)]
         reached = [
-            ratio >= target for target, ratio in wanted if target is not None and ratio is not None
+            found >= target for target, found in wanted if target is not None and found is not None
         ]
         if not reached:
             return "-"
@@ -139,8 +152,8 @@ def rate_text(rate: float | None) -> str:
     return f"{rate / 1e6:.2f} M" if rate >= 1e6 else f"{rate / 1e3:.1f} k"
 
 
-def ratio_text(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{ratio:.2f}"
+def ratio_text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def rates_table(lines: list[Line], specs: list[str]) -> str:
@@ -177,6 +190,7 @@ def notes(lines: list[Line]) -> list[str]:
     """Return why cells are empty, and which numbers not to lean on."""
     reasons: dict[tuple[str, str], list[str]] = {}
     noisy, starved = [], []
+    others: dict[str, list[str]] = {}
     for line in lines:
         for spec, cell in line.cells.items():
             name = line.row.name
@@ -187,7 +201,11 @@ def notes(lines: list[Line]) -> list[str]:
             idle = max((sample.idle_connections for sample in cell.samples), default=0)
             if idle:
                 starved.append(f"{name} {spec} {idle}")
-    found = [f"{spec}: {reason} - {', '.join(names)}" for (spec, reason), names in reasons.items()]
+        for spec, peer, floor in line.other_ratios():
+            ratios = f"{line.row.name} {ratio_text(peer)} / {ratio_text(floor)}"
+            others.setdefault(spec, []).append(ratios)
+    found = [f"{spec}, to peer / to floor: {'; '.join(each)}" for spec, each in others.items()]
+    found += [f"{spec}: {reason} - {', '.join(names)}" for (spec, reason), names in reasons.items()]
     if noisy:
         found.append(f"spread above {NOISY:.0%} of the median: {'; '.join(noisy)}")
     if starved:

@@ -11,6 +11,7 @@ KINDS = ("protocol", "buffered", "streams-read", "streams-readline", "streams-re
 TRANSPORTS = ("tcp", "unix")
 SIZES = {"1k": 1024, "100k": 100 * 1024}
 CONNECTIONS = (1, 20, 200)
+HANDSHAKE_SIZE = 64
 
 # Against the best peer of the row, on CPython 3.14.
 TARGETS = {
@@ -28,6 +29,11 @@ TARGETS = {
     "echo-streams-readline-tcp-1k-x20": 1.05,
     "echo-streams-readexactly-tcp-1k-x20": 1.05,
     "http-uvicorn": 1.0,
+    "echo-protocol-tls-1k-x20": 1.0,
+    "echo-protocol-tls-100k-x20": 1.0,
+    "echo-streams-read-tls-1k-x20": 1.05,
+    "echo-streams-read-tls-100k-x20": 1.0,
+    "handshake-protocol-tls-x20": 1.0,
     "echo-datagram-udp-100-x16": 1.3,
     "echo-datagram-udp-1200-x16": 1.3,
     "endpoints-echo-1200-x32": 2.5,
@@ -40,7 +46,7 @@ TARGETS = {
     "cat-4m": 1.0,
 }
 # Against the server without a loop.
-FLOOR_TARGETS = {"echo-protocol-tcp-1k-x20": 0.93}
+FLOOR_TARGETS = {"echo-protocol-tcp-1k-x20": 0.93, "echo-protocol-tls-1k-x20": 0.97}
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class Server:
     connections: int
     mode: str
     size: int = 0
+    is_reconnecting: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,10 @@ class Row:
     is_standard: bool
     server: Server | None = None
     endpoints: Endpoints | None = None
+
+    @property
+    def is_tls(self) -> bool:
+        return self.server is not None and self.server.transport == "tls"
 
     @property
     def target(self) -> float | None:
@@ -94,6 +105,15 @@ def echo_row(kind: str, transport: str, size: str, connections: int) -> Row:
 
 def http_row(kind: str) -> Row:
     return Row(f"http-{kind}", is_standard=True, server=Server(kind, "tcp", 20, "http"))
+
+
+def handshake_row(kind: str) -> Row:
+    """Make the row of whole connections over TLS: handshake, one small message, end."""
+    return Row(
+        name=f"handshake-{kind}-tls-x20",
+        is_standard=True,
+        server=Server(kind, "tls", 20, "bytes", HANDSHAKE_SIZE, is_reconnecting=True),
+    )
 
 
 def datagram_row(size: int, in_flight: int) -> Row:
@@ -123,6 +143,8 @@ ROWS = (
         for connections in CONNECTIONS
     ),
     echo_row("sock", "tcp", "1k", 20),
+    *(echo_row(kind, "tls", size, 20) for kind in ("protocol", "streams-read") for size in SIZES),
+    handshake_row("protocol"),
     *(datagram_row(size, 16) for size in (100, 1200)),
     *(endpoints_row(kind, 1200, 32) for kind in ("echo", "burst")),
     *(http_row(kind) for kind in ("uvicorn", "uvicorn-h11", "aiohttp")),

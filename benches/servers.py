@@ -10,12 +10,16 @@ import argparse
 import asyncio
 import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import loops
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Awaitable, Callable
+
+    Serve = Callable[[str, int, ssl.SSLContext | None], Awaitable[None]]
 
 BODY = b"Hello, world!"
 BUFFER_LEN = 256 * 1024
@@ -106,6 +110,16 @@ def bound_tcp(server: asyncio.AbstractServer) -> str:
     return f"{host}:{port}"
 
 
+def server_context(directory: Path) -> ssl.SSLContext:
+    """Return the context of a server whose certificate and key are in a directory."""
+    import ssl  # noqa: PLC0415 - only a server over TLS pays for the import
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(directory / "certificate.pem", directory / "key.pem")
+    return context
+
+
 async def until_killed() -> None:
     """Wait for ever; not by serve_forever, which fails on rloop once the server listens."""
     await asyncio.get_running_loop().create_future()
@@ -115,25 +129,33 @@ async def until_killed() -> None:
 # treat its connections differently (asyncio sets TCP_NODELAY by the socket's protocol).
 
 
-async def serve_protocol(address: str, protocol: Callable[[], Any]) -> None:
+async def serve_protocol(
+    address: str, context: ssl.SSLContext | None, protocol: Callable[[], Any]
+) -> None:
     loop = asyncio.get_running_loop()
     if "/" in address:
-        server = await loop.create_unix_server(protocol, address, backlog=BACKLOG)
+        server = await loop.create_unix_server(protocol, address, backlog=BACKLOG, ssl=context)
     else:
-        server = await loop.create_server(protocol, *split_tcp(address), backlog=BACKLOG)
+        server = await loop.create_server(
+            protocol, *split_tcp(address), backlog=BACKLOG, ssl=context
+        )
         address = bound_tcp(server)
     announce(address)
     await until_killed()
     server.close()
 
 
-async def serve_streams(address: str, next_message: Callable[..., Awaitable[bytes]]) -> None:
+async def serve_streams(
+    address: str,
+    context: ssl.SSLContext | None,
+    next_message: Callable[..., Awaitable[bytes]],
+) -> None:
     handle = streams_echo(next_message)
-    limits: dict[str, Any] = {"limit": STREAM_LIMIT, "backlog": BACKLOG}
+    options: dict[str, Any] = {"limit": STREAM_LIMIT, "backlog": BACKLOG, "ssl": context}
     if "/" in address:
-        server = await asyncio.start_unix_server(handle, address, **limits)
+        server = await asyncio.start_unix_server(handle, address, **options)
     else:
-        server = await asyncio.start_server(handle, *split_tcp(address), **limits)
+        server = await asyncio.start_server(handle, *split_tcp(address), **options)
         address = bound_tcp(server)
     announce(address)
     await until_killed()
@@ -217,23 +239,29 @@ async def serve_aiohttp(address: str) -> None:
     await until_killed()
 
 
-KINDS: dict[str, Callable[[str, int], Awaitable[None]]] = {
-    "protocol": lambda address, size: serve_protocol(address, EchoProtocol),
-    "buffered": lambda address, size: serve_protocol(address, EchoBufferedProtocol),
-    "streams-read": lambda address, size: serve_streams(
-        address, lambda reader: reader.read(BUFFER_LEN)
-    ),
-    "streams-readline": lambda address, size: serve_streams(
-        address, lambda reader: reader.readline()
-    ),
-    "streams-readexactly": lambda address, size: serve_streams(
-        address, lambda reader: reader.readexactly(size)
-    ),
-    "datagram": lambda address, size: serve_datagrams(address),
-    "sock": lambda address, size: serve_sockets(address),
-    "uvicorn": lambda address, size: serve_uvicorn(address, "httptools"),
-    "uvicorn-h11": lambda address, size: serve_uvicorn(address, "h11"),
-    "aiohttp": lambda address, size: serve_aiohttp(address),
+def protocol_server(protocol: Callable[[], Any]) -> Serve:
+    return lambda address, size, context: serve_protocol(address, context, protocol)
+
+
+def streams_server(
+    next_message: Callable[[asyncio.StreamReader, int], Awaitable[bytes]],
+) -> Serve:
+    return lambda address, size, context: serve_streams(
+        address, context, lambda reader: next_message(reader, size)
+    )
+
+
+KINDS: dict[str, Serve] = {
+    "protocol": protocol_server(EchoProtocol),
+    "buffered": protocol_server(EchoBufferedProtocol),
+    "streams-read": streams_server(lambda reader, size: reader.read(BUFFER_LEN)),
+    "streams-readline": streams_server(lambda reader, size: reader.readline()),
+    "streams-readexactly": streams_server(lambda reader, size: reader.readexactly(size)),
+    "uvicorn": lambda address, size, context: serve_uvicorn(address, "httptools"),
+    "uvicorn-h11": lambda address, size, context: serve_uvicorn(address, "h11"),
+    "aiohttp": lambda address, size, context: serve_aiohttp(address),
+    "datagram": lambda address, size, context: serve_datagrams(address),
+    "sock": lambda address, size, context: serve_sockets(address),
 }
 
 
@@ -244,13 +272,15 @@ def main() -> None:
     parser.add_argument("--address", default="127.0.0.1:0", help="host:port or a Unix path")
     parser.add_argument("--size", type=int, default=1024, help="message length for readexactly")
     parser.add_argument("--core", type=int, help="run on this core")
+    parser.add_argument("--tls", type=Path, help="directory of a certificate: serve over TLS")
     options = parser.parse_args()
     if options.core is not None:
         # Before the loop is made, so that threads of its own stay on the core too.
         os.sched_setaffinity(0, {options.core})
     settle_allocator()
     loop = loops.new_event_loop(options.loop)
-    loop.run_until_complete(KINDS[options.kind](options.address, options.size))
+    context = None if options.tls is None else server_context(options.tls)
+    loop.run_until_complete(KINDS[options.kind](options.address, options.size, context))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import compare
+import loops
 import measurement
 import report
 import rows
+import tls_files
 
 
 def line(name: str, **rates: list[float]) -> report.Line:
@@ -64,6 +67,53 @@ def test_every_target_names_a_standard_row() -> None:
     assert {*rows.TARGETS, *rows.FLOOR_TARGETS} <= standard
     with pytest.raises(ValueError, match="'sleeep'"):
         rows.select("micro,sleeep")
+
+
+def test_further_variants_are_the_subject_and_have_their_ratios_in_the_notes() -> None:
+    rates = {"uvloop": [100.0], "oxloop": [110.0], "oxloop+memorybio": [120.0], "floor": [200.0]}
+    found = line("echo-protocol-tls-1k-x20", **rates)
+    assert found.best_peer == ("uvloop", 100.0)
+    assert found.subject == 110.0
+    [note] = report.notes([found])
+    assert note == ("oxloop+memorybio, to peer / to floor: echo-protocol-tls-1k-x20 1.20 / 0.60")
+
+
+def test_variants_have_cells_in_tls_rows_only() -> None:
+    specs = ["uvloop", "oxloop", "oxloop+memorybio", "floor"]
+    [secure], [plain], [micro] = (
+        rows.select(name) for name in ("handshake-*", "echo-protocol-tcp-1k-x20", "sleep-0")
+    )
+    assert list(compare.cells_of(secure, specs)) == specs
+    assert list(compare.cells_of(plain, specs)) == ["uvloop", "oxloop", "floor"]
+    assert list(compare.cells_of(micro, specs)) == ["uvloop", "oxloop"]
+
+
+def test_a_specification_has_a_variant_and_a_directory() -> None:
+    spec = "oxloop+direct@a/b+c"
+    assert (loops.base_name(spec), loops.variant(spec)) == ("oxloop", "direct")
+    assert loops.mistake(spec) is None
+    for wrong in ("uvloop+direct", "oxloop+indirect", "foxloop"):
+        assert repr(wrong) in str(loops.mistake(wrong))
+
+
+def test_the_data_path_reaches_the_server_and_the_callers_choice_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OXLOOP_TLS", "direct")
+    assert measurement.environment("oxloop+memorybio")["OXLOOP_TLS"] == "memorybio"
+    assert "OXLOOP_TLS" not in measurement.environment("oxloop")
+
+
+def test_the_floor_takes_the_interpreters_openssl(tmp_path: Path) -> None:
+    command = [
+        str(each) for each in tls_files.floor_command(Path(), Path(sys.executable), tmp_path)
+    ]
+    if "--openssl" not in command:  # the interpreter has OpenSSL compiled in
+        assert command == ["floor", "--tls", str(tmp_path)]
+        return
+    files = command[command.index("--openssl") + 1].split(":")
+    assert [Path(each).name.partition(".")[0] for each in files] == ["libcrypto", "libssl"]
+    assert all(Path(each).is_file() for each in [command[0], *files])
 
 
 def test_a_reason_is_the_exception_even_before_a_native_backtrace() -> None:
