@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import datetime
 import hashlib
+import ssl
 
 import asyncpg
 import psycopg
@@ -175,6 +176,23 @@ class TestPsycopg:
 
         run(main())
 
+    def test_tls(self, loop, run, postgres, servers_certificate):
+        options = {"sslmode": "verify-full", "sslrootcert": servers_certificate}
+
+        async def main():
+            connection = await psycopg.AsyncConnection.connect(
+                postgres, host="localhost", hostaddr="127.0.0.1", **options
+            )
+            async with connection:
+                cursor = await connection.execute(
+                    "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+                )
+                assert await cursor.fetchone() == ("TLSv1.3",)
+                cursor = await connection.execute("SELECT repeat('long', 1000000)", binary=True)
+                assert await cursor.fetchone() == ("long" * 1_000_000,)
+
+        run(main())
+
     def test_refused(self, loop, run, unused_port):
         async def main():
             with pytest.raises(psycopg.OperationalError):
@@ -304,5 +322,84 @@ class TestAsyncpg:
                 assert connection.is_closed()
                 with pytest.raises(asyncpg.InterfaceError):
                     await connection.execute("SELECT 1")
+
+        run(main())
+
+
+class TestAsyncpgOverTls:
+    """PostgreSQL upgrades a connection that began in plain text: asyncpg calls start_tls."""
+
+    @pytest.fixture
+    def context(self, servers_certificate):
+        return ssl.create_default_context(cafile=servers_certificate)
+
+    def test_queries(self, loop, run, postgres, context):
+        async def main():
+            async with asyncpg_connection(postgres, ssl=context) as connection:
+                version = await connection.fetchval(
+                    "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+                )
+                assert version == "TLSv1.3"
+                for number in range(100):
+                    assert await connection.fetchval("SELECT $1::int", number) == number
+                text = await connection.fetchval("SELECT repeat('long', 1000000)")
+                assert text == "long" * 1_000_000
+
+        run(main())
+
+    def test_copy_in_and_out(self, loop, run, postgres, context):
+        body = pattern(2_000_000).hex().encode()
+        lines = [body[start : start + 1000] for start in range(0, len(body), 1000)]
+        received = hashlib.sha256()
+
+        async def chunks():
+            for start in range(0, len(lines), 100):
+                yield b"\n".join(lines[start : start + 100]) + b"\n"
+
+        async def sink(data):
+            received.update(data.replace(b"\n", b""))
+            await asyncio.sleep(0)
+
+        async def main():
+            async with asyncpg_connection(postgres, ssl=context) as connection:
+                await connection.execute("CREATE TEMP TABLE line (number serial, text text)")
+                await connection.copy_to_table("line", columns=["text"], source=chunks())
+                await connection.copy_from_query(
+                    "SELECT text FROM line ORDER BY number", output=sink
+                )
+
+        run(main())
+        assert received.digest() == hashlib.sha256(body).digest()
+
+    def test_pool(self, loop, run, postgres, context):
+        async def work(pool, number):
+            return await pool.fetchval("SELECT $1::int", number)
+
+        async def main():
+            async with asyncpg.create_pool(postgres, ssl=context, min_size=2, max_size=8) as pool:
+                return await asyncio.gather(*(work(pool, number) for number in range(100)))
+
+        assert run(main()) == list(range(100))
+
+    def test_timeout_and_cancellation(self, loop, run, postgres, context):
+        """A cancellation is a second connection, which is upgraded as well."""
+
+        async def main():
+            async with asyncpg_connection(postgres, ssl=context) as connection:
+                with pytest.raises(TimeoutError):
+                    await connection.execute(SLOW, timeout=0.05)
+                task = asyncio.create_task(connection.execute(SLOW))
+                await asyncio.sleep(0.05)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                assert await connection.fetchval("SELECT 'after that'") == "after that"
+
+        run(main())
+
+    def test_certificate_of_nobody(self, loop, run, postgres, servers_certificate):
+        async def main():
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await asyncpg.connect(postgres, ssl=ssl.create_default_context())
 
         run(main())

@@ -141,6 +141,23 @@ def test_a_connection_that_the_server_ends(loop, run, redis_url, key):
     run(main())
 
 
+def test_tls(loop, run, redis_tls_url, servers_certificate, key):
+    large = pattern(3_000_000)
+
+    async def main():
+        url = redis_tls_url.replace("127.0.0.1", "localhost")
+        async with connected(url, ssl_ca_certs=servers_certificate) as client:
+            assert await client.set(key, large)
+            assert await client.getdel(key) == large
+            async with client.pipeline(transaction=False) as pipeline:
+                for _ in range(2000):
+                    pipeline.incr(key)
+                pipeline.delete(key)
+                assert await pipeline.execute() == [*range(1, 2001), 1]
+
+    run(main())
+
+
 def test_refused(loop, run, unused_port):
     async def main():
         async with connected(f"redis://127.0.0.1:{unused_port}") as client:
