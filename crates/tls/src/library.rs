@@ -89,7 +89,7 @@ impl fmt::Debug for Library {
 /// Why this process offers no libssl to work with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unavailable {
-    /// The shared object is not loaded, or cannot be looked into.
+    /// The shared object at this path is not loaded.
     NotLoaded(String),
     /// A function is missing: linked statically without its symbols, or no OpenSSL.
     Missing(CString),
@@ -102,7 +102,7 @@ pub enum Unavailable {
 impl fmt::Display for Unavailable {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotLoaded(reason) => write!(formatter, "libssl is not loaded: {reason}"),
+            Self::NotLoaded(path) => write!(formatter, "{path} is not loaded"),
             Self::Missing(name) => write!(formatter, "libssl has no {}", name.to_string_lossy()),
             Self::Another => formatter.write_str("another libssl is in use already"),
             Self::Exhausted => formatter.write_str("OpenSSL could not make a BIO"),

@@ -64,7 +64,7 @@ table! {
 pub fn load(path: &Path) -> Result<&'static Library, Unavailable> {
     // SAFETY: loading runs the initialisers of an OpenSSL, which ask for nothing.
     let object = unsafe { Object::new(path) };
-    let object = object.map_err(|error| Unavailable::NotLoaded(error.to_string()))?;
+    let object = object.map_err(|_| Unavailable::NotLoaded(path.display().to_string()))?;
     let library = Library::of_loaded_object(Some(path));
     mem::forget(object);
     library

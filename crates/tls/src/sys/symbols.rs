@@ -181,7 +181,7 @@ fn open(path: Option<&Path>) -> Result<Object, Unavailable> {
     // SAFETY: an object that is loaded has run its initialisers; this only counts a reference, and
     // fails for one that is not loaded.
     let object = unsafe { Object::open(Some(path), flags) };
-    object.map_err(|error| Unavailable::NotLoaded(error.to_string()))
+    object.map_err(|_| Unavailable::NotLoaded(path.display().to_string()))
 }
 
 /// Copies a string constant of the library; empty for null.

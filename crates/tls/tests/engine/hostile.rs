@@ -49,7 +49,19 @@ fn plain_http_is_told_from_tls() {
         let context = support::context(version);
         let mut server = context.server();
         let request = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-        assert_eq!(fails(server.session(), request), "http request");
+        assert_eq!(
+            server.session().receive_with(request, read_all),
+            (Vec::new(), Outcome::Failed)
+        );
+        assert_eq!(
+            server.session().error().expect("a reason").reason,
+            "http request"
+        );
+        assert_eq!(
+            server.session().unsent(),
+            0,
+            "an alert would not be understood"
+        );
     }
 }
 

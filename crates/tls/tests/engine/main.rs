@@ -1,6 +1,6 @@
 //! The engine against itself, against hostile bytes and against OpenSSL's own programs.
 //!
-//! Needs the system's libssl, and the `openssl` program beside it.
+//! Needs the system's libssl, or the one that LIBSSL names, and the `openssl` program.
 
 mod chunks;
 mod closing;

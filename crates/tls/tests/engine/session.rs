@@ -1,8 +1,10 @@
 //! A connection between two sessions: handshake, data, buffers and what goes on below them.
 
+use std::path::Path;
+
 use tls::contexts::Version;
 use tls::outgoing::KEPT_CAPACITY;
-use tls::{Outcome, Session};
+use tls::{Library, Outcome, Session, Unavailable};
 
 use crate::support::{self, Pair, fill, read_all, sent, versions};
 
@@ -297,4 +299,22 @@ fn owner_and_session_take_turns() {
         pair.deliver_to_server(),
         (b"session owner session".to_vec(), Outcome::WantRead)
     );
+}
+
+#[test]
+fn what_is_not_loaded_is_not_found() {
+    let nowhere = Path::new("nowhere/libssl.so.3");
+    let error = Library::of_loaded_object(Some(nowhere)).expect_err("there is no such file");
+    assert_eq!(
+        error,
+        Unavailable::NotLoaded("nowhere/libssl.so.3".to_owned())
+    );
+    assert_eq!(error.to_string(), "nowhere/libssl.so.3 is not loaded");
+}
+
+#[test]
+fn an_object_without_openssl_offers_nothing() {
+    support::library();
+    let error = Library::of_loaded_object(Some(Path::new("libc.so.6"))).expect_err("no OpenSSL");
+    assert!(error.to_string().starts_with("libssl has no "), "{error}");
 }

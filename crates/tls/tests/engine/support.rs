@@ -1,12 +1,16 @@
 //! Two endpoints and the wire between them.
 
+use std::env;
 use std::path::Path;
 
 use tls::contexts::{Context, Endpoint, Version};
 use tls::{Library, Outcome, Session};
 
-/// The libssl that the test process has: the system's, loaded for the purpose.
+/// The libssl to test with: the one that the environment's LIBSSL names, or the system's.
 pub(crate) fn library() -> &'static Library {
+    if let Some(path) = env::var_os("LIBSSL") {
+        return tls::contexts::load(Path::new(&path)).expect("LIBSSL is the path of one");
+    }
     for name in ["libssl.so.3", "libssl.so.1.1"] {
         if let Ok(library) = tls::contexts::load(Path::new(name)) {
             return library;
