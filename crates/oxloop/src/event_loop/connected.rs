@@ -186,9 +186,9 @@ fn make_transport(
     if sock.given {
         socket.call_method1(intern!(py, "setblocking"), (false,))?;
     }
-    let fd = socket.call_method0(intern!(py, "fileno"))?.extract()?;
     let context = Captured::current(py)?;
     let protocol = factory.bind(py).call0()?;
+    let fd = socket.call_method0(intern!(py, "fileno"))?.extract()?;
     this.call_method1(intern!(py, "_ensure_fd_no_transport"), (&socket,))?;
     let waiter = this.call_method0(intern!(py, "create_future"))?;
     let secured = if tls.is_wanted(py)? {
