@@ -3,6 +3,7 @@
 use super::watchers::Watch;
 use crate::py::class::{Ref, Visit, VisitStopped};
 use crate::server::Server;
+use crate::transport::base::BaseTransport;
 use crate::transport::datagram::DatagramTransport;
 use crate::transport::pipe::{ReadPipeTransport, WritePipeTransport};
 use crate::transport::stream::StreamTransport;

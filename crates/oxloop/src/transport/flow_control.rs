@@ -1,16 +1,23 @@
-//! `FlowControl`: the water marks of a write queue, and whether its protocol is paused.
+//! `FlowControl`: the water marks of a write queue, and whether its protocol is paused; and the
+//! transports that have such a queue.
 
+use super::base::BaseTransport;
 use crate::py::args::Args;
+use crate::py::class::{OfNative, This};
+use crate::py::method::Methods;
+use crate::py::object::call_method;
 use pyo3::Borrowed;
 use pyo3::exceptions::PyValueError;
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 use std::cell::Cell;
 
 /// asyncio's default high-water mark; the low one is a quarter of the high one.
 const HIGH_WATER: usize = 64 * 1024;
 
 /// Water marks in bytes.
-pub(super) struct FlowControl {
+pub(crate) struct FlowControl {
     high: Cell<usize>,
     low: Cell<usize>,
     paused: Cell<bool>,
@@ -74,4 +81,88 @@ impl FlowControl {
     pub(super) fn resumes_at(&self, queued: usize) -> bool {
         self.paused.get() && queued <= self.low.get() && self.paused.replace(false)
     }
+}
+
+/// A transport that tells its protocol when to write no more.
+pub(crate) trait FlowControlled: BaseTransport {
+    fn flow(&self, py: Python<'_>) -> &FlowControl;
+
+    /// Bytes that wait for the kernel.
+    fn queued(this: &This<'_, '_, Self>) -> usize;
+
+    /// Sends what the callback that runs has written: asyncio would have sent it already.
+    ///
+    /// # Errors
+    /// KeyboardInterrupt, SystemExit, and what the exception handler lets out.
+    fn send_written(_this: &This<'_, '_, Self>) -> PyResult<()> {
+        Ok(())
+    }
+}
+
+impl<'py, T: FlowControlled> This<'_, 'py, T> {
+    #[inline]
+    pub(super) fn queued(&self) -> usize {
+        T::queued(self)
+    }
+
+    /// Tells the protocol to pause if more than the high-water mark is queued.
+    ///
+    /// # Errors
+    /// KeyboardInterrupt, SystemExit, and what the exception handler lets out.
+    #[inline]
+    pub(super) fn maybe_pause_protocol(&self) -> PyResult<()> {
+        if !self.payload().flow(self.py()).pauses_at(self.queued()) {
+            return Ok(());
+        }
+        let method = intern!(self.py(), "pause_writing");
+        self.tell_protocol(method, "protocol.pause_writing() failed")
+    }
+
+    /// Tells the protocol to resume if no more than the low-water mark is queued.
+    ///
+    /// # Errors
+    /// As `maybe_pause_protocol`.
+    #[inline]
+    pub(super) fn maybe_resume_protocol(&self) -> PyResult<()> {
+        if !self.payload().flow(self.py()).resumes_at(self.queued()) {
+            return Ok(());
+        }
+        let method = intern!(self.py(), "resume_writing");
+        self.tell_protocol(method, "protocol.resume_writing() failed")
+    }
+
+    fn tell_protocol(&self, method: &Bound<'py, PyString>, failed: &str) -> PyResult<()> {
+        let Some(protocol) = self.protocol() else {
+            return Ok(());
+        };
+        call_method(&protocol, method, &[])
+            .map(drop)
+            .or_else(|error| self.report(error, failed))
+    }
+}
+
+pub(super) fn add_methods<T: FlowControlled>(methods: &mut Methods<OfNative<T>>) {
+    methods.nullary(
+        c"get_write_buffer_size",
+        |this| {
+            T::send_written(this)?;
+            Ok(this.queued().into_pyobject(this.py())?.into_any())
+        },
+        c"Bytes that are queued and not yet sent.",
+    );
+    methods.nullary(
+        c"get_write_buffer_limits",
+        |this| this.payload().flow(this.py()).limits(this.py()),
+        c"(low, high) water marks in bytes.",
+    );
+    methods.method(
+        c"set_write_buffer_limits",
+        |this, args| {
+            this.payload().flow(this.py()).set_limits(&args)?;
+            T::send_written(this)?;
+            this.maybe_pause_protocol()?;
+            this.none()
+        },
+        c"Set the water marks in bytes; low defaults to a quarter of high.",
+    );
 }

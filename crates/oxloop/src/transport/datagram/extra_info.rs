@@ -1,4 +1,4 @@
-//! `get_extra_info` and `repr`. An endpoint lives long, so what it tells is made with it.
+//! `get_extra_info`. An endpoint lives long, so what it tells is made with it.
 
 use super::{DatagramThis, DatagramTransport};
 use crate::py::args::Args;
@@ -8,9 +8,7 @@ use crate::py::method::Methods;
 use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
-use reactor::poller::Interest;
-use std::fmt::Write as _;
+use pyo3::types::PyDict;
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<DatagramTransport>>) {
     methods.method(
@@ -19,9 +17,6 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<DatagramTransport>>) {
         c"peername, sockname, socket.",
     );
     methods.getter(c"_sock", |this| this.or_none(this.socket()));
-    methods.getter(c"_sock_fd", |this| {
-        Ok(this.own().fd.into_pyobject(this.py())?.into_any())
-    });
     methods.getter(c"_extra", |this| {
         Ok(this.own().extra.bind(this.py()).clone().into_any())
     });
@@ -67,36 +62,4 @@ fn unless_os_error<'py>(
         Err(error) if error.is_instance_of::<PyOSError>(py) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-/// asyncio's form: the class, the descriptor, and what is polled.
-pub(super) fn repr<'py>(this: &DatagramThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let (py, inner) = (this.py(), this.own());
-    let mut text = format!("<{}", this.object().get_type().name()?);
-    let closed = inner.socket.borrow().is_none();
-    if closed {
-        text.push_str(" closed");
-    } else if inner.flags.closing.get() {
-        text.push_str(" closing");
-    }
-    let _written = write!(text, " fd={}", inner.fd);
-    if !closed && this.loop_state().check_closed().is_ok() {
-        let wanted = this.wanted();
-        let polling = |interest| {
-            if wanted.contains(interest) {
-                "polling"
-            } else {
-                "idle"
-            }
-        };
-        let _written = write!(
-            text,
-            " read={} write=<{}, bufsize={}>",
-            polling(Interest::READABLE),
-            polling(Interest::WRITABLE),
-            this.queued()
-        );
-    }
-    text.push('>');
-    Ok(PyString::new(py, &text).into_any())
 }

@@ -2,13 +2,13 @@
 //!
 //! | asyncio's method | file |
 //! |---|---|
-//! | datagram_received, pause_reading, resume_reading | `receive` |
-//! | sendto | `send`, `queue` |
-//! | pause_writing, resume_writing, water marks, write buffer size | `flow_control` |
-//! | connection_made, connection_lost, error_received, close, abort | `connection` |
-//! | get_extra_info, repr | `extra_info` |
+//! | datagram_received | `receive` |
+//! | sendto, error_received | `send`, `queue` |
+//! | connection_made | `connection` |
+//! | get_extra_info | `extra_info` |
+//! | all that streams have too | `transport::selector` |
 //!
-//! `peers` translates addresses, `registration` tells the loop what to wait for.
+//! `peers` translates addresses.
 //!
 //! Invariants:
 //! - datagrams leave in the order of their `sendto`, each to its own address; a run of them in one
@@ -26,29 +26,27 @@
 
 mod connection;
 mod extra_info;
-mod flow_control;
 mod peers;
 mod queue;
 mod receive;
-mod registration;
 mod send;
 
-use crate::event_loop::{EventLoop, State};
+use crate::event_loop::source::Source;
 use crate::py::attached::Attached;
-use crate::py::class::{Class, Native, OfNative, Slots, This, Visit, VisitStopped, create};
-use crate::py::context::Captured;
+use crate::py::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitStopped, create};
 use crate::py::imports;
 use crate::py::method::Methods;
-use crate::transport::flow_control::FlowControl;
+use crate::transport::selector::{self, SelectorState, SelectorTransport};
 use crate::transport::visit_cell;
 use peers::Peers;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyType};
 use queue::SendQueue;
-use reactor::poller::Interest;
-use reactor::token::Token;
+use reactor::poller::{Event, Interest};
+use send::Flusher;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::os::fd::RawFd;
 
 pub(crate) use connection::{Opened, start};
@@ -65,26 +63,18 @@ pub(crate) struct DatagramTransport {
 type Undelivered = (Py<PyBytes>, Py<PyAny>);
 
 struct Inner {
-    event_loop: Py<EventLoop>,
-    fd: RawFd,
+    state: SelectorState,
     /// None once the transport is closed.
     socket: RefCell<Option<Py<PyAny>>>,
     kind: Kind,
-    token: Cell<Option<Token>>,
-    /// What the kernel has; `None` while the descriptor is taken out of the poller.
-    interest: Cell<Option<Interest>>,
-    protocol: RefCell<Option<Py<PyAny>>>,
-    context: Captured,
     extra: Py<PyDict>,
     /// Where the endpoint was told to send, if it was.
     address: Option<Py<PyAny>>,
     peers: RefCell<Peers>,
     queue: RefCell<SendQueue>,
     undelivered: RefCell<VecDeque<Undelivered>>,
-    /// Waits for `connection_made` to have been called.
-    waiter: RefCell<Option<Py<PyAny>>>,
-    flags: Flags,
-    flow: FlowControl,
+    /// A handle that reads is scheduled.
+    reading_soon: Cell<bool>,
 }
 
 /// What does not change about the socket.
@@ -99,21 +89,14 @@ struct Kind {
     receives_runs: bool,
 }
 
-/// asyncio's own attributes of a transport, by their names there.
-#[derive(Default)]
-struct Flags {
-    /// `connection_made` was called and reading may begin.
-    started: Cell<bool>,
-    paused: Cell<bool>,
-    closing: Cell<bool>,
-    /// Counts `connection_lost` being scheduled, and datagrams sent after it.
-    conn_lost: Cell<u32>,
-    /// The loop's registry has a strong reference.
-    held: Cell<bool>,
-    /// Linked into the loop's list of transports to flush.
-    written: Cell<bool>,
-    /// A handle that reads is scheduled.
-    reading_soon: Cell<bool>,
+/// As asyncio's class inherits from the one for any socket.
+impl Deref for Inner {
+    type Target = SelectorState;
+
+    #[inline(always)]
+    fn deref(&self) -> &SelectorState {
+        &self.state
+    }
 }
 
 static CLASS: Class = Class::new();
@@ -125,13 +108,10 @@ impl Native for DatagramTransport {
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         let inner = self.inner.during_collection();
-        visit.object(&inner.event_loop)?;
+        inner.state.traverse(visit)?;
         visit.object(&inner.extra)?;
         visit.option(inner.address.as_ref())?;
-        inner.context.traverse(visit)?;
-        for cell in [&inner.socket, &inner.protocol, &inner.waiter] {
-            visit_cell(visit, cell)?;
-        }
+        visit_cell(visit, &inner.socket)?;
         if let Ok(queue) = inner.queue.try_borrow() {
             queue.traverse(visit)?;
         }
@@ -139,14 +119,11 @@ impl Native for DatagramTransport {
     }
 
     fn clear(&self, py: Python<'_>) {
-        let inner = self.inner.get(py);
-        drop(inner.protocol.take());
-        drop(inner.waiter.take());
-        inner.context.clear(py);
+        self.inner.get(py).state.clear(py);
     }
 
     fn finalize(this: &This<'_, '_, Self>) {
-        connection::finalize(this);
+        this.finalize();
     }
 }
 
@@ -155,41 +132,101 @@ impl DatagramTransport {
         self.inner.get(py)
     }
 
-    pub(crate) fn is_closing(&self, py: Python<'_>) -> bool {
-        self.inner(py).flags.closing.get()
-    }
-
     /// What a fork's child must register again.
     pub(crate) fn registration(&self) -> Option<(RawFd, Interest)> {
-        let inner = self.inner.during_collection();
-        inner.interest.get().map(|interest| (inner.fd, interest))
+        self.inner.during_collection().state.registration()
+    }
+}
+
+impl SelectorTransport for DatagramTransport {
+    #[inline]
+    fn selector_state(&self, py: Python<'_>) -> &SelectorState {
+        &self.inner(py).state
+    }
+
+    fn source(transport: Ref<Self>) -> Source {
+        Source::Datagram(transport)
+    }
+
+    fn idle_source(weak: Py<PyAny>) -> Source {
+        Source::IdleDatagram(weak)
+    }
+
+    #[inline]
+    fn wants_to_write(this: &DatagramThis<'_, '_>) -> bool {
+        this.own().queue.borrow().is_blocked()
+    }
+
+    #[inline]
+    fn queued(this: &DatagramThis<'_, '_>) -> usize {
+        this.own().queue.borrow().size()
+    }
+
+    fn has_unsent(this: &DatagramThis<'_, '_>) -> bool {
+        !this.own().queue.borrow().is_empty()
+    }
+
+    fn drop_unsent(this: &DatagramThis<'_, '_>) {
+        let unsent = this.own().queue.borrow_mut().take();
+        drop(unsent);
+    }
+
+    fn send_written(this: &DatagramThis<'_, '_>) -> PyResult<()> {
+        this.try_flush(Flusher::Program)
+    }
+
+    fn reading_resumed(this: &DatagramThis<'_, '_>) -> PyResult<()> {
+        if this.own().undelivered.borrow().is_empty() {
+            return Ok(());
+        }
+        this.read_soon()
+    }
+
+    fn is_closed(this: &DatagramThis<'_, '_>) -> bool {
+        this.own().socket.borrow().is_none()
+    }
+
+    fn close_socket(this: &DatagramThis<'_, '_>) -> PyResult<()> {
+        this.close_socket()
+    }
+
+    fn forget(this: &DatagramThis<'_, '_>) -> PyResult<()> {
+        Self::drop_unsent(this);
+        drop(this.own().undelivered.take());
+        Ok(())
     }
 }
 
 impl<'py> DatagramThis<'_, 'py> {
-    fn event_loop(&self) -> &Bound<'py, EventLoop> {
-        self.own().event_loop.bind(self.py())
-    }
-
-    fn loop_state(&self) -> &State {
-        self.event_loop().get().state(self.py())
-    }
-
     fn own(&self) -> &Inner {
         self.payload().inner(self.py())
-    }
-
-    fn protocol(&self) -> Option<Bound<'py, PyAny>> {
-        let protocol = self.own().protocol.borrow();
-        protocol
-            .as_ref()
-            .map(|protocol| protocol.bind(self.py()).clone())
     }
 
     /// The socket object, until the transport is closed.
     fn socket(&self) -> Option<Bound<'py, PyAny>> {
         let socket = self.own().socket.borrow();
         socket.as_ref().map(|socket| socket.bind(self.py()).clone())
+    }
+
+    /// The kernel has something to say about the descriptor.
+    ///
+    /// # Errors
+    /// KeyboardInterrupt and SystemExit from the protocol, and what the exception handler lets out.
+    #[inline]
+    pub(crate) fn on_event(&self, event: Event) -> PyResult<()> {
+        if event.readable && self.wants_to_read() {
+            if self.loop_state().has_ready() {
+                // What is queued goes first, as in asyncio: it may be who waits for the datagram.
+                self.read_soon()?;
+            } else {
+                self.read_ready()?;
+            }
+        }
+        if event.writable && self.own().queue.borrow().is_blocked() {
+            self.write_ready()?;
+        }
+        self.drop_unwanted(event);
+        Ok(())
     }
 }
 
@@ -209,10 +246,9 @@ fn base(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
 pub(crate) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let mut methods = Methods::<OfNative<DatagramTransport>>::new();
-    connection::add_methods(&mut methods);
+    selector::add_methods(&mut methods);
     receive::add_methods(&mut methods);
     send::add_methods(&mut methods);
-    flow_control::add_methods(&mut methods);
     extra_info::add_methods(&mut methods);
     let base = base(py)?;
     create::<DatagramTransport>(
@@ -221,7 +257,7 @@ pub(crate) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
         c"A datagram socket, see asyncio.DatagramTransport.",
         &base,
         methods,
-        Slots::with_repr::<OfNative<DatagramTransport>, _>(extra_info::repr),
+        Slots::with_repr::<OfNative<DatagramTransport>, _>(selector::repr),
     )?;
     module.add("DatagramTransport", CLASS.type_object(py))
 }

@@ -11,7 +11,6 @@ use crate::event_loop::schedule::soon_method;
 use crate::event_loop::turn::leaves_the_loop;
 use crate::py::class::OfNative;
 use crate::py::context::Captured;
-use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError};
@@ -31,27 +30,9 @@ const SIZE_MOST: usize = 256 * 1024;
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<DatagramTransport>>) {
     methods.nullary(
-        c"pause_reading",
-        |this| this.pause_reading(),
-        c"Do not deliver datagrams until resume_reading().",
-    );
-    methods.nullary(
-        c"resume_reading",
-        |this| this.resume_reading(),
-        c"Deliver datagrams again.",
-    );
-    methods.nullary(
-        c"is_reading",
-        |this| {
-            let flags = &this.own().flags;
-            this.boolean(!flags.closing.get() && !flags.paused.get())
-        },
-        c"True unless paused or closing.",
-    );
-    methods.nullary(
         c"_read_ready",
         |this| {
-            this.own().flags.reading_soon.set(false);
+            this.own().reading_soon.set(false);
             if this.wants_to_read() {
                 this.read_ready()?;
             }
@@ -68,42 +49,10 @@ enum Arrived<'py> {
 }
 
 impl<'py> DatagramThis<'_, 'py> {
-    fn pause_reading(&self) -> PyResult<Bound<'py, PyAny>> {
-        let flags = &self.own().flags;
-        if !flags.closing.get() && !flags.paused.replace(true) {
-            // The kernel's interest stays until an event comes that nobody wants.
-            self.want_more();
-            self.log_in_debug("%r pauses reading")?;
-        }
-        self.none()
-    }
-
-    fn resume_reading(&self) -> PyResult<Bound<'py, PyAny>> {
-        let flags = &self.own().flags;
-        if flags.closing.get() || !flags.paused.replace(false) {
-            return self.none();
-        }
-        self.want_more();
-        if !self.own().undelivered.borrow().is_empty() {
-            self.read_soon()?;
-        }
-        self.log_in_debug("%r resumes reading")?;
-        self.none()
-    }
-
-    fn log_in_debug(&self, text: &str) -> PyResult<()> {
-        if !self.loop_state().is_debug() {
-            return Ok(());
-        }
-        imports::logger(self.py())?
-            .call_method1("debug", (text, self.object()))
-            .map(drop)
-    }
-
     /// Schedules the reading, and the delivery of what waits.
     pub(super) fn read_soon(&self) -> PyResult<()> {
         let py = self.py();
-        if self.own().flags.reading_soon.replace(true) {
+        if self.own().reading_soon.replace(true) {
             return Ok(());
         }
         let read = self.object().getattr(intern!(py, "_read_ready"))?;

@@ -1,7 +1,6 @@
 //! `ReadPipeTransport`: what `connect_read_pipe` makes.
 
-use super::end::End;
-use super::{extra_of, kind_of, set_nonblocking};
+use super::end::{self, End, PipeTransport};
 use crate::error::os_error;
 use crate::event_loop::EventLoop;
 use crate::event_loop::source::Source;
@@ -10,10 +9,10 @@ use crate::py::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitSt
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
-use pyo3::exceptions::PyValueError;
+use crate::transport::base::{BaseTransport, Parties};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString, PyType};
+use pyo3::types::{PyBytes, PyType};
 use reactor::poller::{Event, Interest};
 use reactor::socket;
 use std::cell::Cell;
@@ -48,7 +47,7 @@ impl Native for ReadPipeTransport {
     }
 
     fn finalize(this: &This<'_, '_, Self>) {
-        this.end().finalize(&this.object());
+        this.finalize_end();
     }
 }
 
@@ -63,44 +62,57 @@ impl ReadPipeTransport {
         protocol: &Bound<'_, PyAny>,
         waiter: &Bound<'_, PyAny>,
     ) -> PyResult<Py<PyAny>> {
-        let py = event_loop.py();
-        let (fd, kind) = kind_of(pipe)?;
-        if kind.is_none() {
-            return Err(PyValueError::new_err(
-                "Pipe transport is for pipes/sockets only.",
-            ));
-        }
-        set_nonblocking(py, fd)?;
-        let inner = Inner {
-            end: End::new(event_loop, pipe, fd, protocol)?,
-            paused: Cell::new(false),
-        };
-        let inner = Attached::new(inner);
-        let transport = Ref::new(py, Self { inner })?;
-        let object = transport.as_object().bind(py);
-        object.setattr(intern!(py, "_extra"), extra_of(pipe)?)?;
-        transport
-            .this(py)
-            .end()
-            .schedule_beginning(object, waiter)?;
-        Ok(object.clone().unbind())
+        let refusal = "Pipe transport is for pipes/sockets only.";
+        let (end, _kind) = End::open(event_loop, pipe, protocol, refusal)?;
+        let paused = Cell::new(false);
+        let inner = Attached::new(Inner { end, paused });
+        end::start(Self { inner }, pipe, waiter)
     }
 
     /// What a fork's child must register again.
     pub(crate) fn registration(&self) -> Option<(RawFd, Interest)> {
         self.inner.during_collection().end.registration()
     }
+}
 
-    pub(crate) fn is_closing(&self, py: Python<'_>) -> bool {
-        self.inner.get(py).end.closing.get()
+impl BaseTransport for ReadPipeTransport {
+    fn parties(&self, py: Python<'_>) -> &Parties {
+        &self.end(py).parties
+    }
+
+    fn is_closing(&self, py: Python<'_>) -> bool {
+        self.end(py).closing.get()
+    }
+
+    fn close(this: &This<'_, '_, Self>) -> PyResult<()> {
+        if this.end().closing.get() {
+            return Ok(());
+        }
+        this.schedule_end(None)
+    }
+}
+
+impl PipeTransport for ReadPipeTransport {
+    const SIDE: Interest = Interest::READABLE;
+
+    fn end(&self, py: Python<'_>) -> &End {
+        &self.inner.get(py).end
+    }
+
+    fn source(transport: Ref<Self>) -> Source {
+        Source::ReadPipe(transport)
+    }
+
+    fn begin(this: &This<'_, '_, Self>) -> PyResult<()> {
+        this.end().started.set(true);
+        if this.is_reading() {
+            this.listen_for(Interest::READABLE)?;
+        }
+        Ok(())
     }
 }
 
 impl<'py> ReadThis<'_, 'py> {
-    fn end(&self) -> &End {
-        &self.payload().inner.get(self.py()).end
-    }
-
     fn paused(&self) -> &Cell<bool> {
         &self.payload().inner.get(self.py()).paused
     }
@@ -109,26 +121,11 @@ impl<'py> ReadThis<'_, 'py> {
         !self.paused().get() && !self.end().closing.get()
     }
 
-    fn begin(&self) -> PyResult<Bound<'py, PyAny>> {
-        self.end().started.set(true);
-        if self.is_reading() {
-            self.listen()?;
-        }
-        self.none()
-    }
-
-    fn listen(&self) -> PyResult<()> {
-        self.end().apply(self.py(), Interest::READABLE, || {
-            Source::ReadPipe(self.to_ref())
-        })
-    }
-
     fn pause_reading(&self) -> PyResult<Bound<'py, PyAny>> {
         if self.is_reading() {
             self.paused().set(true);
-            self.end().stop(self.py());
-            self.end()
-                .log_in_debug("debug", "%r pauses reading", &self.object())?;
+            self.stop_listening();
+            self.log_in_debug("debug", "%r pauses reading")?;
         }
         self.none()
     }
@@ -139,17 +136,9 @@ impl<'py> ReadThis<'_, 'py> {
         }
         self.paused().set(false);
         if self.end().started.get() {
-            self.listen()?;
+            self.listen_for(Interest::READABLE)?;
         }
-        self.end()
-            .log_in_debug("debug", "%r resumes reading", &self.object())?;
-        self.none()
-    }
-
-    fn close(&self) -> PyResult<Bound<'py, PyAny>> {
-        if !self.end().closing.get() {
-            self.end().schedule_lost(&self.object(), None)?;
-        }
+        self.log_in_debug("debug", "%r resumes reading")?;
         self.none()
     }
 
@@ -161,9 +150,9 @@ impl<'py> ReadThis<'_, 'py> {
         if !event.readable || !self.is_reading() {
             return Ok(());
         }
-        let (py, end) = (self.py(), self.end());
-        let received = end.state(py).with_scratch(|scratch| {
-            let count = socket::read_into_slice(end.fd, scratch)?;
+        let (py, fd) = (self.py(), self.end().fd);
+        let received = self.loop_state().with_scratch(|scratch| {
+            let count = socket::read_into_slice(fd, scratch)?;
             Ok(PyBytes::new(py, &scratch[..count]))
         });
         match received {
@@ -175,22 +164,22 @@ impl<'py> ReadThis<'_, 'py> {
 
     fn deliver(&self, data: &Bound<'py, PyBytes>) -> PyResult<()> {
         let py = self.py();
-        let Some(protocol) = self.end().protocol(py) else {
+        let Some(protocol) = self.protocol() else {
             return Ok(());
         };
         // An exception does not end the transport: it goes to the loop's exception handler.
         let receive = || call_method(&protocol, intern!(py, "data_received"), &[data.as_any()]);
-        self.end().context.run(py, receive).map(drop)
+        self.end().parties.context.run(py, receive).map(drop)
     }
 
     fn on_eof(&self) -> PyResult<()> {
-        let (py, end) = (self.py(), self.end());
-        end.log_in_debug("info", "%r was closed by peer", &self.object())?;
-        end.closing.set(true);
-        if let Some(protocol) = end.protocol(py) {
-            end.soon(&protocol.getattr(intern!(py, "eof_received"))?, &[])?;
+        self.log_in_debug("info", "%r was closed by peer")?;
+        self.end().closing.set(true);
+        if let Some(protocol) = self.protocol() {
+            let received = protocol.getattr(intern!(self.py(), "eof_received"))?;
+            self.soon(&received, &[])?;
         }
-        end.schedule_lost(&self.object(), None)
+        self.schedule_end(None)
     }
 
     #[cold]
@@ -201,24 +190,16 @@ impl<'py> ReadThis<'_, 'py> {
         // A terminal's other side was closed.
         let expected = error.raw_os_error() == Some(libc::EIO);
         let message = "Fatal read error on pipe transport";
-        let error = self
-            .end()
-            .report_fatal(&self.object(), os_error(error), expected, message)?;
-        self.end().schedule_lost(&self.object(), Some(error))
+        let error = self.report_fatal(os_error(error), expected, message)?;
+        self.schedule_end(Some(error))
     }
-}
-
-fn repr<'py>(this: &ReadThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let text = this
-        .end()
-        .describe(&this.object(), Interest::READABLE, None)?;
-    Ok(PyString::new(this.py(), &text).into_any())
 }
 
 /// Makes the type; called once, at import.
 pub(super) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let mut methods = Methods::<OfNative<ReadPipeTransport>>::new();
+    end::add_methods(&mut methods);
     methods.nullary(
         c"pause_reading",
         |this| this.pause_reading(),
@@ -234,47 +215,6 @@ pub(super) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
         |this| this.boolean(this.is_reading()),
         c"True unless paused or closing.",
     );
-    methods.nullary(
-        c"close",
-        |this| this.close(),
-        c"Stop reading and close the pipe; connection_lost(None) follows.",
-    );
-    methods.nullary(
-        c"is_closing",
-        |this| this.boolean(this.end().closing.get()),
-        c"True once closing began.",
-    );
-    methods.method(
-        c"set_protocol",
-        |this, args| {
-            this.end()
-                .set_protocol(&*args.one("set_protocol", "protocol")?);
-            this.none()
-        },
-        c"Replace the protocol.",
-    );
-    methods.nullary(
-        c"get_protocol",
-        |this| this.or_none(this.end().protocol(this.py())),
-        c"The current protocol.",
-    );
-    methods.nullary(
-        c"_begin",
-        |this| this.begin(),
-        c"Starts reading, after connection_made.",
-    );
-    methods.method(
-        c"_call_connection_lost",
-        |this, args| {
-            let error = args.one("_call_connection_lost", "exc")?;
-            this.end().call_connection_lost(this.py(), &error)?;
-            this.none()
-        },
-        c"The deferred end.",
-    );
-    methods.getter(c"_loop", |this| {
-        Ok(this.end().event_loop(this.py()).clone().into_any())
-    });
     let base = imports::read_transport(py)?.cast::<PyType>()?;
     create::<ReadPipeTransport>(
         py,
@@ -282,7 +222,7 @@ pub(super) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
         c"The reading end of a pipe, see asyncio.ReadTransport.",
         base,
         methods,
-        Slots::with_repr::<OfNative<ReadPipeTransport>, _>(repr),
+        Slots::with_repr::<OfNative<ReadPipeTransport>, _>(end::repr),
     )?;
     module.add("ReadPipeTransport", CLASS.type_object(py))
 }

@@ -3,8 +3,8 @@
 //! The writing end of a pipe or socket is polled for reading too: that is how the reader's going
 //! away is noticed without a write. A character device has no such sign.
 
-use super::end::End;
-use super::{Kind, extra_of, kind_of, set_nonblocking};
+use super::Kind;
+use super::end::{self, End, PipeTransport};
 use crate::error::os_error;
 use crate::event_loop::EventLoop;
 use crate::event_loop::source::Source;
@@ -12,13 +12,12 @@ use crate::py::attached::Attached;
 use crate::py::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitStopped, create};
 use crate::py::imports;
 use crate::py::method::Methods;
-use crate::py::object::call_method;
-use crate::transport::flow_control::FlowControl;
-use crate::transport::report_error;
+use crate::transport::base::{BaseTransport, Parties};
+use crate::transport::flow_control::{self, FlowControl, FlowControlled};
 use crate::transport::write_queue::{Sends, WriteQueue, chunk_of, is_writable_data};
-use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyValueError};
+use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString, PyType};
+use pyo3::types::{PyBytes, PyType};
 use reactor::poller::{Event, Interest};
 use reactor::socket;
 use std::cell::{Cell, RefCell};
@@ -74,7 +73,7 @@ impl Native for WritePipeTransport {
     }
 
     fn finalize(this: &This<'_, '_, Self>) {
-        this.end().finalize(&this.object());
+        this.finalize_end();
     }
 }
 
@@ -89,53 +88,73 @@ impl WritePipeTransport {
         protocol: &Bound<'_, PyAny>,
         waiter: &Bound<'_, PyAny>,
     ) -> PyResult<Py<PyAny>> {
-        let py = event_loop.py();
-        let (fd, kind) = kind_of(pipe)?;
-        let Some(kind) = kind else {
-            return Err(PyValueError::new_err(
-                "Pipe transport is only for pipes, sockets and character devices",
-            ));
-        };
-        set_nonblocking(py, fd)?;
+        let refusal = "Pipe transport is only for pipes, sockets and character devices";
+        let (end, kind) = End::open(event_loop, pipe, protocol, refusal)?;
         let inner = Inner {
-            end: End::new(event_loop, pipe, fd, protocol)?,
+            end,
             queue: RefCell::new(WriteQueue::new()),
             flow: FlowControl::new(),
             notices_reader: kind != Kind::Device,
             conn_lost: Cell::new(0),
         };
         let inner = Attached::new(inner);
-        let transport = Ref::new(py, Self { inner })?;
-        let object = transport.as_object().bind(py);
-        object.setattr(pyo3::intern!(py, "_extra"), extra_of(pipe)?)?;
-        transport
-            .this(py)
-            .end()
-            .schedule_beginning(object, waiter)?;
-        Ok(object.clone().unbind())
+        end::start(Self { inner }, pipe, waiter)
     }
 
     /// What a fork's child must register again.
     pub(crate) fn registration(&self) -> Option<(RawFd, Interest)> {
         self.inner.during_collection().end.registration()
     }
+}
 
-    pub(crate) fn is_closing(&self, py: Python<'_>) -> bool {
-        self.inner.get(py).end.closing.get()
+impl BaseTransport for WritePipeTransport {
+    fn parties(&self, py: Python<'_>) -> &Parties {
+        &self.end(py).parties
+    }
+
+    fn is_closing(&self, py: Python<'_>) -> bool {
+        self.end(py).closing.get()
+    }
+
+    fn close(this: &This<'_, '_, Self>) -> PyResult<()> {
+        this.write_eof()
+    }
+}
+
+impl PipeTransport for WritePipeTransport {
+    const SIDE: Interest = Interest::WRITABLE;
+
+    fn end(&self, py: Python<'_>) -> &End {
+        &self.inner.get(py).end
+    }
+
+    fn source(transport: Ref<Self>) -> Source {
+        Source::WritePipe(transport)
+    }
+
+    fn begin(this: &This<'_, '_, Self>) -> PyResult<()> {
+        this.end().started.set(true);
+        this.listen()
+    }
+
+    fn bufsize(this: &This<'_, '_, Self>) -> Option<usize> {
+        Some(this.queued())
+    }
+}
+
+impl FlowControlled for WritePipeTransport {
+    fn flow(&self, py: Python<'_>) -> &FlowControl {
+        &self.inner.get(py).flow
+    }
+
+    fn queued(this: &This<'_, '_, Self>) -> usize {
+        this.own().queue.borrow().size()
     }
 }
 
 impl<'py> WriteThis<'_, 'py> {
     fn own(&self) -> &Inner {
         self.payload().inner.get(self.py())
-    }
-
-    fn end(&self) -> &End {
-        &self.own().end
-    }
-
-    fn queued(&self) -> usize {
-        self.own().queue.borrow().size()
     }
 
     /// Registers what is to be heard of now.
@@ -148,13 +167,7 @@ impl<'py> WriteThis<'_, 'py> {
         if own.queue.borrow().is_blocked() {
             wanted = wanted.with(Interest::WRITABLE);
         }
-        end.apply(self.py(), wanted, || Source::WritePipe(self.to_ref()))
-    }
-
-    fn begin(&self) -> PyResult<Bound<'py, PyAny>> {
-        self.end().started.set(true);
-        self.listen()?;
-        self.none()
+        self.listen_for(wanted)
     }
 
     fn write(&self, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
@@ -207,9 +220,7 @@ impl<'py> WriteThis<'_, 'py> {
             Err(error) => {
                 own.conn_lost.set(own.conn_lost.get().saturating_add(1));
                 let message = "Fatal write error on pipe transport";
-                let error =
-                    self.end()
-                        .report_fatal(&self.object(), os_error(&error), true, message)?;
+                let error = self.report_fatal(os_error(&error), true, message)?;
                 self.close_now(Some(error))?;
                 Ok(false)
             }
@@ -220,18 +231,14 @@ impl<'py> WriteThis<'_, 'py> {
     fn close_now(&self, error: Option<Py<PyAny>>) -> PyResult<()> {
         let unsent = self.own().queue.borrow_mut().take();
         drop(unsent);
-        self.end().schedule_lost(&self.object(), error)
+        self.schedule_end(error)
     }
 
-    fn write_eof(&self) -> PyResult<Bound<'py, PyAny>> {
-        let end = self.end();
-        if end.closing.replace(true) {
-            return self.none();
+    fn write_eof(&self) -> PyResult<()> {
+        if self.end().closing.replace(true) || !self.own().queue.borrow().is_empty() {
+            return Ok(());
         }
-        if self.own().queue.borrow().is_empty() {
-            end.schedule_lost(&self.object(), None)?;
-        }
-        self.none()
+        self.schedule_end(None)
     }
 
     /// The reader is gone, or there is room for more.
@@ -253,8 +260,7 @@ impl<'py> WriteThis<'_, 'py> {
 
     fn reader_gone(&self) -> PyResult<()> {
         let py = self.py();
-        self.end()
-            .log_in_debug("info", "%r was closed by peer", &self.object())?;
+        self.log_in_debug("info", "%r was closed by peer")?;
         let unsent = !self.own().queue.borrow().is_empty();
         let error = unsent.then(|| PyBrokenPipeError::new_err(()).into_value(py).into_any());
         self.close_now(error)
@@ -270,48 +276,10 @@ impl<'py> WriteThis<'_, 'py> {
         if !self.end().closing.get() || self.end().ended.get() {
             return Ok(());
         }
-        self.end().stop(self.py());
+        self.stop_listening();
         let none = self.none()?;
-        self.end().call_connection_lost(self.py(), &none)
+        self.end_now(&none)
     }
-
-    fn maybe_pause_protocol(&self) -> PyResult<()> {
-        if !self.own().flow.pauses_at(self.queued()) {
-            return Ok(());
-        }
-        self.tell("pause_writing", "protocol.pause_writing() failed")
-    }
-
-    fn maybe_resume_protocol(&self) -> PyResult<()> {
-        if !self.own().flow.resumes_at(self.queued()) {
-            return Ok(());
-        }
-        self.tell("resume_writing", "protocol.resume_writing() failed")
-    }
-
-    fn tell(&self, method: &str, message: &str) -> PyResult<()> {
-        let (py, end) = (self.py(), self.end());
-        let Some(protocol) = end.protocol(py) else {
-            return Ok(());
-        };
-        let Err(error) = call_method(&protocol, &PyString::intern(py, method), &[]) else {
-            return Ok(());
-        };
-        if crate::event_loop::turn::leaves_the_loop(py, &error) {
-            return Err(error);
-        }
-        let error = error.into_value(py).into_any();
-        let event_loop = end.event_loop(py);
-        report_error(event_loop, &self.object(), Some(protocol), &error, message)
-    }
-}
-
-fn repr<'py>(this: &WriteThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let size = Some(this.queued());
-    let text = this
-        .end()
-        .describe(&this.object(), Interest::WRITABLE, size)?;
-    Ok(PyString::new(this.py(), &text).into_any())
 }
 
 fn add_writing(methods: &mut Methods<OfNative<WritePipeTransport>>) {
@@ -331,7 +299,7 @@ fn add_writing(methods: &mut Methods<OfNative<WritePipeTransport>>) {
     );
     methods.nullary(
         c"write_eof",
-        |this| this.write_eof(),
+        |this| this.write_eof().and_then(|()| this.none()),
         c"Close the pipe once the queue is written.",
     );
     methods.nullary(
@@ -340,50 +308,9 @@ fn add_writing(methods: &mut Methods<OfNative<WritePipeTransport>>) {
         c"True: the reader sees the end when the pipe is closed.",
     );
     methods.nullary(
-        c"get_write_buffer_size",
-        |this| Ok(this.queued().into_pyobject(this.py())?.into_any()),
-        c"Bytes that are queued and not yet written.",
-    );
-    methods.nullary(
-        c"get_write_buffer_limits",
-        |this| this.own().flow.limits(this.py()),
-        c"(low, high) water marks in bytes.",
-    );
-    methods.method(
-        c"set_write_buffer_limits",
-        |this, args| {
-            this.own().flow.set_limits(&args)?;
-            this.maybe_pause_protocol()?;
-            this.none()
-        },
-        c"Set the water marks in bytes; low defaults to a quarter of high.",
-    );
-}
-
-fn add_closing(methods: &mut Methods<OfNative<WritePipeTransport>>) {
-    methods.nullary(
-        c"close",
-        |this| this.write_eof(),
-        c"Write what is queued, then close; connection_lost(None) follows.",
-    );
-    methods.nullary(
         c"abort",
         |this| this.close_now(None).and_then(|()| this.none()),
         c"Close at once; what is queued is lost.",
-    );
-    methods.nullary(
-        c"is_closing",
-        |this| this.boolean(this.end().closing.get()),
-        c"True once closing began.",
-    );
-    methods.method(
-        c"_call_connection_lost",
-        |this, args| {
-            let error = args.one("_call_connection_lost", "exc")?;
-            this.end().call_connection_lost(this.py(), &error)?;
-            this.none()
-        },
-        c"The deferred end.",
     );
 }
 
@@ -391,30 +318,9 @@ fn add_closing(methods: &mut Methods<OfNative<WritePipeTransport>>) {
 pub(super) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let mut methods = Methods::<OfNative<WritePipeTransport>>::new();
+    end::add_methods(&mut methods);
+    flow_control::add_methods(&mut methods);
     add_writing(&mut methods);
-    add_closing(&mut methods);
-    methods.method(
-        c"set_protocol",
-        |this, args| {
-            this.end()
-                .set_protocol(&*args.one("set_protocol", "protocol")?);
-            this.none()
-        },
-        c"Replace the protocol.",
-    );
-    methods.nullary(
-        c"get_protocol",
-        |this| this.or_none(this.end().protocol(this.py())),
-        c"The current protocol.",
-    );
-    methods.nullary(
-        c"_begin",
-        |this| this.begin(),
-        c"Starts to notice the reader's going away, after connection_made.",
-    );
-    methods.getter(c"_loop", |this| {
-        Ok(this.end().event_loop(this.py()).clone().into_any())
-    });
     // asyncio's is an asyncio.Transport too.
     let base = imports::transport(py)?.cast::<PyType>()?;
     create::<WritePipeTransport>(
@@ -423,7 +329,7 @@ pub(super) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
         c"The writing end of a pipe, see asyncio.WriteTransport.",
         base,
         methods,
-        Slots::with_repr::<OfNative<WritePipeTransport>, _>(repr),
+        Slots::with_repr::<OfNative<WritePipeTransport>, _>(end::repr),
     )?;
     module.add("WritePipeTransport", CLASS.type_object(py))
 }

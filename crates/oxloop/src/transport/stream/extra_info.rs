@@ -1,4 +1,4 @@
-//! `get_extra_info` and `repr`: made when somebody asks.
+//! `get_extra_info`: made when somebody asks.
 
 use super::{Descriptor, StreamThis, StreamTransport};
 use crate::address::to_python;
@@ -7,10 +7,8 @@ use crate::py::class::OfNative;
 use crate::py::imports;
 use crate::py::method::Methods;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
-use reactor::poller::Interest;
+use pyo3::types::PyDict;
 use reactor::socket;
-use std::fmt::Write as _;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
@@ -23,10 +21,8 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
         let socket = this.socket_object()?;
         Ok(socket.unwrap_or_else(|| this.py().None().into_bound(this.py())))
     });
-    methods.getter(c"_sock_fd", |this| {
-        Ok(this.own().fd.into_pyobject(this.py())?.into_any())
-    });
     methods.getter(c"_extra", |this| Ok(this.extra()?.into_any()));
+    methods.getter(c"_start_tls_compatible", |this| this.boolean(true));
 }
 
 fn get_extra_info<'py>(
@@ -116,40 +112,4 @@ pub(crate) fn python_socket(py: Python<'_>, fd: OwnedFd) -> PyResult<Bound<'_, P
     let _number = fd.into_raw_fd();
     socket.call_method1("setblocking", (false,))?;
     Ok(socket)
-}
-
-/// asyncio's form: the class, the descriptor, and what is polled.
-pub(super) fn repr<'py>(this: &StreamThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let (py, inner) = (this.py(), this.own());
-    let mut text = format!("<{}", this.object().get_type().name()?);
-    let closed = matches!(&*inner.descriptor.borrow(), Descriptor::Closed);
-    if closed {
-        text.push_str(" closed");
-    } else if inner.flags.closing.get() {
-        text.push_str(" closing");
-    }
-    let _written = write!(text, " fd={}", inner.fd);
-    if !closed && this.loop_state().check_closed().is_ok() {
-        let has = inner.interest.get().unwrap_or(Interest::NONE);
-        let polling = |interest| {
-            if has.contains(interest) {
-                "polling"
-            } else {
-                "idle"
-            }
-        };
-        let _written = write!(
-            text,
-            " read={} write=<{}, bufsize={}>",
-            if this.wants_to_read() {
-                polling(Interest::READABLE)
-            } else {
-                "idle"
-            },
-            polling(Interest::WRITABLE),
-            this.queued()
-        );
-    }
-    text.push('>');
-    Ok(PyString::new(py, &text).into_any())
 }

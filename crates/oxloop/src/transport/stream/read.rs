@@ -4,11 +4,8 @@
 //! When the peer sends in bulk, the `bytes` is made first and read into, which saves the copy.
 
 use super::connection::FatalError;
-use super::{Delivery, StreamThis, StreamTransport, reader};
+use super::{Delivery, StreamThis, reader};
 use crate::py::buffer::{WritableBuffer, bytes_filled_by};
-use crate::py::class::OfNative;
-use crate::py::imports;
-use crate::py::method::Methods;
 use crate::py::object::call_method;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -31,65 +28,7 @@ pub(super) enum Received<T> {
     Nothing,
 }
 
-pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
-    methods.nullary(
-        c"pause_reading",
-        |this| this.pause_reading(),
-        c"Do not deliver data until resume_reading().",
-    );
-    methods.nullary(
-        c"resume_reading",
-        |this| this.resume_reading(),
-        c"Deliver data again.",
-    );
-    methods.nullary(
-        c"is_reading",
-        |this| {
-            let reading = this.is_reading();
-            this.boolean(reading)
-        },
-        c"True unless paused or closing.",
-    );
-}
-
 impl<'py> StreamThis<'_, 'py> {
-    fn is_reading(&self) -> bool {
-        let flags = &self.own().flags;
-        !flags.closing.get() && !flags.paused.get()
-    }
-
-    fn pause_reading(&self) -> PyResult<Bound<'py, PyAny>> {
-        let none = self.py().None().into_bound(self.py());
-        if self.is_reading() {
-            // The kernel's interest stays until an event comes that nobody wants.
-            self.own().flags.paused.set(true);
-            self.update_hold();
-            self.log_in_debug("%r pauses reading")?;
-        }
-        Ok(none)
-    }
-
-    fn resume_reading(&self) -> PyResult<Bound<'py, PyAny>> {
-        let flags = &self.own().flags;
-        let none = self.py().None().into_bound(self.py());
-        if flags.closing.get() || !flags.paused.get() {
-            return Ok(none);
-        }
-        flags.paused.set(false);
-        self.want_more();
-        self.log_in_debug("%r resumes reading")?;
-        Ok(none)
-    }
-
-    fn log_in_debug(&self, text: &str) -> PyResult<()> {
-        if !self.loop_state().is_debug() {
-            return Ok(());
-        }
-        imports::logger(self.py())?
-            .call_method1("debug", (text, self.object()))
-            .map(drop)
-    }
-
     #[inline]
     pub(super) fn read_ready(&self) -> PyResult<()> {
         match self.own().delivery.get() {
@@ -213,7 +152,7 @@ impl<'py> StreamThis<'_, 'py> {
     /// The peer will send no more.
     pub(super) fn on_eof(&self) -> PyResult<()> {
         let py = self.py();
-        self.log_in_debug("%r received EOF")?;
+        self.log_in_debug("debug", "%r received EOF")?;
         let Some(protocol) = self.protocol() else {
             return Ok(());
         };
@@ -222,7 +161,7 @@ impl<'py> StreamThis<'_, 'py> {
         });
         match outcome {
             Ok(true) => {
-                self.own().flags.eof_received.set(true);
+                self.own().eof_received.set(true);
                 let wanted = self.wanted();
                 if !wanted.contains(Interest::READABLE) {
                     self.apply(wanted);

@@ -24,7 +24,7 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
     methods.nullary(
         c"_reset_empty_waiter",
         |this| {
-            this.own().flags.sendfile.set(false);
+            this.own().sendfile.set(false);
             drop(this.own().writable.take());
             this.none()
         },
@@ -49,13 +49,13 @@ pub(super) fn declare(class: &Bound<'_, PyType>) -> PyResult<()> {
 
 impl<'py> StreamThis<'_, 'py> {
     fn begin_sendfile(&self) -> PyResult<Bound<'py, PyAny>> {
-        let (inner, flags) = (self.own(), &self.own().flags);
-        if flags.sendfile.get() {
+        let inner = self.own();
+        if inner.sendfile.get() {
             return Err(PyRuntimeError::new_err("Empty waiter is already set"));
         }
         self.flush();
         let future = self.new_future()?;
-        flags.sendfile.set(true);
+        inner.sendfile.set(true);
         if inner.queue.borrow().is_empty() {
             finish(&future, None)?;
         } else {

@@ -80,12 +80,12 @@ impl<'py> StreamThis<'_, 'py> {
     }
 
     fn check_writable(&self, function: &str) -> PyResult<()> {
-        if self.own().flags.eof.get() {
+        if self.own().eof.get() {
             return Err(PyRuntimeError::new_err(format!(
                 "Cannot call {function}() after write_eof()"
             )));
         }
-        if self.own().flags.sendfile.get() {
+        if self.own().sendfile.get() {
             return Err(PyRuntimeError::new_err(format!(
                 "unable to {function}; sendfile is in progress"
             )));
@@ -199,21 +199,20 @@ impl<'py> StreamThis<'_, 'py> {
                 inner.flags.conn_lost.set(1);
                 return self.schedule_connection_lost(None);
             }
-        } else if inner.flags.eof.get() {
+        } else if inner.eof.get() {
             self.shutdown_writing();
         }
         Ok(())
     }
 
     fn write_eof(&self) -> PyResult<Bound<'py, PyAny>> {
-        let flags = &self.own().flags;
+        let (inner, flags) = (self.own(), &self.own().flags);
         let none = self.py().None().into_bound(self.py());
-        if flags.closing.get() || flags.eof.get() {
+        if flags.closing.get() || inner.eof.replace(true) {
             return Ok(none);
         }
-        flags.eof.set(true);
         self.flush();
-        if self.own().queue.borrow().is_empty() && flags.conn_lost.get() == 0 {
+        if inner.queue.borrow().is_empty() && flags.conn_lost.get() == 0 {
             self.shutdown_writing();
         }
         Ok(none)

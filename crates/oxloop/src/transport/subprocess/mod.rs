@@ -31,7 +31,8 @@ use crate::py::class::{Class, Native, OfNative, Slots, This, Visit, VisitStopped
 use crate::py::context::Captured;
 use crate::py::imports;
 use crate::py::method::Methods;
-use crate::transport::{visit_cell, warn_unclosed};
+use crate::transport::base::warn_unclosed;
+use crate::transport::visit_cell;
 use pyo3::exceptions::{PyPermissionError, PyProcessLookupError};
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -1,0 +1,263 @@
+//! `BaseTransport`: what a transport is, whatever it is a transport of.
+//!
+//! asyncio's transports inherit it from classes; here it is a trait, and its methods are generic
+//! over the native type. A type says where its `Parties` are and what closing means for it.
+
+use crate::event_loop::schedule::soon_method;
+use crate::event_loop::turn::leaves_the_loop;
+use crate::event_loop::{EventLoop, State, exceptions};
+use crate::py::class::{Native, OfNative, This, Visit, VisitStopped};
+use crate::py::context::Captured;
+use crate::py::imports;
+use crate::py::method::Methods;
+use crate::py::object::call_method;
+use crate::transport::visit_cell;
+use pyo3::exceptions::PyResourceWarning;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use std::cell::RefCell;
+
+/// The two that a transport stands between, and the context that the protocol is called in.
+pub(crate) struct Parties {
+    event_loop: Py<EventLoop>,
+    protocol: RefCell<Option<Py<PyAny>>>,
+    pub(super) context: Captured,
+}
+
+impl Parties {
+    pub(super) fn new(
+        event_loop: &Bound<'_, EventLoop>,
+        protocol: Py<PyAny>,
+        context: Captured,
+    ) -> Self {
+        Self {
+            event_loop: event_loop.clone().unbind(),
+            protocol: RefCell::new(Some(protocol)),
+            context,
+        }
+    }
+
+    pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        visit.object(&self.event_loop)?;
+        self.context.traverse(visit)?;
+        visit_cell(visit, &self.protocol)
+    }
+
+    pub(super) fn clear(&self, py: Python<'_>) {
+        drop(self.protocol.take());
+        self.context.clear(py);
+    }
+}
+
+/// What asyncio's `BaseTransport` promises, and what its parts need to know.
+pub(crate) trait BaseTransport: Native {
+    fn parties(&self, py: Python<'_>) -> &Parties;
+
+    fn is_closing(&self, py: Python<'_>) -> bool;
+
+    /// # Errors
+    /// RuntimeError on a closed loop.
+    fn close(this: &This<'_, '_, Self>) -> PyResult<()>;
+
+    /// A protocol is about to take the place of the current one.
+    ///
+    /// # Errors
+    /// What looking at it raises.
+    fn protocol_changes(_this: &This<'_, '_, Self>, _protocol: &Bound<'_, PyAny>) -> PyResult<()> {
+        Ok(())
+    }
+}
+
+impl<'py, T: BaseTransport> This<'_, 'py, T> {
+    #[inline]
+    fn parties(&self) -> &Parties {
+        self.payload().parties(self.py())
+    }
+
+    #[inline]
+    pub(super) fn event_loop(&self) -> &Bound<'py, EventLoop> {
+        self.parties().event_loop.bind(self.py())
+    }
+
+    #[inline]
+    pub(super) fn loop_state(&self) -> &State {
+        self.event_loop().get().state(self.py())
+    }
+
+    #[inline]
+    pub(super) fn protocol(&self) -> Option<Bound<'py, PyAny>> {
+        let protocol = self.parties().protocol.borrow();
+        protocol
+            .as_ref()
+            .map(|protocol| protocol.bind(self.py()).clone())
+    }
+
+    pub(super) fn set_protocol(&self, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
+        T::protocol_changes(self, protocol)?;
+        let protocol = protocol.clone().unbind();
+        let old = self.parties().protocol.replace(Some(protocol));
+        drop(old);
+        Ok(())
+    }
+
+    pub(super) fn forget_protocol(&self) {
+        drop(self.parties().protocol.take());
+    }
+
+    /// Queues a callback, in the transport's context.
+    pub(super) fn soon(
+        &self,
+        callback: &Bound<'py, PyAny>,
+        arguments: &[&Bound<'py, PyAny>],
+    ) -> PyResult<()> {
+        let (py, context) = (self.py(), &self.parties().context);
+        let context = Captured::given(&context.object(py)?);
+        soon_method(py, self.event_loop(), callback, arguments, context)
+    }
+
+    /// Queues `connection_made`, and `_begin` behind it.
+    pub(super) fn schedule_beginning(&self) -> PyResult<()> {
+        let py = self.py();
+        if let Some(protocol) = self.protocol() {
+            let made = protocol.getattr(intern!(py, "connection_made"))?;
+            self.soon(&made, &[&self.object()])?;
+        }
+        self.soon(&self.object().getattr(intern!(py, "_begin"))?, &[])
+    }
+
+    /// Queues the deferred end.
+    ///
+    /// # Errors
+    /// RuntimeError on a closed loop.
+    pub(super) fn schedule_connection_lost(&self, error: Option<Py<PyAny>>) -> PyResult<()> {
+        let py = self.py();
+        self.loop_state().check_closed()?;
+        let lost = self
+            .object()
+            .getattr(intern!(py, "_call_connection_lost"))?;
+        let error = error.map_or_else(|| py.None().into_bound(py), |error| error.into_bound(py));
+        self.soon(&lost, &[&error])
+    }
+
+    /// Calls the protocol's `connection_lost`.
+    pub(super) fn tell_connection_lost(&self, error: &Bound<'py, PyAny>) -> PyResult<()> {
+        self.protocol().map_or(Ok(()), |protocol| {
+            call_method(&protocol, intern!(self.py(), "connection_lost"), &[error]).map(drop)
+        })
+    }
+
+    /// Reports an exception of a callback that the transport survives.
+    ///
+    /// # Errors
+    /// KeyboardInterrupt and SystemExit, and what the exception handler lets out.
+    #[cold]
+    pub(super) fn report(&self, error: PyErr, message: &str) -> PyResult<()> {
+        let py = self.py();
+        if leaves_the_loop(py, &error) {
+            return Err(error);
+        }
+        self.call_exception_handler(&error.into_value(py).into_any(), message)
+    }
+
+    /// Reports an exception that ends the transport, and gives its value back. One of the peer's
+    /// doing (`expected`) is logged in debug mode only.
+    ///
+    /// # Errors
+    /// As `report`.
+    #[cold]
+    pub(super) fn report_fatal(
+        &self,
+        error: PyErr,
+        expected: bool,
+        message: &str,
+    ) -> PyResult<Py<PyAny>> {
+        let py = self.py();
+        if leaves_the_loop(py, &error) {
+            return Err(error);
+        }
+        let value = error.into_value(py).into_any();
+        if !expected {
+            self.call_exception_handler(&value, message)?;
+        } else if self
+            .event_loop()
+            .call_method0(intern!(py, "get_debug"))?
+            .is_truthy()?
+        {
+            let kwargs = PyDict::new(py);
+            kwargs.set_item("exc_info", &value)?;
+            let arguments = ("%r: %s", self.object(), message);
+            imports::logger(py)?.call_method("debug", arguments, Some(&kwargs))?;
+        }
+        Ok(value)
+    }
+
+    /// With the keys that asyncio's transports use.
+    fn call_exception_handler(&self, error: &Py<PyAny>, message: &str) -> PyResult<()> {
+        let context = PyDict::new(self.py());
+        context.set_item("message", message)?;
+        context.set_item("exception", error)?;
+        context.set_item("transport", self.object())?;
+        context.set_item("protocol", self.protocol())?;
+        exceptions::report(self.event_loop(), &context)
+    }
+
+    pub(super) fn log_in_debug(&self, level: &str, text: &str) -> PyResult<()> {
+        if !self.loop_state().is_debug() {
+            return Ok(());
+        }
+        imports::logger(self.py())?
+            .call_method1(level, (text, self.object()))
+            .map(drop)
+    }
+
+    /// The transport dies without having been closed: warns, then closes with `close`.
+    pub(super) fn finalize_open(&self, close: impl FnOnce() -> PyResult<()>) {
+        let warned = warn_unclosed(&self.object());
+        for outcome in [warned, close()] {
+            if let Err(error) = outcome {
+                error.write_unraisable(self.py(), None);
+            }
+        }
+    }
+}
+
+/// The warning of a transport that dies without having been closed.
+pub(super) fn warn_unclosed(transport: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = transport.py();
+    let kwargs = PyDict::new(py);
+    kwargs.set_item("source", transport)?;
+    let text = format!("unclosed transport {}", transport.repr()?);
+    let category = py.get_type::<PyResourceWarning>();
+    imports::warnings(py)?
+        .call_method("warn", (text, category), Some(&kwargs))
+        .map(drop)
+}
+
+pub(super) fn add_methods<T: BaseTransport>(methods: &mut Methods<OfNative<T>>) {
+    methods.nullary(
+        c"close",
+        |this| T::close(this).and_then(|()| this.none()),
+        c"Finish what is queued, then close; connection_lost(None) follows.",
+    );
+    methods.nullary(
+        c"is_closing",
+        |this| this.boolean(this.payload().is_closing(this.py())),
+        c"True once closing began.",
+    );
+    methods.method(
+        c"set_protocol",
+        |this, args| {
+            this.set_protocol(&*args.one("set_protocol", "protocol")?)?;
+            this.none()
+        },
+        c"Replace the protocol.",
+    );
+    methods.nullary(
+        c"get_protocol",
+        |this| this.or_none(this.protocol()),
+        c"The current protocol.",
+    );
+    methods.getter(c"_loop", |this| Ok(this.event_loop().clone().into_any()));
+    methods.getter(c"_protocol", |this| this.or_none(this.protocol()));
+}

@@ -1,0 +1,233 @@
+//! The life of a transport that has a socket: made, paused, closed, aborted, lost; and what ends it
+//! by force.
+
+use super::{SelectorState, SelectorTransport};
+use crate::py::args::Args;
+use crate::py::class::{OfNative, Ref, This};
+use crate::py::method::Methods;
+use crate::transport::{base, flow_control};
+use pyo3::exceptions::PyOSError;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+impl SelectorState {
+    /// Schedules `connection_made` and what begins behind it, and takes a new transport into the
+    /// loop.
+    ///
+    /// # Errors
+    /// What scheduling raises; MemoryError.
+    pub(in crate::transport) fn enter<T: SelectorTransport>(
+        py: Python<'_>,
+        transport: &Ref<T>,
+    ) -> PyResult<()> {
+        let this = transport.this(py);
+        this.schedule_beginning()?;
+        // The handles that were just queued keep it alive until it reads.
+        let source = T::idle_source(transport.downgrade(py)?);
+        let own = this.selector();
+        let token = this.loop_state().adopt_transport(own.fd, source);
+        own.token.set(Some(token));
+        Ok(())
+    }
+}
+
+/// Wakes whoever awaits `waiter`, unless it was cancelled meanwhile.
+fn set_result_unless_cancelled(waiter: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = waiter.py();
+    if waiter.call_method0(intern!(py, "cancelled"))?.is_truthy()? {
+        return Ok(());
+    }
+    waiter
+        .call_method1(intern!(py, "set_result"), (py.None(),))
+        .map(drop)
+}
+
+impl<'py, T: SelectorTransport> This<'_, 'py, T> {
+    fn begin(&self) -> PyResult<()> {
+        let own = self.selector();
+        own.flags.started.set(true);
+        if own.flags.conn_lost.get() == 0 {
+            self.want_more();
+        }
+        let waiter = own.waiter.take();
+        waiter.map_or(Ok(()), |waiter| {
+            set_result_unless_cancelled(waiter.bind(self.py()))
+        })
+    }
+
+    fn is_reading(&self) -> bool {
+        let flags = &self.selector().flags;
+        !flags.closing.get() && !flags.paused.get()
+    }
+
+    fn pause_reading(&self) -> PyResult<()> {
+        if !self.is_reading() {
+            return Ok(());
+        }
+        // The kernel's interest stays until an event comes that nobody wants.
+        self.selector().flags.paused.set(true);
+        self.update_hold();
+        self.log_in_debug("debug", "%r pauses reading")
+    }
+
+    fn resume_reading(&self) -> PyResult<()> {
+        let flags = &self.selector().flags;
+        if flags.closing.get() || !flags.paused.replace(false) {
+            return Ok(());
+        }
+        self.want_more();
+        T::reading_resumed(self)?;
+        self.log_in_debug("debug", "%r resumes reading")
+    }
+
+    pub(in crate::transport) fn close(&self) -> PyResult<()> {
+        T::send_written(self)?;
+        let flags = &self.selector().flags;
+        if flags.closing.replace(true) {
+            return Ok(());
+        }
+        self.apply(self.wanted());
+        if T::has_unsent(self) {
+            return Ok(());
+        }
+        flags.conn_lost.set(flags.conn_lost.get() + 1);
+        self.schedule_connection_lost(None)
+    }
+
+    pub(in crate::transport) fn abort(&self) -> PyResult<()> {
+        // asyncio has sent what the callback wrote before it aborts.
+        T::send_written(self)?;
+        self.force_close(None)
+    }
+
+    /// Drops what is queued and schedules `connection_lost(error)`.
+    pub(in crate::transport) fn force_close(&self, error: Option<Py<PyAny>>) -> PyResult<()> {
+        let flags = &self.selector().flags;
+        if flags.conn_lost.get() > 0 {
+            return Ok(());
+        }
+        T::drop_unsent(self);
+        flags.closing.set(true);
+        flags.conn_lost.set(1);
+        self.apply(self.wanted());
+        self.schedule_connection_lost(error)
+    }
+
+    /// Tells the protocol, then lets everything go.
+    fn call_connection_lost(&self, error: &Bound<'py, PyAny>) -> PyResult<()> {
+        let told = self.tell_connection_lost(error);
+        self.deregister();
+        let closed = T::close_socket(self);
+        let forgotten = T::forget(self);
+        self.forget_protocol();
+        told.and(closed).and(forgotten)
+    }
+
+    /// Reports an exception that the connection cannot survive, and closes at once. An OSError is a
+    /// peer's doing: it is logged in debug mode only, and told to the protocol.
+    ///
+    /// # Errors
+    /// KeyboardInterrupt and SystemExit, and what the exception handler lets out.
+    #[cold]
+    pub(in crate::transport) fn fatal_error(
+        &self,
+        error: impl Into<PyErr>,
+        message: &str,
+    ) -> PyResult<()> {
+        let error = error.into();
+        let expected = error.is_instance_of::<PyOSError>(self.py());
+        let value = self.report_fatal(error, expected, message)?;
+        self.force_close(Some(value))
+    }
+
+    /// What happens to a transport that dies: it may not have been closed.
+    pub(in crate::transport) fn finalize(&self) {
+        if T::is_closed(self) {
+            return;
+        }
+        self.finalize_open(|| {
+            self.deregister();
+            T::close_socket(self)
+        });
+    }
+}
+
+fn fatal_error<'py, T: SelectorTransport>(
+    this: &This<'_, 'py, T>,
+    args: Args<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let [error, message] = args.bind("_fatal_error", ["exc", "message"], 1)?;
+    let error = error.expect("invariant: bind checked the required argument");
+    let message = message.map_or_else(
+        || Ok("Fatal error on transport".to_owned()),
+        |message| message.extract::<String>(),
+    )?;
+    this.fatal_error(PyErr::from_value(error.to_owned()), &message)?;
+    this.none()
+}
+
+/// The methods of asyncio's `_SelectorTransport` and of what it inherits from.
+pub(in crate::transport) fn add_methods<T: SelectorTransport>(methods: &mut Methods<OfNative<T>>) {
+    base::add_methods(methods);
+    flow_control::add_methods(methods);
+    add_reading(methods);
+    methods.nullary(
+        c"abort",
+        |this| this.abort().and_then(|()| this.none()),
+        c"Close at once; what is queued is lost.",
+    );
+    methods.method(
+        c"_call_connection_lost",
+        |this, args| {
+            this.call_connection_lost(&*args.one("_call_connection_lost", "exc")?)?;
+            this.none()
+        },
+        c"The deferred end.",
+    );
+    methods.method(
+        c"_force_close",
+        |this, args| {
+            let error = args.one("_force_close", "exc")?;
+            this.force_close((!error.is_none()).then(|| error.to_owned().unbind()))?;
+            this.none()
+        },
+        c"Close at once because of an exception.",
+    );
+    methods.method(
+        c"_fatal_error",
+        fatal_error,
+        c"Report an exception and close at once.",
+    );
+    methods.getter(c"_closing", |this| {
+        this.boolean(this.selector().flags.closing.get())
+    });
+    methods.getter(c"_paused", |this| {
+        this.boolean(this.selector().flags.paused.get())
+    });
+    methods.getter(c"_sock_fd", |this| {
+        Ok(this.selector().fd.into_pyobject(this.py())?.into_any())
+    });
+}
+
+fn add_reading<T: SelectorTransport>(methods: &mut Methods<OfNative<T>>) {
+    methods.nullary(
+        c"_begin",
+        |this| this.begin().and_then(|()| this.none()),
+        c"Starts reading, after connection_made.",
+    );
+    methods.nullary(
+        c"pause_reading",
+        |this| this.pause_reading().and_then(|()| this.none()),
+        c"Deliver nothing until resume_reading().",
+    );
+    methods.nullary(
+        c"resume_reading",
+        |this| this.resume_reading().and_then(|()| this.none()),
+        c"Deliver again what arrives.",
+    );
+    methods.nullary(
+        c"is_reading",
+        |this| this.boolean(this.is_reading()),
+        c"True unless paused or closing.",
+    );
+}

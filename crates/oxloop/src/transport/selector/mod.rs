@@ -1,0 +1,341 @@
+//! `SelectorTransport`: what the transports of sockets have in common, asyncio's
+//! `_SelectorTransport`: what the loop waits for on their behalf, and (in `life`) how they begin
+//! and end.
+//!
+//! Invariants:
+//! - `interest` is what the kernel has; it may be more than what is wanted, until an unwanted event
+//!   arrives. What is wanted and missing is registered at once.
+//! - the loop keeps a transport alive exactly while it waits for the kernel.
+//!
+//! Cost: all of it is compiled into the two types; nothing is looked up at run time.
+
+mod life;
+
+use super::base::{BaseTransport, Parties};
+use super::flow_control::{FlowControl, FlowControlled};
+use super::visit_cell;
+use crate::event_loop::EventLoop;
+use crate::event_loop::source::Source;
+use crate::py::class::{Native, Ref, This, Visit, VisitStopped};
+use crate::py::context::Captured;
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+use reactor::poller::{Event, Interest};
+use reactor::token::Token;
+use std::cell::{Cell, RefCell};
+use std::fmt::Write as _;
+use std::ops::Deref;
+use std::os::fd::RawFd;
+
+pub(super) use life::add_methods;
+
+/// The part of a transport's payload that does not depend on the kind of its socket.
+pub(crate) struct SelectorState {
+    parties: Parties,
+    pub(super) fd: RawFd,
+    token: Cell<Option<Token>>,
+    /// What the kernel has; `None` while the descriptor is taken out of the poller.
+    interest: Cell<Option<Interest>>,
+    /// Waits for `connection_made` to have been called.
+    waiter: RefCell<Option<Py<PyAny>>>,
+    pub(super) flags: Flags,
+    pub(super) flow: FlowControl,
+}
+
+/// asyncio's own attributes of a transport, by their names there.
+#[derive(Default)]
+pub(crate) struct Flags {
+    /// `connection_made` was called and reading may begin.
+    pub(super) started: Cell<bool>,
+    pub(super) paused: Cell<bool>,
+    pub(super) closing: Cell<bool>,
+    /// Counts `connection_lost` being scheduled, and writes after it.
+    pub(super) conn_lost: Cell<u32>,
+    /// The loop's registry has a strong reference.
+    held: Cell<bool>,
+    /// Linked into the loop's list of transports to flush.
+    pub(super) written: Cell<bool>,
+}
+
+impl SelectorState {
+    pub(super) fn new(
+        event_loop: &Bound<'_, EventLoop>,
+        fd: RawFd,
+        protocol: Py<PyAny>,
+        context: Captured,
+        waiter: Option<Py<PyAny>>,
+    ) -> Self {
+        Self {
+            parties: Parties::new(event_loop, protocol, context),
+            fd,
+            token: Cell::new(None),
+            interest: Cell::new(None),
+            waiter: RefCell::new(waiter),
+            flags: Flags::default(),
+            flow: FlowControl::new(),
+        }
+    }
+
+    pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        self.parties.traverse(visit)?;
+        visit_cell(visit, &self.waiter)
+    }
+
+    pub(super) fn clear(&self, py: Python<'_>) {
+        self.parties.clear(py);
+        drop(self.waiter.take());
+    }
+
+    /// What a fork's child must register again.
+    pub(super) fn registration(&self) -> Option<(RawFd, Interest)> {
+        self.interest.get().map(|interest| (self.fd, interest))
+    }
+}
+
+/// As asyncio's class inherits from the general one.
+impl Deref for SelectorState {
+    type Target = Parties;
+
+    #[inline(always)]
+    fn deref(&self) -> &Parties {
+        &self.parties
+    }
+}
+
+/// What a kind of sockets adds.
+pub(crate) trait SelectorTransport: Native {
+    fn selector_state(&self, py: Python<'_>) -> &SelectorState;
+
+    /// What the loop's registry has while the transport waits for the kernel.
+    fn source(transport: Ref<Self>) -> Source;
+
+    /// What it has of one that waits for nothing: a weak reference.
+    fn idle_source(weak: Py<PyAny>) -> Source;
+
+    fn wants_to_read(this: &This<'_, '_, Self>) -> bool {
+        let flags = &this.selector().flags;
+        flags.started.get() && !flags.paused.get() && !flags.closing.get()
+    }
+
+    fn wants_to_write(this: &This<'_, '_, Self>) -> bool;
+
+    fn queued(this: &This<'_, '_, Self>) -> usize;
+
+    fn has_unsent(this: &This<'_, '_, Self>) -> bool;
+
+    fn drop_unsent(this: &This<'_, '_, Self>);
+
+    /// As `FlowControlled::send_written`.
+    fn send_written(this: &This<'_, '_, Self>) -> PyResult<()>;
+
+    /// As `BaseTransport::protocol_changes`.
+    fn protocol_changes(_this: &This<'_, '_, Self>, _protocol: &Bound<'_, PyAny>) -> PyResult<()> {
+        Ok(())
+    }
+
+    /// Reading was resumed: what was read before it was paused can be delivered.
+    fn reading_resumed(_this: &This<'_, '_, Self>) -> PyResult<()> {
+        Ok(())
+    }
+
+    /// True once the socket is closed.
+    fn is_closed(this: &This<'_, '_, Self>) -> bool;
+
+    /// Closes the socket and lets go of what it belongs to; the registration has ended.
+    ///
+    /// # Errors
+    /// What the socket object's close() raises.
+    fn close_socket(this: &This<'_, '_, Self>) -> PyResult<()>;
+
+    /// Drops what waited for the connection that is now lost.
+    fn forget(this: &This<'_, '_, Self>) -> PyResult<()> {
+        Self::drop_unsent(this);
+        Ok(())
+    }
+}
+
+impl<T: SelectorTransport> BaseTransport for T {
+    #[inline]
+    fn parties(&self, py: Python<'_>) -> &Parties {
+        &self.selector_state(py).parties
+    }
+
+    fn is_closing(&self, py: Python<'_>) -> bool {
+        self.selector_state(py).flags.closing.get()
+    }
+
+    fn close(this: &This<'_, '_, Self>) -> PyResult<()> {
+        this.close()
+    }
+
+    fn protocol_changes(this: &This<'_, '_, Self>, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
+        <T as SelectorTransport>::protocol_changes(this, protocol)
+    }
+}
+
+impl<T: SelectorTransport> FlowControlled for T {
+    #[inline]
+    fn flow(&self, py: Python<'_>) -> &FlowControl {
+        &self.selector_state(py).flow
+    }
+
+    #[inline]
+    fn queued(this: &This<'_, '_, Self>) -> usize {
+        <T as SelectorTransport>::queued(this)
+    }
+
+    fn send_written(this: &This<'_, '_, Self>) -> PyResult<()> {
+        <T as SelectorTransport>::send_written(this)
+    }
+}
+
+impl<'py, T: SelectorTransport> This<'_, 'py, T> {
+    #[inline]
+    fn selector(&self) -> &SelectorState {
+        self.payload().selector_state(self.py())
+    }
+
+    #[inline]
+    pub(super) fn wants_to_read(&self) -> bool {
+        T::wants_to_read(self)
+    }
+
+    /// What the transport wants to hear about.
+    #[inline]
+    pub(super) fn wanted(&self) -> Interest {
+        let mut wanted = Interest::NONE;
+        if T::wants_to_read(self) {
+            wanted = wanted.with(Interest::READABLE);
+        }
+        if T::wants_to_write(self) {
+            wanted = wanted.with(Interest::WRITABLE);
+        }
+        wanted
+    }
+
+    fn update_hold(&self) {
+        let (state, wanted) = (self.selector(), !self.wanted().is_empty());
+        let Some(token) = state.token.get() else {
+            return;
+        };
+        if state.flags.held.replace(wanted) == wanted {
+            return;
+        }
+        let transport = self.to_ref();
+        let source = if wanted {
+            T::source(transport)
+        } else {
+            match transport.downgrade(self.py()) {
+                Ok(weak) => T::idle_source(weak),
+                // Without memory for a weak reference the loop goes on keeping it.
+                Err(_) => return state.flags.held.set(true),
+            }
+        };
+        self.loop_state().hold_transport(token, source);
+    }
+
+    /// Registers what is wanted and missing.
+    pub(super) fn want_more(&self) {
+        self.update_hold();
+        let wanted = self.wanted();
+        let has = self.selector().interest.get();
+        if has.is_none_or(|has| !has.contains(wanted)) {
+            self.apply(wanted);
+        }
+    }
+
+    /// Makes the kernel's interest exactly `wanted`. Without any, the descriptor leaves the poller:
+    /// a hang-up or an error is reported whether it is wanted or not, and would keep the loop
+    /// spinning.
+    pub(super) fn apply(&self, wanted: Interest) {
+        self.update_hold();
+        if let Err(error) = self.register(wanted) {
+            // The descriptor was closed behind the transport's back: nothing will come from it.
+            let error = error.into_value(self.py()).into_any();
+            if let Err(error) = self.force_close(Some(error)) {
+                error.write_unraisable(self.py(), Some(&self.object()));
+            }
+        }
+    }
+
+    fn register(&self, wanted: Interest) -> PyResult<()> {
+        let (own, state) = (self.selector(), self.loop_state());
+        let Some(token) = own.token.get() else {
+            return Ok(());
+        };
+        let has = own.interest.get();
+        own.interest.set((!wanted.is_empty()).then_some(wanted));
+        match (has, wanted.is_empty()) {
+            (None, true) => {}
+            (Some(_), true) => state.suspend_registration(own.fd),
+            (None, false) => return state.resume_registration(own.fd, token, wanted),
+            (Some(_), false) => state.set_interest(own.fd, token, wanted),
+        }
+        Ok(())
+    }
+
+    /// Ends the interest in what came with `event` and nobody wanted.
+    #[inline]
+    pub(super) fn drop_unwanted(&self, event: Event) {
+        let wanted = self.wanted();
+        let unwanted = event.readable && !wanted.contains(Interest::READABLE)
+            || event.writable && !wanted.contains(Interest::WRITABLE);
+        if unwanted
+            && self
+                .selector()
+                .interest
+                .get()
+                .is_some_and(|has| has != wanted)
+        {
+            self.apply(wanted);
+        }
+    }
+
+    /// Takes the transport out of the loop's registry, and the descriptor out of the poller if it
+    /// is there.
+    fn deregister(&self) {
+        let (own, state) = (self.selector(), self.loop_state());
+        let Some(token) = own.token.take() else {
+            return;
+        };
+        let source = match own.interest.take() {
+            Some(_) => state.deregister(own.fd, token),
+            None => state.forget(own.fd, token),
+        };
+        drop(source);
+    }
+}
+
+/// asyncio's form: the class, the descriptor, and what is polled.
+pub(super) fn repr<'py, T: SelectorTransport>(
+    this: &This<'_, 'py, T>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let own = this.selector();
+    let mut text = format!("<{}", this.object().get_type().name()?);
+    let closed = T::is_closed(this);
+    if closed {
+        text.push_str(" closed");
+    } else if own.flags.closing.get() {
+        text.push_str(" closing");
+    }
+    let _written = write!(text, " fd={}", own.fd);
+    if !closed && this.loop_state().check_closed().is_ok() {
+        let wanted = this.wanted();
+        let polling = |interest| {
+            if wanted.contains(interest) {
+                "polling"
+            } else {
+                "idle"
+            }
+        };
+        let _written = write!(
+            text,
+            " read={} write=<{}, bufsize={}>",
+            polling(Interest::READABLE),
+            polling(Interest::WRITABLE),
+            this.queued()
+        );
+    }
+    text.push('>');
+    Ok(PyString::new(this.py(), &text).into_any())
+}
