@@ -107,6 +107,7 @@ check: check-tidy check-python check-rust check-stubs ## Formatting, lints, type
 
 check-rust: $(STAMPS)/venv ## rustfmt, clippy and rustdoc, warnings are errors
 	cargo fmt --all --check
+	rustfmt --check --edition 2024 fuzz/fuzz_targets/*.rs
 	$(CARGO_ENV) cargo clippy $(LOCKED) --workspace --all-targets -- -D warnings
 	$(CARGO_ENV) RUSTDOCFLAGS="-D warnings" cargo doc $(LOCKED) --quiet --no-deps --document-private-items \
 	  -p reactor -p tls -p oxloop
@@ -126,6 +127,7 @@ check-tidy: $(STAMPS)/venv ## The house rules that a program can check
 
 format: $(STAMPS)/tools ## Format Rust and Python
 	cargo fmt --all
+	rustfmt --edition 2024 fuzz/fuzz_targets/*.rs
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 

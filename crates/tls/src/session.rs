@@ -43,8 +43,9 @@ pub enum Outcome {
     /// The peer has closed the connection with a `close_notify`, or by its end where the owner set
     /// `SSL_OP_IGNORE_UNEXPECTED_EOF`.
     CloseNotify,
-    /// It failed for good. Why stands in the thread's error queue and stays there until the next
-    /// call; with nothing in it, the wire ended without a `close_notify` (before OpenSSL 3).
+    /// It failed, and the connection is of no use any more. Why stands in the thread's error queue
+    /// and stays there until the next call; with nothing in it, the wire ended without a
+    /// `close_notify` (before OpenSSL 3).
     Failed,
 }
 
@@ -68,13 +69,14 @@ impl fmt::Display for Failure {
 /// A TLS connection over buffers.
 #[derive(Debug)]
 pub struct Session {
-    ssl: BorrowedSsl,
+    ssl: BorrowedSsl<'static>,
     wire: Rc<Wire>,
 }
 
 impl Session {
-    /// Replaces the BIOs of `ssl`; what its old ones held is not carried over.
-    pub fn adopt(ssl: BorrowedSsl) -> Result<Self, Unavailable> {
+    /// Replaces the BIOs of `ssl`; what its old ones held is not carried over. Static, as a session
+    /// lives as long as the objects of whoever borrowed it.
+    pub fn adopt(ssl: BorrowedSsl<'static>) -> Result<Self, Unavailable> {
         let wire = Wire::new();
         ssl.attach(&wire)?;
         Ok(Self { ssl, wire })
@@ -131,18 +133,12 @@ impl Session {
     /// first if it is due.
     #[inline]
     pub fn read(&mut self, into: &mut [MaybeUninit<u8>]) -> Outcome {
-        if into.is_empty() {
-            return Outcome::Done(0);
-        }
         self.ssl.read(into)
     }
 
     /// Like [`Self::read`], onto the end of `into`, at most `room` bytes.
     #[inline]
     pub fn read_onto(&mut self, into: &mut Vec<u8>, room: usize) -> Outcome {
-        if room == 0 {
-            return Outcome::Done(0);
-        }
         self.ssl.read_onto(into, room)
     }
 
@@ -150,9 +146,6 @@ impl Session {
     /// record. After [`Outcome::WantRead`] the next write must begin with the same bytes.
     #[inline]
     pub fn write(&mut self, plaintext: &[u8]) -> Outcome {
-        if plaintext.is_empty() {
-            return Outcome::Done(0);
-        }
         self.ssl.write(plaintext)
     }
 

@@ -223,15 +223,19 @@ unsafe extern "C" fn control(
 }
 
 unsafe extern "C" fn destroy(bio: *mut Opaque) -> c_int {
-    // SAFETY: OpenSSL calls this once for a BIO of our method, when its last reference goes.
-    let Some((symbols, wire)) = (unsafe { wire_of(bio) }) else {
+    let Some(library) = Library::loaded() else {
         return 0;
     };
-    // SAFETY: the share was given to the BIO by `make` and is taken back here only; the BIO forgets
-    // it first.
+    let functions = &library.symbols.functions;
+    // SAFETY: OpenSSL calls this once for a BIO of our method, when its last reference goes. Its
+    // data is the share of the wire that `make` put there, which is taken back here only; the BIO
+    // forgets it first.
     unsafe {
-        (symbols.functions.bio_set_data)(bio, ptr::null_mut());
-        drop(Rc::from_raw(ptr::from_ref(wire)));
+        let share = (functions.bio_get_data)(bio).cast::<Wire>();
+        if !share.is_null() {
+            (functions.bio_set_data)(bio, ptr::null_mut());
+            drop(Rc::from_raw(share));
+        }
     }
     1
 }

@@ -5,6 +5,7 @@
 
 use std::ffi::{c_int, c_long, c_void};
 use std::fmt;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
@@ -25,22 +26,28 @@ const ERROR_ZERO_RETURN: c_int = 6;
 
 /// An `SSL*` that its owner keeps alive.
 #[derive(Clone, Copy)]
-pub struct BorrowedSsl {
+pub struct BorrowedSsl<'a> {
     library: &'static Library,
     ssl: NonNull<c_void>,
+    owner: PhantomData<&'a ()>,
 }
 
-impl BorrowedSsl {
+impl BorrowedSsl<'_> {
     /// Borrows `ssl`.
     ///
     /// # Safety
     /// - `ssl` is an `SSL*` of `library`, and is alive whenever this or a session over it is called
-    ///   (dropping a session is no call: the `SSL*` may be gone by then).
+    ///   during the lifetime that is chosen (dropping a session is no call: the `SSL*` may be gone
+    ///   by then).
     /// - The `SSL*`, the session and the moment the `SSL*` is freed are never two threads' at once;
     ///   for one that a Python object owns, holding the GIL during each call ensures that.
     #[inline]
     pub const unsafe fn borrow_raw(library: &'static Library, ssl: NonNull<c_void>) -> Self {
-        Self { library, ssl }
+        Self {
+            library,
+            ssl,
+            owner: PhantomData,
+        }
     }
 
     /// The library it belongs to.
@@ -74,7 +81,8 @@ impl BorrowedSsl {
         Ok(())
     }
 
-    pub(crate) fn handshake(self) -> Outcome {
+    /// Carries the handshake on.
+    pub fn handshake(self) -> Outcome {
         self.library.clear_errors();
         // SAFETY: the `SSL*` is alive.
         let result =
@@ -86,8 +94,12 @@ impl BorrowedSsl {
         }
     }
 
+    /// Reads plaintext, at most a record; see [`Session::read`](crate::Session::read).
     #[inline]
-    pub(crate) fn read(self, into: &mut [MaybeUninit<u8>]) -> Outcome {
+    pub fn read(self, into: &mut [MaybeUninit<u8>]) -> Outcome {
+        if into.is_empty() {
+            return Outcome::Done(0);
+        }
         self.library.clear_errors();
         let mut count = 0;
         // SAFETY: the `SSL*` is alive, and `into` has room for its length.
@@ -107,8 +119,9 @@ impl BorrowedSsl {
         }
     }
 
+    /// Reads plaintext onto the end of `into`, at most `room` bytes.
     #[inline]
-    pub(crate) fn read_onto(self, into: &mut Vec<u8>, room: usize) -> Outcome {
+    pub fn read_onto(self, into: &mut Vec<u8>, room: usize) -> Outcome {
         into.reserve(room);
         let outcome = self.read(&mut into.spare_capacity_mut()[..room]);
         if let Outcome::Done(count) = outcome {
@@ -118,8 +131,12 @@ impl BorrowedSsl {
         outcome
     }
 
+    /// Writes plaintext; see [`Session::write`](crate::Session::write).
     #[inline]
-    pub(crate) fn write(self, plaintext: &[u8]) -> Outcome {
+    pub fn write(self, plaintext: &[u8]) -> Outcome {
+        if plaintext.is_empty() {
+            return Outcome::Done(0);
+        }
         self.library.clear_errors();
         let mut count = 0;
         // SAFETY: the `SSL*` is alive, and `plaintext` is readable for its length.
@@ -139,7 +156,9 @@ impl BorrowedSsl {
         }
     }
 
-    pub(crate) fn shutdown(self) -> Outcome {
+    /// Writes a `close_notify` and looks for the peer's; see
+    /// [`Session::shutdown`](crate::Session::shutdown).
+    pub fn shutdown(self) -> Outcome {
         self.library.clear_errors();
         let shutdown = self.library.symbols.functions.ssl_shutdown;
         // SAFETY: the `SSL*` is alive.
@@ -156,7 +175,8 @@ impl BorrowedSsl {
         }
     }
 
-    pub(crate) fn pending(self) -> usize {
+    /// The number of bytes of plaintext that OpenSSL has ready.
+    pub fn pending(self) -> usize {
         // SAFETY: the `SSL*` is alive.
         let count = unsafe { (self.library.symbols.functions.ssl_pending)(self.ssl.as_ptr()) };
         count as usize
@@ -182,7 +202,7 @@ impl BorrowedSsl {
     }
 }
 
-impl fmt::Debug for BorrowedSsl {
+impl fmt::Debug for BorrowedSsl<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_tuple("BorrowedSsl")

@@ -14,7 +14,7 @@ use libloading::os::unix::Library as Object;
 use super::borrowed::BorrowedSsl;
 use super::symbols::{Opaque, table};
 use crate::library::{Library, Unavailable};
-use crate::session::{Outcome, Session};
+use crate::session::Session;
 
 const ED25519: c_int = 1087;
 const MBSTRING_ASC: c_int = 0x1001;
@@ -241,11 +241,11 @@ impl fmt::Debug for Context {
     }
 }
 
-/// An `SSL*` of one's own, with a session over it.
+/// An `SSL*` of one's own, with a session over it, which must not be swapped for another's.
 pub struct Endpoint<'a> {
     context: &'a Context,
     ssl: NonNull<Opaque>,
-    borrowed: BorrowedSsl,
+    borrowed: BorrowedSsl<'static>,
     session: Option<Session>,
 }
 
@@ -255,24 +255,14 @@ impl Endpoint<'_> {
         self.session.as_mut().expect("the session was not dropped")
     }
 
-    /// The `SSL*` as its owner uses it.
-    pub fn borrowed(&self) -> BorrowedSsl {
+    /// The `SSL*` as its owner uses it, with or without a session.
+    pub fn borrowed(&self) -> BorrowedSsl<'_> {
         self.borrowed
     }
 
     /// Drops the session before the `SSL*`.
     pub fn drop_session(&mut self) {
         self.session = None;
-    }
-
-    /// Lets the owner carry the handshake on, with or without a session.
-    pub fn handshake_as_owner(&self) -> Outcome {
-        self.borrowed.handshake()
-    }
-
-    /// Lets the owner write, with or without a session.
-    pub fn write_as_owner(&self, plaintext: &[u8]) -> Outcome {
-        self.borrowed.write(plaintext)
     }
 
     /// Puts a new session on the `SSL*`, in place of the old one if there is one still.
@@ -316,5 +306,21 @@ impl fmt::Debug for Endpoint<'_> {
             .debug_struct("Endpoint")
             .field("session", &self.session)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Outcome;
+
+    #[test]
+    fn output_that_is_held_fails_the_write_and_nothing_else() {
+        let library = load(Path::new("libssl.so.3")).or_else(|_| load(Path::new("libssl.so.1.1")));
+        let context = Context::new(library.expect("libssl"), Version::Tls13).expect("a context");
+        let mut client = context.client();
+        let output = client.session.as_mut().expect("a session").to_send();
+        assert_eq!(client.borrowed.handshake(), Outcome::Failed);
+        assert!(output.is_empty());
     }
 }

@@ -287,13 +287,13 @@ fn owner_and_session_take_turns() {
     let context = support::context(Version::Tls13);
     let mut pair = Pair::new(&context);
     for _ in 0..3 {
-        pair.client.handshake_as_owner();
+        pair.client.borrowed().handshake();
         pair.carry_to_server();
         pair.server.session().handshake();
         pair.carry_to_client();
     }
     assert_eq!(pair.client.session().write(b"session "), Outcome::Done(8));
-    assert_eq!(pair.client.write_as_owner(b"owner "), Outcome::Done(6));
+    assert_eq!(pair.client.borrowed().write(b"owner "), Outcome::Done(6));
     assert_eq!(pair.client.session().write(b"session"), Outcome::Done(7));
     assert_eq!(
         pair.deliver_to_server(),
