@@ -23,16 +23,18 @@ use reactor::resolver::{Job, SubmitError, Ticket};
 
 /// A lookup that is under way.
 pub(super) struct Pending {
-    future: Py<PyAny>,
+    /// Taken by `wait`.
+    future: Option<Py<PyAny>>,
     ticket: Ticket,
 }
 
 impl Pending {
     /// # Errors
     /// The lookup's own, and what the task throws in.
-    pub(super) async fn wait(self) -> PyResult<Py<PyAny>> {
-        let future = Python::attach(|py| self.future.clone_ref(py));
-        await_python(future).await
+    pub(super) async fn wait(mut self) -> PyResult<Py<PyAny>> {
+        // Not kept here: the collector has to see every reference to what a coroutine awaits.
+        let future = self.future.take();
+        await_python(future.expect("invariant: only wait takes the future, and self")).await
     }
 }
 
@@ -70,7 +72,7 @@ pub(super) fn call_in_thread<'py>(
     let (function, arguments) = (function.clone().unbind(), arguments.unbind());
     // None: the interpreter is about to end, and nobody waits any more.
     let job = Job::new(
-        move || Python::try_attach(|py| function.call1(py, arguments)),
+        move || Python::try_attach(move |py| function.call1(py, arguments)),
         move |outcome| {
             if let Some(outcome) = outcome {
                 answering.deliver(|_py| outcome);
@@ -84,7 +86,7 @@ fn submit(this: &Bound<'_, EventLoop>, future: &Bound<'_, PyAny>, job: Job) -> P
     let resolver = this.get().state(this.py()).resolver();
     match resolver.submit(job) {
         Ok(ticket) => Ok(Pending {
-            future: future.clone().unbind(),
+            future: Some(future.clone().unbind()),
             ticket,
         }),
         Err(error @ (SubmitError::Spawn(_) | SubmitError::Closed)) => {
@@ -95,20 +97,22 @@ fn submit(this: &Bound<'_, EventLoop>, future: &Bound<'_, PyAny>, job: Job) -> P
 
 /// Where a thread brings its result.
 struct Delivery {
-    event_loop: Py<EventLoop>,
-    future: Py<PyAny>,
+    /// The loop, and the future that is waited for; taken by `deliver` or by the end.
+    to: Option<(Py<EventLoop>, Py<PyAny>)>,
 }
 
 impl Delivery {
     fn new(this: &Bound<'_, EventLoop>, future: &Bound<'_, PyAny>) -> Self {
         Self {
-            event_loop: this.clone().unbind(),
-            future: future.clone().unbind(),
+            to: Some((this.clone().unbind(), future.clone().unbind())),
         }
     }
 
-    fn deliver(self, outcome: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>>) {
-        let _delivered = Python::try_attach(|py| {
+    fn deliver(mut self, outcome: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>>) {
+        let _delivered = Python::try_attach(move |py| {
+            let Some((event_loop, future)) = self.to.take() else {
+                return;
+            };
             let (name, value) = match outcome(py) {
                 Ok(value) => (intern!(py, "set_result"), value),
                 Err(error) => (
@@ -117,13 +121,23 @@ impl Delivery {
                 ),
             };
             let arguments: [&Bound<'_, PyAny>; 3] =
-                [self.future.bind(py), name.as_any(), value.bind(py)];
+                [future.bind(py), name.as_any(), value.bind(py)];
             let scheduled = settler(py)
-                .and_then(|settle| soon_from_thread(self.event_loop.bind(py), settle, &arguments));
+                .and_then(|settle| soon_from_thread(event_loop.bind(py), settle, &arguments));
             if let Err(error) = scheduled {
                 error.write_unraisable(py, None);
             }
         });
+    }
+}
+
+impl Drop for Delivery {
+    /// A lookup that was cancelled: its references end now, not when this thread attaches again.
+    fn drop(&mut self) {
+        let to = self.to.take();
+        if to.is_some() {
+            let _dropped = Python::try_attach(move |_py| drop(to));
+        }
     }
 }
 

@@ -112,6 +112,8 @@ pub(crate) struct State {
     poller: RefCell<Option<Poller>>,
     /// Tokens that events came with after their registrations had ended.
     stale: RefCell<Stale>,
+    /// How many waits for descriptors there have been.
+    wait_numbers: Cell<u64>,
     /// Where the events of one poll are kept while they are dispatched.
     events: RefCell<Vec<Event>>,
     notifier: RefCell<Option<Arc<reactor::notifier::Notifier>>>,

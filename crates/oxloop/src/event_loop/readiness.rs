@@ -32,6 +32,8 @@ use std::os::fd::RawFd;
 /// A future that is done at the descriptor's next event.
 pub(super) struct Waiter {
     pub(super) side: Side,
+    /// Tells it from others of its descriptor.
+    number: u64,
     pub(super) future: Py<PyAny>,
 }
 
@@ -52,7 +54,9 @@ const STALE_MOST: usize = 1024;
 pub(super) struct Readiness {
     event_loop: Py<EventLoop>,
     fd: RawFd,
-    future: Py<PyAny>,
+    number: u64,
+    /// Taken by `wait`.
+    future: Option<Py<PyAny>>,
 }
 
 impl Readiness {
@@ -65,14 +69,18 @@ impl Readiness {
         let state = event_loop.get().state(py);
         state.ensure_no_transport(fd.into_pyobject(py)?.as_any(), fd)?;
         let future = new_future(state, event_loop.as_any())?;
+        let number = state.wait_numbers.get();
+        state.wait_numbers.set(number + 1);
         let waiter = Waiter {
             side,
+            number,
             future: future.clone().unbind(),
         };
         let readiness = Self {
             event_loop: event_loop.clone().unbind(),
             fd,
-            future: future.unbind(),
+            number,
+            future: Some(future.unbind()),
         };
         state.begin_wait(fd, waiter)?;
         Ok(readiness)
@@ -82,8 +90,10 @@ impl Readiness {
     ///
     /// # Errors
     /// What the task throws in.
-    pub(super) async fn wait(self) -> PyResult<()> {
-        let future = Python::attach(|py| self.future.clone_ref(py));
+    pub(super) async fn wait(mut self) -> PyResult<()> {
+        // Not kept here: the collector has to see every reference to what a coroutine awaits.
+        let future = self.future.take();
+        let future = future.expect("invariant: only wait takes the future, and self");
         await_python(future).await.map(drop)
     }
 }
@@ -92,7 +102,7 @@ impl Drop for Readiness {
     fn drop(&mut self) {
         Python::attach(|py| {
             let state = self.event_loop.get().state(py);
-            state.end_wait(self.fd, &self.future);
+            state.end_wait(self.fd, self.number);
         });
     }
 }
@@ -157,7 +167,7 @@ impl State {
     }
 
     /// Forgets a future that was not woken.
-    fn end_wait(&self, fd: RawFd, future: &Py<PyAny>) {
+    fn end_wait(&self, fd: RawFd, number: u64) {
         let Some(token) = self.watched.borrow().token(fd) else {
             return;
         };
@@ -166,7 +176,7 @@ impl State {
             let Some(Source::Watch(watch)) = sources.get_mut(token) else {
                 return;
             };
-            let own = |waiter: &Waiter| waiter.future.is(future);
+            let own = |waiter: &Waiter| waiter.number == number;
             let Some(index) = watch.waiters.iter().position(own) else {
                 return;
             };

@@ -10,6 +10,11 @@
 //!   raises ValueError, as CPython's does.
 //! - an exception given to `throw` before the first step ends the coroutine without running it.
 //! - `close` and the collector drop the future, whose destructors must not wait.
+//! - while it is suspended the coroutine, not the future, owns what it awaits: the collector sees
+//!   the cycle of a task, its coroutine, the future that this waits for and the task's callback on
+//!   that, so a task that nobody will ever wake is destroyed with its message, as in asyncio. What
+//!   else a Rust future holds stays invisible: it may not lead back to what it awaits, except
+//!   through what `Coroutine::of` shares with it.
 //!
 //! Cost: one boxed future and one object a call; nothing a step.
 
@@ -28,6 +33,7 @@ use std::ffi::{c_int, c_void};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::ptr;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 type BoxedFuture = Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>>>>;
@@ -38,16 +44,26 @@ enum Resume {
     Throw(PyErr),
 }
 
+/// The iterator of what is awaited, and what it yielded to the task.
+struct Suspension {
+    awaited: Py<PyAny>,
+    yielded: Py<PyAny>,
+}
+
 thread_local! {
     /// The exchange between a coroutine's step and the `await_python` inside it.
-    static RESUME: Cell<Option<Resume>> = const { Cell::new(None) };
-    static YIELDED: Cell<Option<Py<PyAny>>> = const { Cell::new(None) };
+    static RESUME: Cell<Option<(Py<PyAny>, Resume)>> = const { Cell::new(None) };
+    static YIELDED: Cell<Option<Suspension>> = const { Cell::new(None) };
 }
 
 enum Stage {
     /// Not started.
     Fresh(BoxedFuture),
-    Suspended(BoxedFuture),
+    /// What is awaited is dropped first, as it would be if the future owned it.
+    Suspended {
+        awaited: Py<PyAny>,
+        future: BoxedFuture,
+    },
     Running,
     Done,
 }
@@ -55,7 +71,26 @@ enum Stage {
 /// The payload of a Python coroutine object.
 pub(crate) struct Coroutine {
     name: &'static str,
+    /// What the future holds as well; the collector may see it.
+    shared: Attached<Option<Rc<dyn Shared>>>,
     stage: Attached<RefCell<Stage>>,
+}
+
+/// A reference that a coroutine and its future own together.
+pub(crate) trait Shared {
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped>;
+}
+
+impl<T> Shared for Py<T> {
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        visit.object(self)
+    }
+}
+
+impl<T: Native> Shared for Ref<T> {
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        visit.object(self.as_object())
+    }
 }
 
 static CLASS: Class = Class::new();
@@ -65,8 +100,16 @@ impl Native for Coroutine {
         &CLASS
     }
 
-    fn traverse(&self, _visit: &Visit<'_>) -> Result<(), VisitStopped> {
-        // What a Rust future holds cannot be listed; it counts as reachable until it is dropped.
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        // What else a Rust future holds cannot be listed; it counts as reachable.
+        if let Some(shared) = self.shared.during_collection() {
+            shared.traverse(visit)?;
+        }
+        if let Ok(stage) = self.stage.during_collection().try_borrow()
+            && let Stage::Suspended { awaited, .. } = &*stage
+        {
+            visit.object(awaited)?;
+        }
         Ok(())
     }
 
@@ -106,8 +149,39 @@ impl Coroutine {
     where
         F: Future<Output = PyResult<Py<PyAny>>> + 'static,
     {
-        let stage = Attached::new(RefCell::new(Stage::Fresh(Box::pin(future))));
-        let coroutine = Ref::new(py, Self { name, stage })?;
+        Self::with(py, name, None, Box::pin(future))
+    }
+
+    /// As `object`, for a method of `this`: the future's reference to it is one that the collector
+    /// sees. For a `this` that leads to what the future waits for.
+    pub(crate) fn of<'py, S, M, F>(
+        py: Python<'py>,
+        name: &'static str,
+        this: S,
+        method: M,
+    ) -> PyResult<Bound<'py, PyAny>>
+    where
+        S: Shared + 'static,
+        M: FnOnce(Rc<S>) -> F,
+        F: Future<Output = PyResult<Py<PyAny>>> + 'static,
+    {
+        let shared = Rc::new(this);
+        let future = Box::pin(method(Rc::clone(&shared)));
+        Self::with(py, name, Some(shared), future)
+    }
+
+    fn with<'py>(
+        py: Python<'py>,
+        name: &'static str,
+        shared: Option<Rc<dyn Shared>>,
+        future: BoxedFuture,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let coroutine = Self {
+            name,
+            shared: Attached::new(shared),
+            stage: Attached::new(RefCell::new(Stage::Fresh(future))),
+        };
+        let coroutine = Ref::new(py, coroutine)?;
         Ok(coroutine.as_object().bind(py).clone())
     }
 
@@ -125,8 +199,8 @@ impl Coroutine {
                     return Err(error);
                 }
             },
-            Stage::Suspended(future) => {
-                RESUME.set(Some(resume));
+            Stage::Suspended { awaited, future } => {
+                RESUME.set(Some((awaited, resume)));
                 future
             }
             Stage::Running => return Err(PyValueError::new_err("coroutine already executing")),
@@ -141,11 +215,11 @@ impl Coroutine {
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()));
         let Poll::Ready(outcome) = polled else {
-            *self.stage.get(py).borrow_mut() = Stage::Suspended(future);
-            let yielded = YIELDED.take();
-            return Ok(Err(
-                yielded.expect("invariant: only await_python makes a future wait")
-            ));
+            let Suspension { awaited, yielded } = YIELDED
+                .take()
+                .expect("invariant: only await_python makes a future wait");
+            *self.stage.get(py).borrow_mut() = Stage::Suspended { awaited, future };
+            return Ok(Err(yielded));
         };
         self.finish(py);
         outcome.map(Ok)
@@ -157,24 +231,27 @@ impl Coroutine {
 /// # Errors
 /// What the awaitable raises, which includes what the task throws into it.
 pub(crate) async fn await_python(awaitable: Py<PyAny>) -> PyResult<Py<PyAny>> {
-    let iterator = Python::attach(|py| await_iterator(awaitable.bind(py)).map(Bound::unbind))?;
+    let mut iterator = Python::attach(|py| await_iterator(awaitable.bind(py)).map(Bound::unbind))?;
     drop(awaitable);
     let mut resume = Python::attach(|py| Resume::Send(py.None()));
     loop {
         let outcome = Python::attach(|py| advance(iterator.bind(py), resume))?;
         match outcome {
             Ok(value) => return Ok(value),
-            Err(yielded) => resume = suspend(yielded).await,
+            Err(yielded) => {
+                let awaited = iterator;
+                (iterator, resume) = suspend(Suspension { awaited, yielded }).await;
+            }
         }
     }
 }
 
-/// Yields `value` to the task and gives back what it answers.
-async fn suspend(value: Py<PyAny>) -> Resume {
-    let mut value = Some(value);
+/// Yields to the task, and gives back what is awaited with what the task answers.
+async fn suspend(suspension: Suspension) -> (Py<PyAny>, Resume) {
+    let mut suspension = Some(suspension);
     poll_fn(move |_context| {
-        if let Some(value) = value.take() {
-            YIELDED.set(Some(value));
+        if let Some(suspension) = suspension.take() {
+            YIELDED.set(Some(suspension));
             return Poll::Pending;
         }
         Poll::Ready(
@@ -285,7 +362,7 @@ fn throw<'py>(this: &This<'_, 'py, Coroutine>, args: Args<'_, 'py>) -> PyResult<
 fn close<'py>(this: &This<'_, 'py, Coroutine>) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
     let suspended = match &*this.stage.get(py).borrow() {
-        Stage::Suspended(_) => true,
+        Stage::Suspended { .. } => true,
         Stage::Fresh(_) | Stage::Done => false,
         Stage::Running => return Err(PyValueError::new_err("coroutine already executing")),
     };
@@ -293,7 +370,9 @@ fn close<'py>(this: &This<'_, 'py, Coroutine>) -> PyResult<Bound<'py, PyAny>> {
         drop(this.finish(py));
         return this.none();
     }
-    match this.step(py, Resume::Throw(PyGeneratorExit::new_err(()))) {
+    // An instance, as PyO3 could not make one of it while the interpreter ends.
+    let exit = py.get_type::<PyGeneratorExit>().call0()?;
+    match this.step(py, Resume::Throw(PyErr::from_value(exit))) {
         Ok(Err(_)) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
         Ok(Ok(_)) => this.none(),
         Err(error)

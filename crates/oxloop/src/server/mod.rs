@@ -371,17 +371,18 @@ impl Server {
     /// Serve until the server is closed or the caller cancelled, then close it.
     fn serve_forever<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.clone().unbind();
-        Coroutine::object(
+        Coroutine::of(
             slf.py(),
             "Server.serve_forever",
-            serving::serve_forever(this),
+            this,
+            serving::serve_forever,
         )
     }
 
     /// Wait until the server is closed and its connections are gone.
     fn wait_closed<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.clone().unbind();
-        Coroutine::object(slf.py(), "Server.wait_closed", serving::wait_closed(this))
+        Coroutine::of(slf.py(), "Server.wait_closed", this, serving::wait_closed)
     }
 
     /// Accept again after the process ran out of descriptors.

@@ -5,8 +5,9 @@ use crate::py::coroutine::await_python;
 use crate::py::imports;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use std::rc::Rc;
 
-pub(super) async fn serve_forever(this: Py<Server>) -> PyResult<Py<PyAny>> {
+pub(super) async fn serve_forever(this: Rc<Py<Server>>) -> PyResult<Py<PyAny>> {
     let future = Python::attach(|py| begin_serving_forever(this.bind(py)))?;
     let outcome = await_python(future).await;
     Python::attach(|py| {
@@ -58,7 +59,7 @@ fn close_after_cancellation(this: &Bound<'_, Server>) -> PyResult<Py<PyAny>> {
     this.call_method0("wait_closed").map(Bound::unbind)
 }
 
-pub(super) async fn wait_closed(this: Py<Server>) -> PyResult<Py<PyAny>> {
+pub(super) async fn wait_closed(this: Rc<Py<Server>>) -> PyResult<Py<PyAny>> {
     let waiter = Python::attach(|py| {
         let inner = this.get().inner(py)?;
         // Before 3.12 a closed server did not wait for its connections.

@@ -15,6 +15,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use reactor::poller::Interest;
+use std::rc::Rc;
 
 /// asyncio's exit status of a process that somebody else reaped.
 const STATUS_UNKNOWN: i32 = 255;
@@ -179,15 +180,24 @@ fn wait_in_thread<'py>(this: &SubprocessThis<'_, 'py>) -> PyResult<Bound<'py, Py
 }
 
 fn wait<'py>(this: &SubprocessThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let transport = this.to_ref();
-    Coroutine::object(
+    Coroutine::of(
         this.py(),
         "SubprocessTransport._wait",
-        wait_for_exit(transport),
+        this.to_ref(),
+        wait_for_exit,
     )
 }
 
-async fn wait_for_exit(transport: Ref<SubprocessTransport>) -> PyResult<Py<PyAny>> {
+impl SubprocessThis<'_, '_> {
+    fn take_exit_waiter(&self, address: usize) -> Option<Py<PyAny>> {
+        let mut waiters = self.own().exit_waiters.borrow_mut();
+        let own = |waiter: &Py<PyAny>| waiter.as_ptr().addr() == address;
+        let index = waiters.iter().position(own)?;
+        Some(waiters.remove(index))
+    }
+}
+
+async fn wait_for_exit(transport: Rc<Ref<SubprocessTransport>>) -> PyResult<Py<PyAny>> {
     let waiter = Python::attach(|py| {
         let this = transport.this(py);
         if this.own().returncode.get().is_some() {
@@ -199,14 +209,11 @@ async fn wait_for_exit(transport: Ref<SubprocessTransport>) -> PyResult<Py<PyAny
         Ok::<_, PyErr>(Some(waiter))
     })?;
     if let Some(waiter) = waiter {
-        let future = Python::attach(|py| waiter.clone_ref(py));
-        let outcome = await_python(future).await;
-        Python::attach(|py| {
-            let this = transport.this(py);
-            // `waiter` is a reference too, so that nothing is freed under the borrow.
-            let mut waiters = this.own().exit_waiters.borrow_mut();
-            waiters.retain(|other| !other.is(&waiter));
-        });
+        // Only its address is kept here, so that the collector sees every reference to it. Another
+        // waiter could have it only after the exit, and then there are no more.
+        let address = waiter.as_ptr().addr();
+        let outcome = await_python(waiter).await;
+        Python::attach(|py| drop(transport.this(py).take_exit_waiter(address)));
         outcome?;
     }
     Python::attach(|py| {
