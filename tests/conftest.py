@@ -24,6 +24,7 @@ pytest_plugins = ["pytester"]
 
 REQUIRED = (
     "aiodns",
+    "aiofastnet",
     "aiohttp",
     "aioquic",
     "aiosmtpd",

@@ -1,13 +1,14 @@
 """A connection attempt cancelled in any state closes its descriptor once and no other.
 
-Must hold: in the lookup, while connecting, right after it stands; descriptors that others open
-in the same moment, under the same numbers, are not closed in their place.
+Must hold: in the lookup, while connecting, in the TLS handshake, right after it stands; descriptors
+that others open in the same moment, under the same numbers, are not closed in their place.
 """
 
 import asyncio
 import contextlib
 import gc
 import socket
+import ssl
 import threading
 
 import pytest
@@ -134,6 +135,23 @@ def test_in_the_lookup(loop, run, monkeypatch):
         run(main())
     finally:
         release.set()
+
+
+def test_in_the_handshake(loop, unharmed):
+    """The peer takes the connection and never says a word."""
+
+    async def prepare(task):
+        await asyncio.sleep(0.005)
+        assert not task.done()
+
+    def silent(conn):
+        with conn:
+            while conn.recv(65536):
+                pass
+
+    with Listener(silent) as listener:
+        context = ssl.create_default_context()
+        unharmed(listener.address, prepare, times=5, ssl=context, server_hostname="localhost")
 
 
 def test_unix_connection(loop, run, tmp_path):

@@ -1,7 +1,7 @@
 """IPv6 scope ids survive.
 
-Must hold: fe80::1%lo keeps its interface in getaddrinfo, and create_connection passes it to
-the kernel, which refuses link-local addresses without one.
+Must hold: fe80::1%lo keeps its interface in getaddrinfo, and create_connection and sock_connect
+pass it to the kernel, which refuses link-local addresses without one.
 """
 
 import socket
@@ -42,6 +42,18 @@ def test_create_connection_passes_it_to_the_kernel(loop, run):
     with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is compared
         run(loop.create_connection(Recorder, "fe80::1%lo", 9))
     assert caught.value.errno == expected
+
+
+def test_sock_connect_passes_it_to_the_kernel(loop, run):
+    address = socket.getaddrinfo("fe80::1%lo", 9, type=socket.SOCK_STREAM)[0][4]
+    with socket.socket(socket.AF_INET6) as sock:
+        expected = sock.connect_ex(address)
+    for given in (address, ("fe80::1%lo", 9)):
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.setblocking(False)
+            with pytest.raises(OSError) as caught:  # noqa: PT011 - the number is compared
+                run(loop.sock_connect(sock, given))
+            assert caught.value.errno == expected
 
 
 def link_local():

@@ -121,6 +121,22 @@ def test_descriptors(output_of):
         os.close(writer)
 
 
+@pytest.mark.parametrize("start", ["subprocess_exec", "subprocess_shell"])
+@pytest.mark.parametrize(
+    ("keyword", "text"),
+    [
+        ({"universal_newlines": True}, "universal_newlines must be False"),
+        ({"text": True}, "text must be False"),
+        ({"encoding": "utf-8"}, "encoding must be None"),
+        ({"errors": "strict"}, "errors must be None"),
+        ({"bufsize": 1}, "bufsize must be 0"),
+    ],
+)
+def test_pipes_carry_bytes(loop, run, start, keyword, text):
+    with pytest.raises(ValueError, match=f"^{text}$"):
+        run(getattr(loop, start)(asyncio.SubprocessProtocol, "true", **keyword))
+
+
 def test_pipesize(run):
     async def main():
         process = await asyncio.create_subprocess_exec("cat", stdin=PIPE, pipesize=1 << 14)
