@@ -33,7 +33,10 @@ class Peer:
 
     def receive(self, most=65536):
         """Some data; nothing at the end that close_notify tells of, SSLEOFError at another."""
-        return self._carry_out(self.tls.read, most)
+        try:
+            return self._carry_out(self.tls.read, most)
+        except ssl.SSLZeroReturnError:  # after a close_notify of this side's
+            return b""
 
     def receive_exactly(self, count):
         data = bytearray()
