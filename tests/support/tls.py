@@ -5,9 +5,20 @@ import contextlib
 import ssl
 
 from support.certificates import NAME, client_context, server_context
+from support.protocols import BufferedRecorder, Recorder
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 SIDES = ("server", "client")
+
+
+class ViewRecorder(BufferedRecorder):
+    """Hands out a view: asyncio slices what it gets, and a slice of a bytearray is a copy."""
+
+    def get_buffer(self, sizehint):
+        return memoryview(super().get_buffer(sizehint))
+
+
+RECORDERS = {"protocol": Recorder, "buffered": ViewRecorder}
 
 
 class Peer:
@@ -96,6 +107,13 @@ class Peer:
             self.incoming.write(data)
         else:
             self.incoming.write_eof()
+
+
+class Tunnel:
+    """A peer as a socket for another peer: TLS over TLS."""
+
+    def __init__(self, peer):
+        self.sendall, self.recv = peer.send, peer.receive
 
 
 def peer_of(far, side, contexts=None):

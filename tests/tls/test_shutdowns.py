@@ -9,10 +9,8 @@ import ssl
 import pytest
 
 from support.peers import PAIRS, pattern, reset, turns, until
-from support.protocols import RECORDERS, Recorder
-from support.tls import secured
-
-pytestmark = pytest.mark.both_modes
+from support.protocols import Recorder
+from support.tls import RECORDERS, secured
 
 
 async def lost(protocol):
@@ -20,6 +18,7 @@ async def lost(protocol):
     await turns(2)
 
 
+@pytest.mark.both_modes
 class TestByTheLoop:
     def test_close_notify_is_sent_at_once_and_waited_for(self, loop, run, pair, side, version):
         protocol = Recorder()
