@@ -18,7 +18,6 @@ async def lost(protocol):
     await turns(2)
 
 
-@pytest.mark.both_modes
 class TestByTheLoop:
     def test_close_notify_is_sent_at_once_and_waited_for(self, loop, run, pair, side, version):
         protocol = Recorder()

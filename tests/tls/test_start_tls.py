@@ -55,7 +55,6 @@ async def finish(transport, protocol):
 
 
 class TestUpgrade:
-    @pytest.mark.both_modes
     def test_both_ways(self, loop, run, pair, kind, side, version):
         protocol = kind()
         contexts = server_context(version=version), client_context(version=version)
@@ -396,7 +395,6 @@ class TestOverTls:
         )
         return outer, inner, peer, outer_peer
 
-    @pytest.mark.both_modes
     def test_both_ways(self, loop, run, pair, kind, side):
         protocol = kind()
         data = pattern(1_000_000)
@@ -471,19 +469,6 @@ class TestOverTls:
         run(main())
         assert protocol.received == b"data"
         assert protocol.lost_with == [None]
-
-    @pytest.mark.asyncio_wrong((3, 11), (3, 13))
-    def test_garbage_in_the_inner_session(self, loop, run, pair, side):
-        """asyncio before 3.13 stumbles over its own `_abort` while it handles the error."""
-        protocol = Recorder()
-
-        async def main():
-            _, _, _, outer_peer = await self.tunnelled(loop, pair, protocol, side)
-            await asyncio.to_thread(outer_peer.send, b"\x17\x03\x03\x00\x20" + bytes(32))
-            await until(lambda: protocol.is_lost)
-
-        run(main())
-        assert isinstance(protocol.lost_with[0], ssl.SSLError)
 
     def test_flow_control(self, loop, run, side):
         near, far = PAIRS["tcp"](sndbuf=1 << 16, rcvbuf=1 << 16)

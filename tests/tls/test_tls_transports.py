@@ -565,7 +565,6 @@ class TestFlowControl:
         far.close()
 
 
-@pytest.mark.both_modes
 class TestProtocols:
     def test_get_and_set(self, loop, run, pair, side):
         first, second, third = Recorder(), ViewRecorder(), Recorder()
@@ -716,7 +715,6 @@ class TestProtocols:
         assert seen == ["opener"] * 3
 
 
-@pytest.mark.both_modes
 class TestClosing:
     def test_close_flushes(self, loop, run, pair, side):
         protocol = Recorder()
