@@ -5,6 +5,7 @@ import contextlib
 import ssl
 
 from support.certificates import NAME, client_context, server_context
+from support.peers import tcp_pair
 from support.protocols import BufferedRecorder, Recorder
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -114,6 +115,17 @@ class Tunnel:
 
     def __init__(self, peer):
         self.sendall, self.recv = peer.send, peer.receive
+
+
+@contextlib.contextmanager
+def tcp_streams():
+    """(near, far) sockets over loopback, closed at the end."""
+    near, far = tcp_pair()
+    try:
+        yield near, far
+    finally:
+        near.close()
+        far.close()
 
 
 def peer_of(far, side, contexts=None):

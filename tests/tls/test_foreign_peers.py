@@ -106,14 +106,18 @@ def s_server(*options):
     """An openssl server on a port of its choice, which its first line tells, unbuffered."""
     certificate = authority().issue(NAME)
     return Program(
-        "stdbuf", "-oL", "openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", certificate.chain,
-        "-key", certificate.key, *options,
+        "stdbuf", "-oL", "openssl", "s_server", "-accept", "127.0.0.1:0",
+        "-cert", certificate.chain, "-key", certificate.key, *options,
     )  # fmt: skip
 
 
 async def port_of(process):
     await until(lambda: re.search(rb"ACCEPT .*:[0-9]+\n", process.output))
     return int(re.search(rb"ACCEPT .*:([0-9]+)\n", process.output)[1])
+
+
+def received(protocols):
+    return protocols[0].received if protocols else None
 
 
 async def connect(loop, port, context=None):
@@ -152,7 +156,7 @@ class TestOpensslClient:
                         await process.command(command, b"KEYUPDATE")
                         process.say(b"line %d\n" % number)
                         expected += b"line %d\n" % number
-                        await until(lambda: protocols and protocols[0].received == expected)  # noqa: B023
+                        await until(lambda: received(protocols) == expected)  # noqa: B023
                     protocols[0].transport.write(b"and back\n")
                     await until(lambda: b"and back\n" in process.output)
                     output = await process.end()
@@ -197,7 +201,7 @@ class TestOpensslClient:
                         await process.command(b"R\n", b"RENEGOTIATING")
                         process.say(b"line %d\n" % number)
                         expected += b"line %d\n" % number
-                        await until(lambda: protocols and protocols[0].received == expected)  # noqa: B023
+                        await until(lambda: received(protocols) == expected)  # noqa: B023
                     output = await process.end()
                     assert output.count(b"RENEGOTIATING") == STORM
                     await until(lambda: protocols[0].is_lost)
