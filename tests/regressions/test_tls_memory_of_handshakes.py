@@ -1,11 +1,13 @@
 """A thousand handshakes leave memory where it was.
 
-Must hold: successful ones, with data and orderly ends, and refused ones. What OpenSSL holds for
-one connection is more than ten times the growth that is let pass.
+Must hold: successful ones, with data and orderly ends, and refused ones. An allocator may keep
+what is free, once; a leak grows in each round. What OpenSSL holds for one connection is more than
+ten times the growth that is let pass.
 """
 
 import asyncio
 import gc
+import itertools
 import os
 import ssl
 from pathlib import Path
@@ -17,7 +19,7 @@ from support.peers import until
 from support.protocols import Echo, Recorder
 
 BATCH = 20
-WARM_UP = 10  # batches
+ROUND = 10  # batches
 GROWTH_MAX = 1024  # bytes a connection
 
 
@@ -44,27 +46,24 @@ async def refusal(loop, address, context):
 
 
 @pytest.mark.parametrize(
-    ("visit", "trust", "count"),
-    [(dialogue, True, 1000), (refusal, False, 400)],
+    ("visit", "trust", "rounds"),
+    [(dialogue, True, 5), (refusal, False, 3)],
     ids=["successful", "refused"],
 )
-def test_is_given_back(loop, run, visit, trust, count):
+def test_is_given_back(loop, run, visit, trust, rounds):
     async def main():
         server = await loop.create_server(Echo, "127.0.0.1", 0, ssl=server_context())
         address = server.sockets[0].getsockname()
         context = client_context(trust=trust)
 
-        async def batch():
-            await asyncio.gather(*[visit(loop, address, context) for _ in range(BATCH)])
+        async def one_round():
+            for _ in range(ROUND):
+                await asyncio.gather(*[visit(loop, address, context) for _ in range(BATCH)])
+            return resident()
 
-        for _ in range(WARM_UP):
-            await batch()
-        before = resident()
-        for _ in range(count // BATCH):
-            await batch()
-        grown = resident() - before
+        sizes = [await one_round() for _ in range(1 + rounds)]
         server.close()
         await asyncio.sleep(0.01)
-        return grown
+        return [after - before for before, after in itertools.pairwise(sizes)]
 
-    assert run(main(), timeout=50) < count * GROWTH_MAX
+    assert min(run(main(), timeout=50)) < ROUND * BATCH * GROWTH_MAX
