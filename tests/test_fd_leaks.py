@@ -14,7 +14,17 @@ import threading
 import pytest
 
 from support.descriptors import open_descriptors
-from support.peers import Listener, Unresponsive, echo, reset, tcp_pair, turns, unix_pair, until
+from support.peers import (
+    Listener,
+    Unresponsive,
+    accepted,
+    echo,
+    reset,
+    shut,
+    tcp_pair,
+    turns,
+    until,
+)
 from support.protocols import Recorder
 
 TIMES = 20
@@ -189,8 +199,7 @@ class TestConnecting:
 class TestConnected:
     def test_reset_by_the_peer(self, loop, unchanged):
         async def body():
-            near, far = tcp_pair()
-            _, protocol = await loop.connect_accepted_socket(Recorder, near)
+            _, protocol, far = await accepted(loop, Recorder, tcp_pair)
             reset(far)
             await until(lambda: protocol.is_lost)
 
@@ -202,8 +211,7 @@ class TestConnected:
                 raise LookupError("no")
 
         async def body():
-            near, far = unix_pair()
-            _, protocol = await loop.connect_accepted_socket(Failing, near)
+            _, protocol, far = await accepted(loop, Failing)
             far.send(b"x")
             await until(lambda: protocol.is_lost)
             far.close()
@@ -218,8 +226,7 @@ class TestConnected:
                 raise LookupError("no")
 
         async def body():
-            near, far = unix_pair()
-            _, protocol = await loop.connect_accepted_socket(Failing, near)
+            _, protocol, far = await accepted(loop, Failing)
             far.close()
             await until(lambda: protocol.is_lost)
             unhandled.clear()
@@ -233,8 +240,7 @@ class TestConnected:
                 raise LookupError("no")
 
         async def body():
-            near, far = unix_pair()
-            _, protocol = await loop.connect_accepted_socket(Failing, near)
+            _, protocol, far = await accepted(loop, Failing)
             far.close()
             await until(lambda: protocol.is_lost)
             await turns()
@@ -244,8 +250,7 @@ class TestConnected:
 
     def test_aborted_with_a_full_queue(self, loop, unchanged):
         async def body():
-            near, far = unix_pair()
-            transport, protocol = await loop.connect_accepted_socket(Recorder, near)
+            transport, protocol, far = await accepted(loop, Recorder)
             transport.write(b"x" * 4_000_000)
             transport.abort()
             await until(lambda: protocol.is_lost)
@@ -255,8 +260,7 @@ class TestConnected:
 
     def test_peer_gone_with_a_full_queue(self, loop, unchanged):
         async def body():
-            near, far = unix_pair()
-            transport, protocol = await loop.connect_accepted_socket(Recorder, near)
+            transport, protocol, far = await accepted(loop, Recorder)
             transport.write(b"x" * 4_000_000)
             far.close()
             await until(lambda: protocol.is_lost)
@@ -265,8 +269,7 @@ class TestConnected:
 
     def test_half_closed_from_both_sides(self, loop, unchanged):
         async def body():
-            near, far = unix_pair()
-            transport, protocol = await loop.connect_accepted_socket(Recorder, near)
+            transport, protocol, far = await accepted(loop, Recorder)
             transport.write_eof()
             far.shutdown(socket.SHUT_WR)
             await until(lambda: protocol.is_lost)
@@ -296,8 +299,7 @@ class TestServing:
     def test_started_and_closed(self, loop, unchanged):
         async def body():
             server = await loop.create_server(Recorder, ["127.0.0.1", "::1"], 0)
-            server.close()
-            await server.wait_closed()
+            await shut(server)
 
         unchanged(body)
 
@@ -324,8 +326,7 @@ class TestServing:
             for _ in range(5):
                 reset(socket.create_connection(server.sockets[0].getsockname()))
             await turns(3)
-            server.close()
-            await server.wait_closed()
+            await shut(server)
 
         unchanged(body)
 
@@ -352,8 +353,7 @@ class TestLoops:
 
     def test_used_and_closed(self, loop_factory):
         async def main(loop):
-            near, far = unix_pair()
-            transport, protocol = await loop.connect_accepted_socket(Recorder, near)
+            transport, protocol, far = await accepted(loop, Recorder)
             await loop.getaddrinfo("localhost", 80)
             await loop.run_in_executor(None, int)
             transport.close()

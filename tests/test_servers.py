@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from support.peers import read_exactly, turns, until
+from support.peers import read_exactly, shut, turns, until
 from support.protocols import Echo, Recorder
 
 
@@ -58,8 +58,7 @@ class TestTcp:
                 assert await asyncio.to_thread(read_exactly, client, 9) == b"echo this"
                 client.shutdown(socket.SHUT_WR)
                 assert await asyncio.to_thread(client.recv, 10) == b""
-            server.close()
-            await server.wait_closed()
+            await shut(server)
 
         run(main())
 
@@ -123,8 +122,7 @@ class TestTcp:
             with client_of(server) as client:
                 client.sendall(b"x")
                 assert await asyncio.to_thread(client.recv, 1) == b"x"
-            server.close()
-            await server.wait_closed()
+            await shut(server)
 
         run(main())
 
@@ -137,8 +135,7 @@ class TestTcp:
                 assert sock.getsockname()[1] == unused_port
                 if sock.family == socket.AF_INET6:
                     assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
-            server.close()
-            await server.wait_closed()
+            await shut(server)
 
         run(main())
 
@@ -152,8 +149,7 @@ class TestTcp:
                 with socket.create_connection((host, unused_port), 10) as client:
                     client.sendall(b"x")
                     assert await asyncio.to_thread(client.recv, 1) == b"x"
-            server.close()
-            await server.wait_closed()
+            await shut(server)
 
         run(main())
 
@@ -161,8 +157,7 @@ class TestTcp:
         async def main():
             server = await loop.create_server(Echo, ["127.0.0.1", "127.0.0.1"], unused_port)
             assert len(server.sockets) == 1
-            server.close()
-            await server.wait_closed()
+            await shut(server)
 
         run(main())
 
@@ -170,8 +165,7 @@ class TestTcp:
         async def main():
             server = await loop.create_server(Echo, "localhost", 0, family=socket.AF_INET)
             assert server.sockets[0].getsockname()[0] == "127.0.0.1"
-            server.close()
-            await server.wait_closed()
+            await shut(server)
 
         run(main())
 
@@ -198,8 +192,7 @@ class TestTcp:
                 with client_of(server) as client:
                     client.sendall(b"x")
                     assert await asyncio.to_thread(client.recv, 1) == b"x"
-                server.close()
-                await server.wait_closed()
+                await shut(server)
 
         run(main())
 
@@ -209,8 +202,7 @@ class TestOptions:
         async def main():
             server = await loop.create_server(Echo, "127.0.0.1", 0, **kwargs)
             value = server.sockets[0].getsockopt(socket.SOL_SOCKET, name)
-            server.close()
-            await server.wait_closed()
+            await shut(server)
             return value
 
         return run(main())
@@ -237,8 +229,7 @@ class TestOptions:
                 for _ in range(2)
             ]
             for server in servers:
-                server.close()
-                await server.wait_closed()
+                await shut(server)
 
         run(main())
 
@@ -268,8 +259,7 @@ class TestOptions:
             with client_of(server) as client:
                 client.sendall(b"x")
                 assert await asyncio.to_thread(client.recv, 1) == b"x"
-            server.close()
-            await server.wait_closed()
+            await shut(server)
             assert listener.fileno() == -1
 
         run(main())
@@ -425,8 +415,7 @@ class TestClosing:
         async def main():
             server = await loop.create_server(Echo, "127.0.0.1", 0)
             server.close()
-            server.close()
-            await server.wait_closed()
+            await shut(server)
             await server.wait_closed()
 
         run(main())
@@ -434,8 +423,7 @@ class TestClosing:
     def test_before_it_served(self, loop, run):
         async def main():
             server = await loop.create_server(Echo, "127.0.0.1", 0, start_serving=False)
-            server.close()
-            await server.wait_closed()
+            await shut(server)
 
         run(main())
 
@@ -443,11 +431,9 @@ class TestClosing:
         async def main():
             server = await loop.create_server(Echo, "127.0.0.1", 0)
             address = server.sockets[0].getsockname()
-            server.close()
-            await server.wait_closed()
+            await shut(server)
             server = await loop.create_server(Echo, *address)
-            server.close()
-            await server.wait_closed()
+            await shut(server)
 
         run(main())
 
@@ -504,8 +490,7 @@ class TestWaitClosed:
             server = await loop.create_server(accepting, "127.0.0.1", 0)
             with client_of(server):
                 await until(lambda: accepting.protocols and accepting.protocols[0].transport)
-                server.close()
-                await server.wait_closed()
+                await shut(server)
                 assert not accepting.protocols[0].is_lost
             await until(lambda: accepting.protocols[0].is_lost)
 
@@ -684,8 +669,7 @@ class TestUnix:
             assert server.sockets[0].getsockname() == path
             assert stat.S_ISSOCK(pathlib.Path(path).stat().st_mode)
             await asyncio.to_thread(self.talk, path)
-            server.close()
-            await server.wait_closed()
+            await shut(server)
 
         run(main())
 
@@ -697,8 +681,7 @@ class TestUnix:
             server = await loop.create_unix_server(Echo, kind(name))
             assert server.sockets[0].getsockname() == os.fsencode(name)
             await asyncio.to_thread(self.talk, name)
-            server.close()
-            await server.wait_closed()
+            await shut(server)
 
         run(main())
 
@@ -709,8 +692,7 @@ class TestUnix:
         async def main():
             server = await loop.create_unix_server(Echo, path)
             await asyncio.to_thread(self.talk, path)
-            server.close()
-            await server.wait_closed()
+            await shut(server)
 
         run(main())
 
@@ -731,8 +713,7 @@ class TestUnix:
         async def main():
             server = await loop.create_unix_server(Echo, path, cleanup_socket=True)
             assert pathlib.Path(path).exists()
-            server.close()
-            await server.wait_closed()
+            await shut(server)
             assert not pathlib.Path(path).exists()
 
         run(main())
@@ -741,8 +722,7 @@ class TestUnix:
     def test_no_cleanup(self, loop, run, path):
         async def main():
             server = await loop.create_unix_server(Echo, path, cleanup_socket=False)
-            server.close()
-            await server.wait_closed()
+            await shut(server)
             assert pathlib.Path(path).exists()
 
         run(main())
@@ -750,8 +730,7 @@ class TestUnix:
     def test_cleanup_by_default_is_that_of_the_python(self, loop, run, path):
         async def main():
             server = await loop.create_unix_server(Echo, path)
-            server.close()
-            await server.wait_closed()
+            await shut(server)
 
         run(main())
         assert pathlib.Path(path).exists() is (sys.version_info < (3, 13))
@@ -763,12 +742,10 @@ class TestUnix:
         async def main():
             first = await loop.create_unix_server(Echo, path, cleanup_socket=True)
             second = await loop.create_unix_server(Echo, path, cleanup_socket=True)
-            first.close()
-            await first.wait_closed()
+            await shut(first)
             assert pathlib.Path(path).exists()
             await asyncio.to_thread(self.talk, path)
-            second.close()
-            await second.wait_closed()
+            await shut(second)
             assert not pathlib.Path(path).exists()
 
         run(main())
@@ -778,8 +755,7 @@ class TestUnix:
         async def main():
             server = await loop.create_unix_server(Echo, path, cleanup_socket=True)
             pathlib.Path(path).unlink()
-            server.close()
-            await server.wait_closed()
+            await shut(server)
 
         run(main())
 
@@ -790,8 +766,7 @@ class TestUnix:
         async def main():
             server = await loop.create_unix_server(Echo, sock=listener)
             await asyncio.to_thread(self.talk, path)
-            server.close()
-            await server.wait_closed()
+            await shut(server)
 
         run(main())
         with contextlib.suppress(FileNotFoundError):
@@ -804,8 +779,7 @@ class TestUnix:
                 self.talk(path)
             await server.start_serving()
             await asyncio.to_thread(self.talk, path)
-            server.close()
-            await server.wait_closed()
+            await shut(server)
 
         run(main())
 

@@ -40,25 +40,37 @@ async def connect(loop, near, protocol):
     return transport
 
 
+@pytest.fixture
+def play(loop, run, pair):
+    """Runs ``scene(transport, far)`` on the transport of one end, with the socket of the other."""
+    near, far = pair
+
+    def play(protocol, scene):
+        async def main():
+            await scene(await connect(loop, near, protocol), far)
+
+        run(main())
+
+    return play
+
+
 async def lost(protocol):
     await until(lambda: protocol.is_lost)
     await turns(2)
 
 
 class TestReading:
-    def test_order_of_callbacks(self, loop, run, pair, kind):
-        near, far = pair
+    def test_order_of_callbacks(self, play, kind):
         protocol = kind()
 
-        async def main():
-            await connect(loop, near, protocol)
+        async def scene(transport, far):
             assert protocol.calls == ["made"]
             far.sendall(b"some data")
             await until(lambda: protocol.received)
             far.shutdown(socket.SHUT_WR)
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
         assert protocol.calls == ["made", "data", "eof", "lost"]
         assert protocol.received == b"some data"
         assert protocol.lost_with == [None]
@@ -77,29 +89,25 @@ class TestReading:
         assert protocol.calls == ["made", "data", "eof", "lost"]
         assert protocol.received == b"early"
 
-    def test_big_transfer(self, loop, run, pair, kind):
-        near, far = pair
+    def test_big_transfer(self, play, kind):
         protocol = kind()
         data = pattern(8_000_000)
 
-        async def main():
-            await connect(loop, near, protocol)
+        async def scene(transport, far):
             sending = asyncio.to_thread(self._send, far, data)
             await asyncio.gather(sending, until(lambda: protocol.is_lost))
 
-        run(main())
+        play(protocol, scene)
         assert hashlib.sha256(protocol.received).digest() == hashlib.sha256(data).digest()
 
     def _send(self, far, data):
         far.sendall(data)
         far.shutdown(socket.SHUT_WR)
 
-    def test_each_message_of_a_dialogue(self, loop, run, pair, kind):
-        near, far = pair
+    def test_each_message_of_a_dialogue(self, play, kind):
         protocol = kind()
 
-        async def main():
-            await connect(loop, near, protocol)
+        async def scene(transport, far):
             for size in (1, 100, 4095, 4096, 4097, 65535, 65536, 65537, 10):
                 protocol.received.clear()
                 data = pattern(size)
@@ -109,14 +117,12 @@ class TestReading:
             protocol.transport.abort()
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
 
-    def test_pause_and_resume(self, loop, run, pair, kind):
-        near, far = pair
+    def test_pause_and_resume(self, play, kind):
         protocol = kind()
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             assert transport.is_reading()
             transport.pause_reading()
             transport.pause_reading()
@@ -135,25 +141,21 @@ class TestReading:
             assert not transport.is_reading()
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
 
-    def test_resume_without_pause(self, loop, run, pair, kind):
-        near, far = pair
+    def test_resume_without_pause(self, play, kind):
         protocol = kind()
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             transport.resume_reading()
             far.sendall(b"data")
             await until(lambda: protocol.received == b"data")
             transport.abort()
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
 
-    def test_pause_inside_data_received(self, loop, run, pair):
-        near, far = pair
-
+    def test_pause_inside_data_received(self, play):
         class Pausing(Recorder):
             def data_received(self, data):
                 super().data_received(data)
@@ -161,8 +163,7 @@ class TestReading:
 
         protocol = Pausing()
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             far.sendall(b"one")
             await until(lambda: protocol.received == b"one")
             far.sendall(b"two")
@@ -173,7 +174,7 @@ class TestReading:
             transport.abort()
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
 
     def test_paused_in_connection_made(self, loop, run, pair, kind):
         near, far = pair
@@ -197,12 +198,10 @@ class TestReading:
 
         run(main())
 
-    def test_eof_is_not_seen_while_paused(self, loop, run, pair, kind):
-        near, far = pair
+    def test_eof_is_not_seen_while_paused(self, play, kind):
         protocol = kind()
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             transport.pause_reading()
             far.sendall(b"data")
             far.shutdown(socket.SHUT_WR)
@@ -211,16 +210,14 @@ class TestReading:
             transport.resume_reading()
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
         assert protocol.calls == ["made", "data", "eof", "lost"]
 
-    def test_eof_received_that_keeps_the_connection(self, loop, run, pair, kind):
-        near, far = pair
+    def test_eof_received_that_keeps_the_connection(self, play, kind):
         protocol = kind()
         protocol.keep_open = True
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             far.shutdown(socket.SHUT_WR)
             await until(lambda: "eof" in protocol.calls)
             await turns()
@@ -231,22 +228,20 @@ class TestReading:
             transport.close()
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
         assert protocol.lost_with == [None]
 
     @pytest.mark.parametrize("returned", [None, False, 0, ""])
-    def test_eof_received_that_does_not(self, loop, run, pair, returned):
-        near, far = pair
+    def test_eof_received_that_does_not(self, play, returned):
         protocol = Recorder()
         protocol.keep_open = returned
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             far.shutdown(socket.SHUT_WR)
             await lost(protocol)
             assert transport.is_closing()
 
-        run(main())
+        play(protocol, scene)
         assert protocol.lost_with == [None]
 
     def test_reset_by_the_peer(self, loop, run, kind):
@@ -265,33 +260,29 @@ class TestReading:
 
 
 class TestBufferedProtocol:
-    def test_size_hint_is_minus_one(self, loop, run, pair):
-        near, far = pair
+    def test_size_hint_is_minus_one(self, play):
         protocol = BufferedRecorder()
 
-        async def main():
-            await connect(loop, near, protocol)
+        async def scene(transport, far):
             far.sendall(b"x")
             await until(lambda: protocol.received)
             protocol.transport.abort()
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
         assert set(protocol.hints) == {-1}
 
-    def test_buffer_smaller_than_the_data(self, loop, run, pair):
-        near, far = pair
+    def test_buffer_smaller_than_the_data(self, play):
         protocol = BufferedRecorder(size=7)
         data = pattern(1000)
 
-        async def main():
-            await connect(loop, near, protocol)
+        async def scene(transport, far):
             far.sendall(data)
             await until(lambda: len(protocol.received) == len(data))
             protocol.transport.abort()
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
         assert protocol.received == data
 
     @pytest.mark.parametrize(
@@ -299,8 +290,7 @@ class TestBufferedProtocol:
         [bytearray, lambda n: memoryview(bytearray(n)), lambda n: array.array("B", bytes(n))],
         ids=["bytearray", "memoryview", "array"],
     )
-    def test_any_writable_buffer(self, loop, run, pair, make):
-        near, far = pair
+    def test_any_writable_buffer(self, play, make):
         got = []
 
         class Protocol(BufferedRecorder):
@@ -313,18 +303,15 @@ class TestBufferedProtocol:
 
         protocol = Protocol()
 
-        async def main():
-            await connect(loop, near, protocol)
+        async def scene(transport, far):
             far.sendall(b"payload")
             await until(lambda: b"".join(got) == b"payload")
             protocol.transport.abort()
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
 
-    def test_a_new_buffer_every_time(self, loop, run, pair):
-        near, far = pair
-
+    def test_a_new_buffer_every_time(self, play):
         class Protocol(BufferedRecorder):
             def get_buffer(self, sizehint):
                 self.buffer = bytearray(len(self.hints) + 1)
@@ -333,14 +320,13 @@ class TestBufferedProtocol:
         protocol = Protocol()
         data = pattern(500)
 
-        async def main():
-            await connect(loop, near, protocol)
+        async def scene(transport, far):
             far.sendall(data)
             await until(lambda: len(protocol.received) == len(data))
             protocol.transport.abort()
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
         assert protocol.received == data
 
     def test_the_buffer_is_let_go_of_after_each_read(self, loop, run, pair):
@@ -420,26 +406,22 @@ class TestWriting:
         [bytes, bytearray, memoryview, lambda b: memoryview(bytearray(b))],
         ids=["bytes", "bytearray", "memoryview", "memoryview of bytearray"],
     )
-    def test_types(self, loop, run, pair, make):
-        near, far = pair
+    def test_types(self, play, make):
         protocol = Recorder()
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             assert transport.write(make(b"written")) is None
             assert await asyncio.to_thread(read_exactly, far, 7) == b"written"
             transport.close()
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
 
     @pytest.mark.parametrize("wrong", [None, "text", 1, [b"x"], array.array("B", b"x")])
-    def test_wrong_types(self, loop, run, pair, wrong):
-        near, far = pair
+    def test_wrong_types(self, play, wrong):
         protocol = Recorder()
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             with pytest.raises(TypeError, match="data argument must be a bytes") as caught:
                 transport.write(wrong)
             assert str(caught.value).endswith(f"not {type(wrong).__name__!r}")
@@ -450,7 +432,7 @@ class TestWriting:
                 transport.write(wrong)
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
 
     def test_order(self, loop, run, pair):
         near, far = pair
@@ -514,12 +496,10 @@ class TestWriting:
 
         run(main())
 
-    def test_zero_length(self, loop, run, pair):
-        near, far = pair
+    def test_zero_length(self, play):
         protocol = Recorder()
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             for empty in (b"", bytearray(), memoryview(b"")):
                 transport.write(empty)
             transport.writelines([])
@@ -530,21 +510,19 @@ class TestWriting:
             assert await asyncio.to_thread(read_all, far) == b"x"
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
 
-    def test_writelines(self, loop, run, pair):
-        near, far = pair
+    def test_writelines(self, play):
         protocol = Recorder()
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             transport.writelines([b"a", bytearray(b"b"), memoryview(b"c"), b"", b"d"])
             transport.writelines((b"e", b"f"))
             transport.close()
             assert await asyncio.to_thread(read_all, far) == b"abcdef"
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
 
     def test_writelines_of_very_many(self, loop, run, pair):
         """More pieces than one system call takes."""
@@ -650,13 +628,11 @@ class TestFlowControl:
 
         run(main())
 
-    def test_pause_and_resume_writing(self, loop, run, pair):
-        near, far = pair
+    def test_pause_and_resume_writing(self, play):
         protocol = Recorder()
         data = pattern(8_000_000)
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             transport.write(data)
             assert protocol.calls == ["made", "pause"]
             size = transport.get_write_buffer_size()
@@ -673,10 +649,9 @@ class TestFlowControl:
             transport.close()
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
 
-    def test_resumes_at_the_low_water_mark(self, loop, run, pair):
-        near, far = pair
+    def test_resumes_at_the_low_water_mark(self, play):
         sizes = []
 
         class Watching(Recorder):
@@ -686,8 +661,7 @@ class TestFlowControl:
 
         protocol = Watching()
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             transport.set_write_buffer_limits(high=2_000_000, low=1_000_000)
             transport.write(b"x" * 12_000_000)
             assert protocol.paused
@@ -696,15 +670,14 @@ class TestFlowControl:
             transport.close()
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
         assert len(sizes) == 1
         assert sizes[0] <= 1_000_000
 
     # Older asyncios forget the write, or go on with a writer of nothing for ever.
     @pytest.mark.asyncio_since(3, 14)
-    def test_resumed_protocol_writes_to_a_closing_transport(self, loop, run, pair):
+    def test_resumed_protocol_writes_to_a_closing_transport(self, play):
         """asyncio's SSLProtocol does that: the alert that ends TLS waits for `resume_writing`."""
-        near, far = pair
 
         class Trailing(Recorder):
             def resume_writing(self):
@@ -714,8 +687,7 @@ class TestFlowControl:
         protocol = Trailing()
         data = pattern(8_000_000)
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             transport.write(data)
             assert protocol.paused
             transport.close()
@@ -724,14 +696,12 @@ class TestFlowControl:
             await lost(protocol)
             assert protocol.lost_with == [None]
 
-        run(main())
+        play(protocol, scene)
 
-    def test_every_write_pauses_with_a_limit_of_zero(self, loop, run, pair):
-        near, far = pair
+    def test_every_write_pauses_with_a_limit_of_zero(self, play):
         protocol = Recorder()
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             transport.set_write_buffer_limits(high=0)
             transport.write(b"x" * 8_000_000)
             assert protocol.paused
@@ -740,7 +710,7 @@ class TestFlowControl:
             transport.close()
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
         assert protocol.calls == ["made", "pause", "resume", "lost"]
 
     def test_errors_in_pause_and_resume_are_reported(self, loop, run, pair, unhandled):
@@ -793,12 +763,10 @@ class TestFlowControl:
 
 
 class TestWriteEof:
-    def test_half_close(self, loop, run, pair, kind):
-        near, far = pair
+    def test_half_close(self, play, kind):
         protocol = kind()
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             assert transport.can_write_eof() is True
             transport.write(b"request")
             transport.write_eof()
@@ -810,30 +778,26 @@ class TestWriteEof:
             far.shutdown(socket.SHUT_WR)
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
         assert protocol.calls == ["made", "data", "eof", "lost"]
 
-    def test_after_what_is_queued(self, loop, run, pair):
-        near, far = pair
+    def test_after_what_is_queued(self, play):
         protocol = Recorder()
         data = pattern(6_000_000)
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             transport.write(data)
             transport.write_eof()
             assert await asyncio.to_thread(read_all, far) == data
             far.shutdown(socket.SHUT_WR)
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
 
-    def test_nothing_can_be_written_after_it(self, loop, run, pair):
-        near, far = pair
+    def test_nothing_can_be_written_after_it(self, play):
         protocol = Recorder()
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             transport.write_eof()
             with pytest.raises(RuntimeError, match=r"^Cannot call write\(\) after write_eof\(\)$"):
                 transport.write(b"x")
@@ -844,7 +808,7 @@ class TestWriteEof:
             far.shutdown(socket.SHUT_WR)
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
 
     def test_of_a_closing_transport(self, loop, run, pair):
         near, _ = pair
@@ -860,13 +824,11 @@ class TestWriteEof:
 
 
 class TestClosing:
-    def test_close_flushes(self, loop, run, pair):
-        near, far = pair
+    def test_close_flushes(self, play):
         protocol = Recorder()
         data = pattern(5_000_000)
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             transport.write(data)
             assert transport.close() is None
             transport.close()
@@ -875,7 +837,7 @@ class TestClosing:
             assert await asyncio.to_thread(read_all, far) == data
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
         assert protocol.lost_with == [None]
 
     def test_connection_lost_is_not_called_inside_close(self, loop, run, pair):
@@ -894,25 +856,21 @@ class TestClosing:
         run(main())
         assert protocol.lost_with == [None]
 
-    def test_no_data_after_close(self, loop, run, pair, kind):
-        near, far = pair
+    def test_no_data_after_close(self, play, kind):
         protocol = kind()
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             far.sendall(b"too late")
             transport.close()
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
         assert protocol.received == b""
 
-    def test_abort_drops_what_is_queued(self, loop, run, pair):
-        near, far = pair
+    def test_abort_drops_what_is_queued(self, play):
         protocol = Recorder()
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             transport.write(b"x" * 8_000_000)
             transport.abort()
             assert transport.is_closing()
@@ -921,7 +879,7 @@ class TestClosing:
             received = await asyncio.to_thread(self._read_what_is_left, far)
             assert received < 8_000_000
 
-        run(main())
+        play(protocol, scene)
         assert protocol.lost_with == [None]
 
     def _read_what_is_left(self, far):
@@ -1009,14 +967,12 @@ class TestClosing:
 
         run(main())
 
-    def test_broken_pipe(self, loop, run, pair):
+    def test_broken_pipe(self, play):
         """Writing to a peer that went away ends in connection_lost with the error."""
-        near, far = pair
         protocol = Recorder()
         protocol.keep_open = True
 
-        async def main():
-            transport = await connect(loop, near, protocol)
+        async def scene(transport, far):
             transport.pause_reading()
             far.close()
             for _ in range(100):
@@ -1026,7 +982,7 @@ class TestClosing:
                     break
             await lost(protocol)
 
-        run(main())
+        play(protocol, scene)
         (exc,) = protocol.lost_with
         assert isinstance(exc, ConnectionResetError | BrokenPipeError)
 

@@ -47,6 +47,12 @@ def reset(sock):
     sock.close()
 
 
+async def accepted(loop, factory, pair=unix_pair):
+    """(transport, protocol, far): a transport on one end of a pair, and the other end."""
+    near, far = pair()
+    return *await loop.connect_accepted_socket(factory, near), far
+
+
 async def until(predicate, patience=PATIENCE_S):
     """Lets the loop run until ``predicate()`` is true."""
     deadline = time.monotonic() + patience
@@ -54,6 +60,12 @@ async def until(predicate, patience=PATIENCE_S):
         if time.monotonic() > deadline:
             raise TimeoutError(f"never true: {predicate}")
         await asyncio.sleep(0.001)
+
+
+async def shut(server):
+    """Closes a server, and waits until its connections are gone (from Python 3.12 on)."""
+    server.close()
+    await server.wait_closed()
 
 
 async def turns(count=5):
