@@ -233,6 +233,16 @@ def process_as_before():
 
 
 @pytest.fixture
+def pair():
+    """Two connected sockets that do not block."""
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    with near, far:
+        yield near, far
+
+
+@pytest.fixture
 def unused_port():
     """A loopback port that nothing listens on."""
     with socket.socket() as sock:

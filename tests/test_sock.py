@@ -16,15 +16,6 @@ pytestmark = pytest.mark.both_modes
 
 
 @pytest.fixture
-def pair():
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    far.setblocking(False)
-    with near, far:
-        yield near, far
-
-
-@pytest.fixture
 def datagrams():
     """Two UDP sockets, bound, not connected."""
     with (

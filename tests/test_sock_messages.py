@@ -31,15 +31,6 @@ def loop_factory():
     return factory_of("oxloop")
 
 
-@pytest.fixture
-def pair():
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    far.setblocking(False)
-    with near, far:
-        yield near, far
-
-
 def rights(*fds):
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
 

@@ -572,16 +572,23 @@ class TestForeignReaders:
         run(main())
         assert calls == [b"data", "lost"]
 
-    def test_feed_data_patched_on_the_class(self, loop, run, pair, monkeypatch):
+    @pytest.mark.parametrize(
+        ("patched", "method"),
+        [
+            (asyncio.StreamReader, "feed_data"),
+            (asyncio.StreamReaderProtocol, "data_received"),
+        ],
+    )
+    def test_patched_on_the_class(self, loop, run, pair, monkeypatch, patched, method):
         near, far = pair
-        original = asyncio.StreamReader.feed_data
+        original = getattr(patched, method)
         seen = []
 
-        def feed_data(self, data):
+        def note(self, data):
             seen.append(bytes(data))
             return original(self, data)
 
-        monkeypatch.setattr(asyncio.StreamReader, "feed_data", feed_data)
+        monkeypatch.setattr(patched, method, note)
 
         async def main():
             reader, writer = await stream_of(near)
@@ -608,27 +615,6 @@ class TestForeignReaders:
             assert b"".join(seen) == b"data"
 
         talk(body)
-
-    def test_data_received_patched_on_the_protocol_class(self, loop, run, pair, monkeypatch):
-        near, far = pair
-        original = asyncio.StreamReaderProtocol.data_received
-        seen = []
-
-        def data_received(self, data):
-            seen.append(bytes(data))
-            return original(self, data)
-
-        monkeypatch.setattr(asyncio.StreamReaderProtocol, "data_received", data_received)
-
-        async def main():
-            reader, writer = await stream_of(near)
-            far.sendall(b"data")
-            assert await reader.read(4) == b"data"
-            writer.transport.abort()
-            await turns()
-
-        run(main())
-        assert b"".join(seen) == b"data"
 
     def test_data_fed_by_hand_and_by_the_socket(self, talk):
         async def body(reader, writer, far):

@@ -18,15 +18,6 @@ pytestmark = pytest.mark.both_modes
 
 
 @pytest.fixture
-def pair():
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    far.setblocking(False)
-    with near, far:
-        yield near, far
-
-
-@pytest.fixture
 def pipe():
     read, write = os.pipe()
     os.set_blocking(read, False)
