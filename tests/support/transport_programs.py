@@ -114,6 +114,7 @@ class Run:
         self.transport = None
         self.is_lost = False
         self.loses_data = False
+        self.peer_is_gone = False
         self.sent, self.received = Stream(), Stream()
         self._reactions = dict(program.reactions)
         self._protocols = itertools.count(1)
@@ -149,6 +150,10 @@ class Run:
             result = method(*arguments)
         except (RuntimeError, ValueError, TypeError, AttributeError) as exc:
             result = f"{type(exc).__name__}: {exc}"
+        if self.peer_is_gone and name in {"write", "writelines"}:
+            # A write fails at once in asyncio and at the callback's end here, and only if it comes
+            # before write_eof does that show in the next one.
+            result = None
         self.note(operation, result)
 
     def report(self, loop, context):
@@ -230,10 +235,9 @@ class Peer:
         self.sock = sock
         self.polled = polled
         self.made, self.received = Stream(), Stream()
-        self.is_open = True
 
     async def act(self, name, *arguments):
-        if not self.is_open:
+        if self.run.peer_is_gone:
             return
         actions = {
             "peer sends": self.sends,
@@ -252,7 +256,7 @@ class Peer:
     async def closes(self):
         """After it has read everything: unread data would turn the end into a reset."""
         await self.reads()
-        self.is_open = False
+        self.run.peer_is_gone = True
         self.sock.close()
 
     def _attempt(self, call, *arguments):
