@@ -30,6 +30,9 @@ _Ts = TypeVarTuple("_Ts")
 _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.BaseProtocol)
 
 __version__: str
+#: How application data gets through OpenSSL: by the libssl that `_ssl` has loaded, or, where that
+#: cannot be reached, by the `ssl` module. OXLOOP_TLS forces one of them.
+tls_data_path: Literal["direct", "memorybio"]
 
 @disjoint_base
 class EventLoop:
@@ -313,6 +316,14 @@ class TimerHandle(asyncio.TimerHandle):
 
 @final
 class StreamTransport(asyncio.Transport): ...
+
+@final
+class TlsTransport(asyncio.Transport):
+    """A TLS connection; its ssl_object is an ssl.SSLObject of the program's SSLContext."""
+
+    def set_read_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+    def get_read_buffer_limits(self) -> tuple[int, int]: ...
+    def get_read_buffer_size(self) -> int: ...
 
 @final
 class ReadPipeTransport(asyncio.ReadTransport): ...

@@ -2,12 +2,13 @@
 //!
 //! The reactor crate knows the kernel; this crate knows what asyncio promises. From the name of an
 //! asyncio API to its file: a loop's method is in `event_loop/`, a transport's in `transport/`, a
-//! handle's in `handle/`, a server's in `server`. `py/` is the boundary to CPython, the only place
-//! with unsafe code.
+//! handle's in `handle/`, a server's in `server`, TLS in `tls/`. `py/` is the boundary to CPython,
+//! the only place with unsafe code.
 
 #![deny(unsafe_code)]
 
 mod address;
+mod config;
 mod dns;
 mod error;
 mod event_loop;
@@ -18,13 +19,14 @@ mod handle;
 )]
 mod py;
 mod server;
+mod tls;
 mod transport;
 
 use pyo3::pymodule;
 
 #[pymodule(gil_used = true)]
 mod _oxloop {
-    use super::{dns, event_loop, handle, py, transport};
+    use super::{dns, event_loop, handle, py, tls, transport};
     use pyo3::prelude::*;
 
     #[pymodule_export]
@@ -47,6 +49,8 @@ mod _oxloop {
         transport::pipe::create_types(module)?;
         transport::subprocess::create_type(module)?;
         transport::datagram::create_type(module)?;
+        tls::create_types(module)?;
+        tls::choose(module)?;
         transport::stream::remember_methods(py)?;
         event_loop::add_methods(py)?;
         dns::remember_original(py)?;

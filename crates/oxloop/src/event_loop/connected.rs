@@ -10,7 +10,7 @@ use crate::transport::stream::{self, Connected, Descriptor};
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::PyString;
 
 #[pymethods]
 impl EventLoop {
@@ -192,23 +192,28 @@ fn make_transport(
     this.call_method1(intern!(py, "_ensure_fd_no_transport"), (&socket,))?;
     let waiter = this.call_method0(intern!(py, "create_future"))?;
     let secured = if tls.is_wanted(py)? {
-        Some(tls.protocol(this, &protocol, &waiter, server_side, PyDict::new(py))?)
+        Some(tls.protocol(this, &protocol, Some(&waiter), server_side, true)?)
     } else {
         None
     };
     let connected = Connected {
         fd,
         descriptor: Descriptor::Socket(sock.keep()),
-        protocol: secured.as_ref().unwrap_or(&protocol).clone().unbind(),
+        protocol: secured.as_ref().map_or_else(
+            || protocol.clone().unbind(),
+            |secured| secured.as_object().clone_ref(py),
+        ),
         waiter: secured.is_none().then(|| waiter.clone().unbind()),
         peer: None,
         server: None,
         context,
     };
+    // Asked for now: a handshake that fails at once lets go of it.
+    let app_transport = secured.and_then(|secured| secured.this(py).app_transport());
     let transport = stream::start(this, connected)?;
-    let transport = match secured {
+    let transport = match app_transport {
         None => transport.as_object().clone_ref(py),
-        Some(secured) => secured.getattr("_app_transport")?.unbind(),
+        Some(app_transport) => app_transport.as_object().clone_ref(py),
     };
     let pair = Pair {
         transport,

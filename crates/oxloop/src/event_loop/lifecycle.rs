@@ -25,6 +25,11 @@ use std::sync::Arc;
 /// One read's worth, as asyncio's `max_size`.
 const SCRATCH: usize = 256 * 1024;
 
+/// Memory to read into.
+pub(super) fn new_scratch() -> Box<[u8]> {
+    vec![0; SCRATCH].into_boxed_slice()
+}
+
 pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
     let poller = Poller::new().map_err(|error| os_error(&error))?;
     let notifier = Notifier::new().map_err(|error| os_error(&error))?;
@@ -64,7 +69,7 @@ pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
         handle_run: TypeWatch::new(handle_class, "_run")?,
         resolver: RefCell::new(None),
         forks: Cell::new(super::fork::generation()),
-        scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
+        scratch: Cell::new(Some(new_scratch())),
         hooks: RefCell::new(hooks),
     })
 }

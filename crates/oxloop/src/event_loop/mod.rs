@@ -138,7 +138,7 @@ pub(crate) struct State {
     /// The fork generation that the kernel objects belong to.
     forks: Cell<u32>,
     /// Where transports read before the size is known; shared, since one read runs at a time.
-    scratch: RefCell<Box<[u8]>>,
+    scratch: Cell<Option<Box<[u8]>>>,
     hooks: RefCell<Hooks>,
 }
 

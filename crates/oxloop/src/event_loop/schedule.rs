@@ -97,10 +97,17 @@ impl State {
         self.written.borrow_mut().push(transport.into());
     }
 
-    /// Lends the loop's read buffer to `body`, which must not run Python code.
+    /// Lends the loop's read buffer to `body`. If that runs Python code which comes back here, it
+    /// gets memory of its own.
     #[inline]
     pub(crate) fn with_scratch<R>(&self, body: impl FnOnce(&mut [u8]) -> R) -> R {
-        body(&mut self.scratch.borrow_mut())
+        let mut scratch = self
+            .scratch
+            .take()
+            .unwrap_or_else(super::lifecycle::new_scratch);
+        let result = body(&mut scratch);
+        self.scratch.set(Some(scratch));
+        result
     }
 
     /// Wakes the loop's thread if it waits in the kernel.

@@ -3,12 +3,13 @@
 use super::EventLoop;
 use super::keywords::Truth;
 use super::tls::TlsOptions;
+use crate::py::buffer::copy_to_bytes;
 use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::imports;
+use crate::tls::TlsThis;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
 #[pymethods]
 impl EventLoop {
@@ -90,27 +91,31 @@ fn begin(
         )));
     }
     let waiter = this.call_method0(intern!(py, "create_future"))?;
-    let kwargs = PyDict::new(py);
-    kwargs.set_item("call_connection_made", false)?;
-    let secured = tls.protocol(this, protocol, &waiter, server_side, kwargs)?;
+    let secured = tls.protocol(this, protocol, Some(&waiter), server_side, false)?;
+    let tls = secured.this(py);
+    let app_transport = tls
+        .app_transport()
+        .expect("invariant: a protocol that was just made has its transport");
+    let app_transport = app_transport.as_object().clone_ref(py);
     // Nothing may arrive before the TLS protocol's connection_made was called.
     transport.call_method0("pause_reading")?;
     if server_side {
-        move_buffered(protocol, &secured)?;
+        move_buffered(protocol, &tls)?;
     }
-    transport.call_method1("set_protocol", (&secured,))?;
+    transport.call_method1("set_protocol", (secured.as_object(),))?;
     let soon = intern!(py, "call_soon");
-    let made = this.call_method1(soon, (secured.getattr("connection_made")?, transport))?;
+    let connection_made = tls.object().getattr("connection_made")?;
+    let made = this.call_method1(soon, (connection_made, transport))?;
     let resumed = this.call_method1(soon, (transport.getattr("resume_reading")?,))?;
     Ok(Upgrade {
-        app_transport: secured.getattr("_app_transport")?.unbind(),
+        app_transport,
         waiter: waiter.unbind(),
         callbacks: [made.unbind(), resumed.unbind()],
     })
 }
 
 /// What a StreamReader took in already is the start of the handshake.
-fn move_buffered(protocol: &Bound<'_, PyAny>, secured: &Bound<'_, PyAny>) -> PyResult<()> {
+fn move_buffered(protocol: &Bound<'_, PyAny>, tls: &TlsThis<'_, '_>) -> PyResult<()> {
     let py = protocol.py();
     if !protocol.is_instance(imports::stream_reader_protocol(py)?)? {
         return Ok(());
@@ -123,9 +128,7 @@ fn move_buffered(protocol: &Bound<'_, PyAny>, secured: &Bound<'_, PyAny>) -> PyR
     }
     let buffer = reader.getattr("_buffer")?;
     if buffer.is_truthy()? {
-        secured
-            .getattr("_incoming")?
-            .call_method1("write", (&buffer,))?;
+        tls.feed(copy_to_bytes(&buffer)?.as_bytes())?;
         buffer.call_method0("clear")?;
     }
     Ok(())

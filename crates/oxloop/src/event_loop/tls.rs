@@ -1,13 +1,11 @@
-//! `ssl=` and its companions: the checks, and TLS over one of our transports.
-//!
-//! The data path is asyncio's own `SSLProtocol`, which works on any transport's public methods.
+//! `ssl=` and its companions: the checks, and the way into `tls`.
 
 use super::EventLoop;
-use crate::py::class::{Visit, VisitStopped};
-use crate::py::imports;
+use crate::py::class::{Ref, Visit, VisitStopped};
+use crate::tls::{Options, TlsProtocol};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict};
+use pyo3::types::PyBool;
 
 /// The keywords that come with `ssl=`.
 pub(crate) struct TlsOptions {
@@ -73,27 +71,31 @@ impl TlsOptions {
         self.check_timeouts(meaningful)
     }
 
-    /// The protocol to put on the transport; its `_app_transport` is what the program gets.
-    /// `kwargs` are further arguments of SSLProtocol.
+    /// The protocol to put on a transport; the program gets its `app_transport`. `waiter` is done
+    /// once the handshake is.
     ///
     /// # Errors
-    /// What SSLProtocol raises.
+    /// ValueError for what cannot be, and what the SSLContext raises.
     pub(crate) fn protocol<'py>(
         &self,
         event_loop: &Bound<'py, EventLoop>,
         protocol: &Bound<'py, PyAny>,
-        waiter: &Bound<'py, PyAny>,
+        waiter: Option<&Bound<'py, PyAny>>,
         server_side: bool,
-        kwargs: Bound<'py, PyDict>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+        call_connection_made: bool,
+    ) -> PyResult<Ref<TlsProtocol>> {
         let py = event_loop.py();
-        kwargs.set_item("ssl_handshake_timeout", &self.handshake_timeout)?;
-        kwargs.set_item("ssl_shutdown_timeout", &self.shutdown_timeout)?;
         let ssl = self.ssl.bind(py);
-        let context = (!ssl.is_instance_of::<PyBool>()).then_some(ssl);
-        let hostname = &self.server_hostname;
-        let arguments = (event_loop, protocol, context, waiter, server_side, hostname);
-        imports::ssl_protocol(py)?.call(arguments, Some(&kwargs))
+        let options = Options {
+            context: (!ssl.is_instance_of::<PyBool>()).then(|| ssl.clone()),
+            server_side,
+            server_hostname: self.server_hostname.as_ref().map(|name| name.bind(py)),
+            handshake_timeout: self.handshake_timeout.as_ref().map(|it| it.bind(py)),
+            shutdown_timeout: self.shutdown_timeout.as_ref().map(|it| it.bind(py)),
+            waiter: waiter.map(|waiter| waiter.clone().unbind()),
+            call_connection_made,
+        };
+        TlsProtocol::create(event_loop, protocol, options)
     }
 }
 

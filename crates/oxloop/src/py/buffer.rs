@@ -143,6 +143,41 @@ pub(crate) fn append_to_bytearray(
     }
 }
 
+/// Makes room for `more` bytes at the end of a bytearray, has `fill` write the first of them, and
+/// cuts it to what `fill` returns. The new size.
+///
+/// # Errors
+/// BufferError while the bytearray lends its memory, MemoryError.
+pub(crate) fn bytearray_extended_by(
+    bytearray: &Bound<'_, pyo3::types::PyByteArray>,
+    more: usize,
+    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> usize,
+) -> PyResult<usize> {
+    let py = bytearray.py();
+    let resize = |size: usize| {
+        // SAFETY: `bytearray` is one; what is new in it is written below before anybody looks.
+        let resized =
+            unsafe { ffi::PyByteArray_Resize(bytearray.as_ptr(), size as ffi::Py_ssize_t) };
+        if resized < 0 {
+            return Err(PyErr::fetch(py));
+        }
+        Ok(())
+    };
+    let before = bytearray.len();
+    resize(before + more)?;
+    // SAFETY: the bytearray has `more` bytes behind the first `before`, and nothing else touches
+    // them while this thread stays attached and `fill` leaves the object alone.
+    let filled = unsafe {
+        let start = ffi::PyByteArray_AsString(bytearray.as_ptr()).cast::<MaybeUninit<u8>>();
+        fill(slice::from_raw_parts_mut(start.add(before), more))
+    };
+    let size = before + filled.min(more);
+    if filled < more {
+        resize(size)?;
+    }
+    Ok(size)
+}
+
 /// A new `bytes` of at most `capacity`, filled in place and cut to what `fill` returns.
 ///
 /// # Errors

@@ -260,6 +260,17 @@ impl<T: Native> Ref<T> {
         })
     }
 
+    /// Another reference to `object`, if it is one of T's. The types have no subclasses.
+    #[inline]
+    pub(crate) fn from_exact(object: &Bound<'_, PyAny>) -> Option<Self> {
+        // SAFETY: the object is alive, and so is its type.
+        let class = unsafe { ffi::Py_TYPE(object.as_ptr()) };
+        (class == T::class().as_ptr()).then(|| Self {
+            object: object.clone().unbind(),
+            payload: PhantomData,
+        })
+    }
+
     /// Another reference to the same object.
     #[inline]
     pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {

@@ -49,6 +49,8 @@ modules! {
     asyncio_constants = "asyncio.constants";
     asyncio_futures = "asyncio.futures";
     asyncio_tasks = "asyncio.tasks";
+    ssl_module = "ssl";
+    ssl_extension = "_ssl";
     logging = "logging";
     signal = "signal";
     subprocess = "subprocess";
@@ -102,7 +104,13 @@ imported! {
     socket_kind = "socket"."SocketKind";
     ssl_socket = "ssl"."SSLSocket";
     ssl_context = "ssl"."SSLContext";
-    ssl_protocol = "asyncio.sslproto"."SSLProtocol";
+    ssl_object = "ssl"."SSLObject";
+    ssl_error = "ssl"."SSLError";
+    ssl_want_read_error = "ssl"."SSLWantReadError";
+    ssl_syscall_error = "ssl"."SSLSyscallError";
+    certificate_error = "ssl"."CertificateError";
+    memory_bio = "ssl"."MemoryBIO";
+    protocol_tls_client = "ssl"."PROTOCOL_TLS_CLIENT";
     exception_group = "builtins"."ExceptionGroup";
     cancelled_error = "asyncio"."CancelledError";
     weak_set = "weakref"."WeakSet";

@@ -22,3 +22,4 @@ pub(crate) mod imports;
 pub(crate) mod method;
 pub(crate) mod object;
 pub(crate) mod schedule;
+pub(crate) mod ssl;

@@ -99,14 +99,9 @@ fn secured<'py>(
     protocol: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = protocol.py();
-    let nobody = py.None().into_bound(py);
-    tls.protocol(
-        inner.event_loop.bind(py),
-        protocol,
-        &nobody,
-        true,
-        PyDict::new(py),
-    )
+    let event_loop = inner.event_loop.bind(py);
+    let secured = tls.protocol(event_loop, protocol, None, true, true)?;
+    Ok(secured.as_object().bind(py).clone())
 }
 
 fn log_connection(this: &Bound<'_, Server>, inner: &Inner, peer: &SocketAddress) -> PyResult<()> {

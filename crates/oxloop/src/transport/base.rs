@@ -106,17 +106,13 @@ impl<'py, T: BaseTransport> This<'_, 'py, T> {
     }
 
     /// Queues a callback, in the transport's context.
-    ///
-    /// # Errors
-    /// RuntimeError on a closed loop.
     pub(super) fn soon(
         &self,
         callback: &Bound<'py, PyAny>,
         arguments: &[&Bound<'py, PyAny>],
     ) -> PyResult<()> {
-        let py = self.py();
-        self.loop_state().check_closed()?;
-        let context = Captured::given(&self.parties().context.object(py)?);
+        let (py, context) = (self.py(), &self.parties().context);
+        let context = Captured::given(&context.object(py)?);
         soon_method(py, self.event_loop(), callback, arguments, context)
     }
 
@@ -136,6 +132,7 @@ impl<'py, T: BaseTransport> This<'_, 'py, T> {
     /// RuntimeError on a closed loop.
     pub(super) fn schedule_connection_lost(&self, error: Option<Py<PyAny>>) -> PyResult<()> {
         let py = self.py();
+        self.loop_state().check_closed()?;
         let lost = self
             .object()
             .getattr(intern!(py, "_call_connection_lost"))?;
@@ -195,14 +192,9 @@ impl<'py, T: BaseTransport> This<'_, 'py, T> {
         Ok(value)
     }
 
-    /// With the keys that asyncio's transports use.
     fn call_exception_handler(&self, error: &Py<PyAny>, message: &str) -> PyResult<()> {
-        let context = PyDict::new(self.py());
-        context.set_item("message", message)?;
-        context.set_item("exception", error)?;
-        context.set_item("transport", self.object())?;
-        context.set_item("protocol", self.protocol())?;
-        exceptions::report(self.event_loop(), &context)
+        let protocol = self.protocol();
+        report_error(self.event_loop(), &self.object(), protocol, error, message)
     }
 
     pub(super) fn log_in_debug(&self, level: &str, text: &str) -> PyResult<()> {
@@ -223,6 +215,25 @@ impl<'py, T: BaseTransport> This<'_, 'py, T> {
             }
         }
     }
+}
+
+/// Gives an exception to the loop's exception handler, with the keys that asyncio's transports use.
+///
+/// # Errors
+/// KeyboardInterrupt and SystemExit, and what the exception handler lets out.
+pub(crate) fn report_error(
+    event_loop: &Bound<'_, EventLoop>,
+    transport: &Bound<'_, PyAny>,
+    protocol: Option<Bound<'_, PyAny>>,
+    error: &Py<PyAny>,
+    message: &str,
+) -> PyResult<()> {
+    let context = PyDict::new(event_loop.py());
+    context.set_item("message", message)?;
+    context.set_item("exception", error)?;
+    context.set_item("transport", transport)?;
+    context.set_item("protocol", protocol)?;
+    exceptions::report(event_loop, &context)
 }
 
 /// The warning of a transport that dies without having been closed.

@@ -18,6 +18,8 @@ const HIGH_WATER: usize = 64 * 1024;
 
 /// Water marks in bytes.
 pub(crate) struct FlowControl {
+    /// What `high` is when nobody says.
+    default: usize,
     high: Cell<usize>,
     low: Cell<usize>,
     paused: Cell<bool>,
@@ -25,9 +27,15 @@ pub(crate) struct FlowControl {
 
 impl FlowControl {
     pub(super) const fn new() -> Self {
+        Self::with_high_water(HIGH_WATER)
+    }
+
+    /// With another default than that of asyncio's selector transports.
+    pub(crate) const fn with_high_water(high: usize) -> Self {
         Self {
-            high: Cell::new(HIGH_WATER),
-            low: Cell::new(HIGH_WATER / 4),
+            default: high,
+            high: Cell::new(high),
+            low: Cell::new(high / 4),
             paused: Cell::new(false),
         }
     }
@@ -37,7 +45,7 @@ impl FlowControl {
     }
 
     /// `(low, high)`, as `get_write_buffer_limits` returns them.
-    pub(super) fn limits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn limits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let limits = (self.low.get(), self.high.get());
         Ok(limits.into_pyobject(py)?.into_any())
     }
@@ -46,8 +54,16 @@ impl FlowControl {
     ///
     /// # Errors
     /// ValueError if the low mark is above the high one.
-    pub(super) fn set_limits<'py>(&self, args: &Args<'_, 'py>) -> PyResult<()> {
-        let [high, low] = args.bind("set_write_buffer_limits", ["high", "low"], 0)?;
+    pub(crate) fn set_limits(&self, args: &Args<'_, '_>) -> PyResult<()> {
+        self.set_limits_by("set_write_buffer_limits", args)
+    }
+
+    /// The same for a method of another name.
+    ///
+    /// # Errors
+    /// As `set_limits`.
+    pub(crate) fn set_limits_by<'py>(&self, function: &str, args: &Args<'_, 'py>) -> PyResult<()> {
+        let [high, low] = args.bind(function, ["high", "low"], 0)?;
         let number = |value: Option<Borrowed<'_, 'py, PyAny>>| {
             value
                 .filter(|value| !value.is_none())
@@ -55,7 +71,7 @@ impl FlowControl {
                 .transpose()
         };
         let (high, low) = (number(high)?, number(low)?);
-        let high = high.unwrap_or_else(|| low.map_or(HIGH_WATER as i64, |low| 4 * low));
+        let high = high.unwrap_or_else(|| low.map_or(self.default as i64, |low| 4 * low));
         let low = low.unwrap_or(high / 4);
         if !(high >= low && low >= 0) {
             return Err(PyValueError::new_err(format!(
@@ -68,17 +84,22 @@ impl FlowControl {
     }
 
     /// True while the protocol is told to write no more.
-    pub(super) fn is_paused(&self) -> bool {
+    pub(crate) fn is_paused(&self) -> bool {
         self.paused.get()
     }
 
     /// True if the protocol is to be told to pause now that `queued` bytes wait.
-    pub(super) fn pauses_at(&self, queued: usize) -> bool {
+    pub(crate) fn pauses_at(&self, queued: usize) -> bool {
         !self.paused.get() && queued > self.high.get() && !self.paused.replace(true)
     }
 
+    /// As `pauses_at`, for those who pause at the mark and not above it: asyncio's TLS.
+    pub(crate) fn pauses_from(&self, queued: usize) -> bool {
+        !self.paused.get() && queued >= self.high.get() && !self.paused.replace(true)
+    }
+
     /// True if the protocol is to be told to resume now that `queued` bytes wait.
-    pub(super) fn resumes_at(&self, queued: usize) -> bool {
+    pub(crate) fn resumes_at(&self, queued: usize) -> bool {
         self.paused.get() && queued <= self.low.get() && self.paused.replace(false)
     }
 }
@@ -101,7 +122,7 @@ pub(crate) trait FlowControlled: BaseTransport {
 
 impl<'py, T: FlowControlled> This<'_, 'py, T> {
     #[inline]
-    pub(super) fn queued(&self) -> usize {
+    pub(crate) fn queued(&self) -> usize {
         T::queued(self)
     }
 

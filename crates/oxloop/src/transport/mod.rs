@@ -11,7 +11,8 @@
 
 pub(crate) mod base;
 pub(crate) mod datagram;
-mod flow_control;
+pub(crate) mod delivery;
+pub(crate) mod flow_control;
 pub(crate) mod pipe;
 mod selector;
 pub(crate) mod stream;
@@ -23,6 +24,8 @@ use datagram::DatagramTransport;
 use pyo3::prelude::*;
 use std::cell::RefCell;
 use stream::StreamTransport;
+
+pub(crate) use write_queue::{chunk_of, is_writable_data};
 
 /// A transport that the callback that runs now wrote to.
 pub(crate) enum Written {
@@ -59,7 +62,10 @@ impl Written {
     }
 }
 
-fn visit_cell<T>(visit: &Visit<'_>, cell: &RefCell<Option<Py<T>>>) -> Result<(), VisitStopped> {
+pub(crate) fn visit_cell<T>(
+    visit: &Visit<'_>,
+    cell: &RefCell<Option<Py<T>>>,
+) -> Result<(), VisitStopped> {
     // Borrowed: something allocates in the middle of a change. Its content counts as reachable.
     cell.try_borrow()
         .map_or(Ok(()), |value| visit.option(value.as_ref()))

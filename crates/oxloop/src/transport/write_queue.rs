@@ -20,9 +20,33 @@ pub(super) trait Sends {
     fn many(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 }
 
+/// Bytes in one piece.
+enum Chunk {
+    Bytes(Py<PyBytes>),
+    /// Made here: TLS records.
+    Owned(Vec<u8>),
+}
+
+impl Chunk {
+    fn as_slice(&self, py: Python<'_>) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes.as_bytes(py),
+            Self::Owned(bytes) => bytes,
+        }
+    }
+
+    /// Lets go at once, without PyO3's check of the thread. A bytes object has no destructor that
+    /// could come back here.
+    fn release(self, py: Python<'_>) {
+        if let Self::Bytes(bytes) = self {
+            drop(bytes.into_bound(py));
+        }
+    }
+}
+
 /// Bytes that wait to be sent.
 pub(super) struct WriteQueue {
-    chunks: VecDeque<Py<PyBytes>>,
+    chunks: VecDeque<Chunk>,
     /// How much of the first chunk is sent already.
     offset: usize,
     size: usize,
@@ -58,7 +82,13 @@ impl WriteQueue {
 
     pub(super) fn push(&mut self, chunk: Bound<'_, PyBytes>) {
         self.size += chunk.as_bytes().len();
-        self.chunks.push_back(chunk.unbind());
+        self.chunks.push_back(Chunk::Bytes(chunk.unbind()));
+    }
+
+    /// Takes over bytes that are not Python's.
+    pub(super) fn push_owned(&mut self, bytes: Vec<u8>) {
+        self.size += bytes.len();
+        self.chunks.push_back(Chunk::Owned(bytes));
     }
 
     /// Takes everything out, for the caller to drop.
@@ -68,7 +98,7 @@ impl WriteQueue {
 
     /// Sends from the front: one system call.
     pub(super) fn send(&self, py: Python<'_>, to: &impl Sends) -> io::Result<usize> {
-        let first = &self.chunks[0].as_bytes(py)[self.offset..];
+        let first = &self.chunks[0].as_slice(py)[self.offset..];
         if self.chunks.len() == 1 {
             return to.one(first);
         }
@@ -76,7 +106,7 @@ impl WriteQueue {
             .chunks
             .iter()
             .skip(1)
-            .map(|chunk| IoSlice::new(chunk.as_bytes(py)));
+            .map(|chunk| IoSlice::new(chunk.as_slice(py)));
         let slices = std::iter::once(IoSlice::new(first)).chain(rest);
         if self.chunks.len() <= SLICES_INLINE {
             let mut inline = [IoSlice::new(&[]); SLICES_INLINE];
@@ -93,15 +123,16 @@ impl WriteQueue {
         self.size -= sent;
         let mut left = sent;
         while let Some(first) = self.chunks.front() {
-            let length = first.as_bytes(py).len() - self.offset;
+            let length = first.as_slice(py).len() - self.offset;
             if left < length {
                 self.offset += left;
                 return;
             }
             left -= length;
             self.offset = 0;
-            // A bytes object has no destructor that could come back here.
-            drop(self.chunks.pop_front().map(|chunk| chunk.into_bound(py)));
+            if let Some(chunk) = self.chunks.pop_front() {
+                chunk.release(py);
+            }
         }
     }
 }
@@ -110,7 +141,7 @@ impl WriteQueue {
 ///
 /// # Errors
 /// TypeError if it has no buffer.
-pub(super) fn chunk_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+pub(crate) fn chunk_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     match data.cast::<PyBytes>() {
         Ok(bytes) => Ok(bytes.clone()),
         Err(_) => copy_to_bytes(data),
@@ -118,7 +149,7 @@ pub(super) fn chunk_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyB
 }
 
 /// The types that `write` takes.
-pub(super) fn is_writable_data(data: &Bound<'_, PyAny>) -> bool {
+pub(crate) fn is_writable_data(data: &Bound<'_, PyAny>) -> bool {
     data.is_instance_of::<PyBytes>()
         || data.is_instance_of::<PyByteArray>()
         || data.is_instance_of::<PyMemoryView>()

@@ -1,13 +1,13 @@
 //! How a connection's transport is made, and how its descriptor ends.
 
-use super::{Delivery, Descriptor, Inner, StreamThis, StreamTransport, reader};
+use super::{Descriptor, Inner, StreamThis, StreamTransport};
 use crate::error::os_error;
 use crate::event_loop::EventLoop;
 use crate::py::attached::Attached;
 use crate::py::class::Ref;
 use crate::py::context::Captured;
-use crate::py::imports;
 use crate::server::{self, Server};
+use crate::transport::delivery::Delivery;
 use crate::transport::selector::SelectorState;
 use crate::transport::write_queue::WriteQueue;
 use pyo3::prelude::*;
@@ -58,7 +58,7 @@ pub(crate) fn start(
     let fd = connected.fd;
     let peer = connected.peer.or_else(|| socket::peer_address(fd).ok());
     disable_nagle(fd, peer.as_ref());
-    let delivery = Delivery::to(connected.protocol.bind(py))?;
+    let delivery = Delivery::of(connected.protocol.bind(py))?;
     let state = SelectorState::new(
         event_loop,
         fd,
@@ -94,22 +94,6 @@ pub(crate) fn start(
 fn disable_nagle(fd: RawFd, peer: Option<&SocketAddress>) {
     if let Some(SocketAddress::V4(_) | SocketAddress::V6(_)) = peer {
         let _ignored = socket::set_nodelay(fd, true);
-    }
-}
-
-impl Delivery {
-    /// How `protocol` is to be given data.
-    ///
-    /// # Errors
-    /// What looking at it raises.
-    pub(super) fn to(protocol: &Bound<'_, PyAny>) -> PyResult<Self> {
-        if protocol.is_instance(imports::buffered_protocol(protocol.py())?)? {
-            return Ok(Self::Buffered);
-        }
-        if reader::is_plain_stream_reader_protocol(protocol)? {
-            return Ok(Self::StreamReader);
-        }
-        Ok(Self::Data)
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | data_received, get_buffer, buffer_updated, eof_received | `read` |
 //! | feeding `asyncio.StreamReader` | `reader` |
+//! | feeding TLS | `read` |
 //! | write, writelines, write_eof | `write` |
 //! | connection_made | `connection` |
 //! | get_extra_info | `extra_info` |
@@ -35,6 +36,7 @@ use crate::py::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitSt
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::server::Server;
+use crate::transport::delivery::Delivery;
 use crate::transport::selector::{self, SelectorState, SelectorTransport};
 use crate::transport::visit_cell;
 use crate::transport::write_queue::WriteQueue;
@@ -47,7 +49,7 @@ use std::ops::Deref;
 use std::os::fd::{OwnedFd, RawFd};
 
 pub(crate) use connection::{Connected, start};
-pub(crate) use reader::remember_methods;
+pub(crate) use reader::{PlainReader, is_plain_stream_reader_protocol, remember_methods};
 
 /// A borrowed transport while one of its methods runs.
 pub(crate) type StreamThis<'a, 'py> = This<'a, 'py, StreamTransport>;
@@ -59,17 +61,6 @@ pub(crate) enum Descriptor {
     /// A `socket.socket`, the program's or made for `get_extra_info("socket")`.
     Socket(Py<PyAny>),
     Closed,
-}
-
-/// How the protocol takes data.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Delivery {
-    /// `data_received(bytes)`.
-    Data,
-    /// `get_buffer()` and `buffer_updated()`.
-    Buffered,
-    /// asyncio's own StreamReaderProtocol, fed natively.
-    StreamReader,
 }
 
 /// The payload of a transport object.
@@ -227,7 +218,7 @@ impl SelectorTransport for StreamTransport {
     }
 
     fn protocol_changes(this: &StreamThis<'_, '_>, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
-        this.own().delivery.set(Delivery::to(protocol)?);
+        this.own().delivery.set(Delivery::of(protocol)?);
         Ok(())
     }
 

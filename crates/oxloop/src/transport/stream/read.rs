@@ -4,10 +4,12 @@
 //! When the peer sends in bulk, the `bytes` is made first and read into, which saves the copy.
 
 use super::connection::FatalError;
-use super::{Delivery, StreamThis, reader};
+use super::{StreamThis, reader};
 use crate::py::buffer::{WritableBuffer, bytes_filled_by};
+use crate::py::class::Ref;
 use crate::py::object::call_method;
-use pyo3::exceptions::PyRuntimeError;
+use crate::tls::TlsProtocol;
+use crate::transport::delivery::{Delivery, get_buffer};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt};
@@ -35,6 +37,7 @@ impl<'py> StreamThis<'_, 'py> {
             Delivery::Data => self.read_data(),
             Delivery::Buffered => self.read_into_buffer(),
             Delivery::StreamReader => reader::feed(self),
+            Delivery::Tls => self.read_records(),
         }
     }
 
@@ -105,7 +108,7 @@ impl<'py> StreamThis<'_, 'py> {
         let Some(protocol) = self.protocol() else {
             return Ok(());
         };
-        let buffer = match self.own().context.run(py, || get_buffer(&protocol)) {
+        let buffer = match self.own().context.run(py, || get_buffer(&protocol, -1)) {
             Ok(buffer) => buffer,
             Err(error) => {
                 return self.fatal_error(
@@ -128,6 +131,34 @@ impl<'py> StreamThis<'_, 'py> {
             Ok(count) => self.buffer_updated(count),
             Err(error) => self.read_failed(&error),
         }
+    }
+
+    /// Hands what one recv(2) brought to TLS, which decrypts it from where it is.
+    fn read_records(&self) -> PyResult<()> {
+        let py = self.py();
+        let Some(protocol) = self.protocol() else {
+            return Ok(());
+        };
+        let Some(tls) = Ref::<TlsProtocol>::from_exact(&protocol) else {
+            return self.read_data();
+        };
+        self.loop_state().with_scratch(|scratch| {
+            let count = match socket::recv_into_slice(self.own().fd, scratch) {
+                Ok(0) => return self.on_eof(),
+                Ok(count) => count,
+                Err(error) => return self.read_failed(&error),
+            };
+            let outcome = self
+                .own()
+                .context
+                .run(py, || tls.this(py).receive(&scratch[..count]));
+            outcome.or_else(|error| {
+                self.fatal_error(
+                    FatalError::Python(error),
+                    "Fatal error: protocol.buffer_updated() call failed.",
+                )
+            })
+        })
     }
 
     fn buffer_updated(&self, count: usize) -> PyResult<()> {
@@ -175,16 +206,4 @@ impl<'py> StreamThis<'_, 'py> {
             ),
         }
     }
-}
-
-fn get_buffer<'py>(protocol: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let py = protocol.py();
-    let hint = PyInt::new(py, -1);
-    let buffer = call_method(protocol, intern!(py, "get_buffer"), &[hint.as_any()])?;
-    if buffer.len()? == 0 {
-        return Err(PyRuntimeError::new_err(
-            "get_buffer() returned an empty buffer",
-        ));
-    }
-    Ok(buffer)
 }

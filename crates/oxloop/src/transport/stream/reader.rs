@@ -46,7 +46,7 @@ pub(crate) fn remember_methods(py: Python<'_>) -> PyResult<()> {
 }
 
 /// True for exactly asyncio's own protocol, with nothing replaced on the instance.
-pub(super) fn is_plain_stream_reader_protocol(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
+pub(crate) fn is_plain_stream_reader_protocol(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = protocol.py();
     if !protocol.get_type().is(imports::stream_reader_protocol(py)?) {
         return Ok(false);
@@ -58,7 +58,7 @@ pub(super) fn is_plain_stream_reader_protocol(protocol: &Bound<'_, PyAny>) -> Py
 }
 
 /// A reader that is fed here: its attributes, read straight from its `__dict__`.
-struct PlainReader<'py> {
+pub(crate) struct PlainReader<'py> {
     object: Bound<'py, PyAny>,
     attributes: Bound<'py, PyDict>,
     buffer: Bound<'py, PyByteArray>,
@@ -66,7 +66,10 @@ struct PlainReader<'py> {
 
 impl<'py> PlainReader<'py> {
     /// The reader of a plain protocol, if it can be fed here.
-    fn of(protocol: &Bound<'py, PyAny>) -> PyResult<Option<Self>> {
+    ///
+    /// # Errors
+    /// What looking at the protocol raises.
+    pub(crate) fn of(protocol: &Bound<'py, PyAny>) -> PyResult<Option<Self>> {
         let py = protocol.py();
         let watches = patched(py)?;
         if !(watches.protocol.is_original(py) && watches.reader.is_original(py)) {
@@ -102,6 +105,11 @@ impl<'py> PlainReader<'py> {
         }))
     }
 
+    /// What the reader has and nobody has taken.
+    pub(crate) const fn buffer(&self) -> &Bound<'py, PyByteArray> {
+        &self.buffer
+    }
+
     fn attribute(&self, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
         match self.attributes.get_item(name)? {
             Some(value) => Ok(value),
@@ -110,8 +118,10 @@ impl<'py> PlainReader<'py> {
     }
 
     /// Wakes the waiter and pauses above twice the limit, now that `size` bytes are buffered.
-    fn wake(&self, this: &StreamThis<'_, 'py>, size: usize) -> PyResult<()> {
-        let py = this.py();
+    ///
+    /// # Errors
+    /// What the waiter and the transport raise.
+    pub(crate) fn wake(&self, py: Python<'py>, size: usize) -> PyResult<()> {
         let waiter = self.attribute(intern!(py, "_waiter"))?;
         if !waiter.is_none() {
             self.object.setattr(intern!(py, "_waiter"), py.None())?;
@@ -151,7 +161,7 @@ pub(super) fn feed(this: &StreamThis<'_, '_>) -> PyResult<()> {
         Err(error) => this.read_failed(&error),
         Ok(None) => this.on_eof(),
         Ok(Some(appended)) => appended
-            .and_then(|size| reader.wake(this, size))
+            .and_then(|size| reader.wake(this.py(), size))
             .or_else(|error| failed(this, error)),
     }
 }

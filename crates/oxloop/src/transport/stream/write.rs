@@ -79,6 +79,19 @@ impl<'py> StreamThis<'_, 'py> {
         Ok(none)
     }
 
+    /// Sends or queues bytes of our own making: TLS records.
+    ///
+    /// # Errors
+    /// As `transport.write`.
+    pub(crate) fn write_owned(&self, bytes: Vec<u8>) -> PyResult<()> {
+        self.check_writable("write")?;
+        if self.is_lost()? {
+            return Ok(());
+        }
+        self.own().queue.borrow_mut().push_owned(bytes);
+        self.queued_more()
+    }
+
     fn check_writable(&self, function: &str) -> PyResult<()> {
         if self.own().eof.get() {
             return Err(PyRuntimeError::new_err(format!(

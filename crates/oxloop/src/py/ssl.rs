@@ -1,0 +1,87 @@
+//! The `SSL*` inside an `ssl.SSLObject`.
+//!
+//! `_ssl` has no C API, so the pointer is read from the object's memory:
+//!
+//! ```text
+//! _ssl._SSLSocket: PyObject_HEAD, PyObject *Socket, SSL *ssl, PySSLContext *ctx, ...
+//! _ssl._SSLContext: PyObject_HEAD, SSL_CTX *ctx, ...
+//! ```
+//!
+//! That this is the layout is never taken on trust: the third field must be the very context that
+//! Python says the object has, and only then is OpenSSL asked whether the `SSL*` belongs to the
+//! `SSL_CTX*` behind that context.
+
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+use pyo3::{ffi, intern};
+use std::ffi::c_void;
+use std::ptr::NonNull;
+use tls::{BorrowedSsl, Library, Session};
+
+/// The fields of `_ssl._SSLSocket` that are looked at.
+#[repr(C)]
+struct SslSocket {
+    head: ffi::PyObject,
+    socket: *mut ffi::PyObject,
+    ssl: *mut c_void,
+    context: *mut ffi::PyObject,
+}
+
+/// The field of `_ssl._SSLContext` that is looked at.
+#[repr(C)]
+struct SslContext {
+    head: ffi::PyObject,
+    context: *mut c_void,
+}
+
+/// Puts a session over the connection of an `ssl.SSLObject`. The caller keeps the object alive for
+/// as long as it calls the session.
+///
+/// # Errors
+/// A text that says which check failed.
+pub(crate) fn adopt(
+    library: &'static Library,
+    ssl_object: &Bound<'_, PyAny>,
+) -> Result<Session, String> {
+    let py = ssl_object.py();
+    let look = || -> PyResult<_> {
+        let socket = ssl_object.getattr(intern!(py, "_sslobj"))?;
+        let context = socket.getattr(intern!(py, "context"))?;
+        Ok((socket, context))
+    };
+    let (socket, context) = look().map_err(|error| error.to_string())?;
+    let ssl = ssl_of(&socket, &context)
+        .ok_or_else(|| "an SSLObject does not look as expected inside".to_owned())?;
+    // SAFETY: the object names the context that it should, so its layout is the expected one and
+    // the field holds its `SSL*`, which is freed with the object; the caller keeps the object alive
+    // and, as everybody with the GIL, calls on one thread at a time.
+    let borrowed = unsafe { BorrowedSsl::borrow_raw(library, ssl) };
+    if borrowed.context() != ssl_ctx_of(&context) {
+        return Err("an SSLObject does not have the SSL_CTX of its context".to_owned());
+    }
+    Session::adopt(borrowed).map_err(|reason| reason.to_string())
+}
+
+fn ssl_of(socket: &Bound<'_, PyAny>, context: &Bound<'_, PyAny>) -> Option<NonNull<c_void>> {
+    if !reaches::<SslSocket>(&socket.get_type()) || !reaches::<SslContext>(&context.get_type()) {
+        return None;
+    }
+    // SAFETY: the object is alive and at least as large as the struct, whose fields are all words.
+    let fields = unsafe { &*socket.as_ptr().cast::<SslSocket>() };
+    if fields.context != context.as_ptr() {
+        return None;
+    }
+    NonNull::new(fields.ssl)
+}
+
+fn ssl_ctx_of(context: &Bound<'_, PyAny>) -> *mut c_void {
+    // SAFETY: `ssl_of` saw that the object is at least as large as the struct.
+    unsafe { (*context.as_ptr().cast::<SslContext>()).context }
+}
+
+/// True if instances of `class` are at least as large as T.
+fn reaches<T>(class: &Bound<'_, PyType>) -> bool {
+    // SAFETY: the type is alive, and its size is a plain integer.
+    let size = unsafe { (*class.as_type_ptr()).tp_basicsize };
+    usize::try_from(size).is_ok_and(|size| size >= size_of::<T>())
+}

@@ -1,0 +1,93 @@
+//! `DataPath`: how application data gets through OpenSSL, decided once, at import.
+//!
+//! *direct* calls the libssl that CPython's `_ssl` has loaded. A self-check makes sure that what is
+//! taken from inside an `ssl.SSLObject` is what it should be; where it fails (OpenSSL linked
+//! statically, another layout of the object), *memorybio* does the same job through the `ssl`
+//! module. `OXLOOP_TLS=direct` or `memorybio` forces one of them.
+
+use crate::config::{self, TLS_VARIABLE, Tls};
+use crate::py::imports;
+use crate::py::ssl;
+use pyo3::exceptions::PyImportError;
+use pyo3::prelude::*;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use tls::Library;
+
+/// The path that every new connection takes.
+#[derive(Clone, Copy)]
+pub(super) enum DataPath {
+    Direct(&'static Library),
+    MemoryBio,
+}
+
+static CHOSEN: OnceLock<DataPath> = OnceLock::new();
+
+impl DataPath {
+    pub(super) fn chosen() -> Self {
+        *CHOSEN
+            .get()
+            .expect("invariant: chosen when the module was imported")
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Direct(_) => "direct",
+            Self::MemoryBio => "memorybio",
+        }
+    }
+}
+
+/// Chooses the path, and tells it as `tls_data_path`.
+///
+/// # Errors
+/// ImportError if the path that is forced cannot be had, or is none.
+pub(crate) fn choose(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let path = match CHOSEN.get() {
+        Some(path) => *path,
+        None => {
+            let path = look(module.py())?;
+            *CHOSEN.get_or_init(|| path)
+        }
+    };
+    module.add("tls_data_path", path.name())
+}
+
+fn look(py: Python<'_>) -> PyResult<DataPath> {
+    match config::tls()? {
+        None => Ok(reach(py).map_or(DataPath::MemoryBio, DataPath::Direct)),
+        Some(Tls::MemoryBio) => Ok(DataPath::MemoryBio),
+        Some(Tls::Direct) => reach(py).map(DataPath::Direct).map_err(|reason| {
+            PyImportError::new_err(format!("{TLS_VARIABLE}=direct, but {reason}"))
+        }),
+    }
+}
+
+/// The libssl of the running `_ssl`, if the self-check passes.
+fn reach(py: Python<'_>) -> Result<&'static Library, String> {
+    let path = extension_path(py).map_err(|error| error.to_string())?;
+    let library =
+        Library::of_loaded_object(path.as_deref()).map_err(|reason| reason.to_string())?;
+    check(py, library)?;
+    Ok(library)
+}
+
+/// Where the extension module `_ssl` was loaded from; None if it is built into the interpreter.
+fn extension_path(py: Python<'_>) -> PyResult<Option<PathBuf>> {
+    imports::ssl_extension(py)?
+        .getattr_opt("__file__")?
+        .map(|file| file.extract())
+        .transpose()
+}
+
+/// Adopts a connection of our own and sees whether OpenSSL knows it.
+fn check(py: Python<'_>, library: &'static Library) -> Result<(), String> {
+    let attempt = || -> PyResult<_> {
+        let context = imports::ssl_context(py)?.call1((imports::protocol_tls_client(py)?,))?;
+        context.setattr("check_hostname", false)?;
+        let bio = || imports::memory_bio(py)?.call0();
+        context.call_method1("wrap_bio", (bio()?, bio()?))
+    };
+    let ssl_object = attempt().map_err(|error| error.to_string())?;
+    ssl::adopt(library, &ssl_object).map(drop)
+}

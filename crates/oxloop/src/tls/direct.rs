@@ -1,0 +1,248 @@
+//! `Direct`: the data path on the libssl that CPython's `_ssl` has loaded.
+//!
+//! Cost: ciphertext is decrypted from where recv(2) put it into the object that the protocol gets;
+//! plaintext is encrypted from the program's own `bytes`.
+//!
+//! An error that OpenSSL reports is raised by the SSLObject: called again, OpenSSL fails the same
+//! way, and CPython makes the very exception of it that its users know.
+
+use super::memory_bio::join;
+use super::records::{Decrypted, Encrypted, End, READ_MOST};
+use crate::py::buffer::{WritableBuffer, bytearray_extended_by, bytes_filled_by};
+use crate::py::class::{Visit, VisitStopped};
+use crate::py::imports;
+use crate::py::object::call_method;
+use crate::py::ssl;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyInt, PyString};
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::mem::MaybeUninit;
+use tls::{Library, Outcome, Session};
+
+/// What is asked for at least: a record that came in parts may be larger than its last part.
+const READ_LEAST: usize = 256;
+
+/// A session of OpenSSL's behind an `ssl.SSLObject`.
+pub(super) struct Direct {
+    /// Declared first: it must go before the object that owns the connection.
+    session: RefCell<Session>,
+    ssl_object: Py<PyAny>,
+}
+
+impl Direct {
+    /// None if the object's own methods have to be called: a subclass of the program's, or a
+    /// context with a message callback, whose exceptions only they can raise.
+    ///
+    /// # Errors
+    /// What looking at the context raises.
+    pub(super) fn adopt(
+        library: &'static Library,
+        ssl_object: &Bound<'_, PyAny>,
+        context: &Bound<'_, PyAny>,
+    ) -> PyResult<Option<Self>> {
+        let py = ssl_object.py();
+        if !ssl_object.get_type().is(imports::ssl_object(py)?) {
+            return Ok(None);
+        }
+        let callback = context.getattr_opt(intern!(py, "_msg_callback"))?;
+        if callback.is_some_and(|callback| !callback.is_none()) {
+            return Ok(None);
+        }
+        Ok(ssl::adopt(library, ssl_object).ok().map(|session| Self {
+            session: RefCell::new(session),
+            ssl_object: ssl_object.clone().unbind(),
+        }))
+    }
+
+    pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        visit.object(&self.ssl_object)
+    }
+
+    pub(super) fn feed(&self, ciphertext: &[u8]) {
+        if let Ok(mut session) = self.session.try_borrow_mut() {
+            session.receive(ciphertext);
+        }
+    }
+
+    pub(super) fn unread(&self) -> usize {
+        self.session
+            .try_borrow()
+            .map_or(0, |session| session.unread())
+    }
+
+    pub(super) fn take_ciphertext(&self) -> Option<Vec<u8>> {
+        let mut session = self.session.try_borrow_mut().ok()?;
+        (session.unsent() > 0).then(|| session.to_send().take())
+    }
+
+    pub(super) fn decrypt<'py>(
+        &self,
+        py: Python<'py>,
+        ciphertext: &[u8],
+    ) -> PyResult<Decrypted<Option<Bound<'py, PyBytes>>>> {
+        let mut chunks = Vec::new();
+        let end = self.reading(ciphertext, |session| {
+            loop {
+                let mut end = RawEnd::Full;
+                let filled = bytes_filled_by(py, wanted(session), |memory| {
+                    let (count, ended) = fill(session, memory);
+                    end = ended;
+                    Ok::<_, Infallible>(count)
+                })?;
+                let Ok(chunk) = filled;
+                if !chunk.as_bytes().is_empty() {
+                    chunks.push(chunk);
+                }
+                if !matches!(end, RawEnd::Full) {
+                    return Ok(end);
+                }
+            }
+        })?;
+        Ok(Decrypted {
+            plaintext: join(py, chunks)?,
+            end: self.raised(py, end),
+        })
+    }
+
+    pub(super) fn decrypt_into(
+        &self,
+        buffer: &Bound<'_, PyAny>,
+        ciphertext: &[u8],
+    ) -> PyResult<Decrypted<usize>> {
+        let mut memory = WritableBuffer::of(buffer)?;
+        let mut plaintext = 0;
+        let end = self.reading(ciphertext, |session| {
+            let (count, end) = memory.with_memory(|memory| fill(session, memory));
+            plaintext = count;
+            Ok(end)
+        })?;
+        drop(memory);
+        let end = self.raised(buffer.py(), end);
+        Ok(Decrypted { plaintext, end })
+    }
+
+    pub(super) fn decrypt_onto(
+        &self,
+        buffer: &Bound<'_, PyByteArray>,
+        ciphertext: &[u8],
+    ) -> PyResult<Decrypted<Option<usize>>> {
+        let before = buffer.len();
+        let mut size = before;
+        let end = self.reading(ciphertext, |session| {
+            loop {
+                let mut end = RawEnd::Full;
+                size = bytearray_extended_by(buffer, wanted(session), |memory| {
+                    let (count, ended) = fill(session, memory);
+                    end = ended;
+                    count
+                })?;
+                if !matches!(end, RawEnd::Full) {
+                    return Ok(end);
+                }
+            }
+        })?;
+        Ok(Decrypted {
+            plaintext: (size > before).then_some(size),
+            end: self.raised(buffer.py(), end),
+        })
+    }
+
+    /// Runs `body` while `ciphertext` is lent to the session.
+    fn reading(
+        &self,
+        ciphertext: &[u8],
+        body: impl FnOnce(&mut Session) -> PyResult<RawEnd>,
+    ) -> PyResult<RawEnd> {
+        let Ok(mut session) = self.session.try_borrow_mut() else {
+            return Ok(RawEnd::WantsMore);
+        };
+        session.receive_with(ciphertext, body)
+    }
+
+    pub(super) fn encrypt(&self, py: Python<'_>, data: &[u8]) -> Encrypted {
+        let Ok(mut session) = self.session.try_borrow_mut() else {
+            return Encrypted::Taken(0);
+        };
+        let mut taken = 0;
+        while taken < data.len() {
+            match session.write(&data[taken..]) {
+                Outcome::Done(count) => taken += count,
+                Outcome::WantRead | Outcome::WantWrite => break,
+                Outcome::CloseNotify | Outcome::Failed => {
+                    drop(session);
+                    let nothing = PyBytes::new(py, b"");
+                    let error = self.error_of(py, intern!(py, "write"), nothing.as_any());
+                    return Encrypted::Failed(error);
+                }
+            }
+        }
+        Encrypted::Taken(taken)
+    }
+
+    /// The exception behind a failure.
+    fn raised(&self, py: Python<'_>, end: RawEnd) -> End {
+        match end {
+            RawEnd::WantsMore => End::WantsMore,
+            RawEnd::CloseNotify => End::CloseNotify,
+            RawEnd::Full => End::Full,
+            RawEnd::Failed => {
+                let one = PyInt::new(py, 1);
+                End::Failed(self.error_of(py, intern!(py, "read"), one.as_any()))
+            }
+        }
+    }
+
+    /// Calls the SSLObject, for the exception. Writing nothing and reading from a connection that
+    /// failed have no other effect.
+    fn error_of(
+        &self,
+        py: Python<'_>,
+        method: &Bound<'_, PyString>,
+        argument: &Bound<'_, PyAny>,
+    ) -> PyErr {
+        match call_method(self.ssl_object.bind(py), method, &[argument]) {
+            Err(error) => error,
+            Ok(_) => ssl_error(py),
+        }
+    }
+}
+
+/// OpenSSL failed once and cannot tell why any more.
+#[cold]
+fn ssl_error(py: Python<'_>) -> PyErr {
+    let made = imports::ssl_error(py).and_then(|class| class.call1((1, "unknown error")));
+    made.map_or_else(|error| error, PyErr::from_value)
+}
+
+/// How reading ended, before an exception is made of it.
+enum RawEnd {
+    WantsMore,
+    CloseNotify,
+    Full,
+    Failed,
+}
+
+/// How much the next read may bring.
+fn wanted(session: &Session) -> usize {
+    (session.unread() + session.pending()).clamp(READ_LEAST, READ_MOST)
+}
+
+/// Reads until `memory` is full or nothing more can be had. What arrived ends on a record's
+/// boundary most of the time, and then OpenSSL need not be asked once more in vain.
+fn fill(session: &mut Session, memory: &mut [MaybeUninit<u8>]) -> (usize, RawEnd) {
+    let mut filled = 0;
+    while filled < memory.len() {
+        match session.read(&mut memory[filled..]) {
+            Outcome::Done(count) => filled += count,
+            Outcome::WantRead | Outcome::WantWrite => return (filled, RawEnd::WantsMore),
+            Outcome::CloseNotify => return (filled, RawEnd::CloseNotify),
+            Outcome::Failed => return (filled, RawEnd::Failed),
+        }
+        if session.is_drained() {
+            return (filled, RawEnd::WantsMore);
+        }
+    }
+    (filled, RawEnd::Full)
+}

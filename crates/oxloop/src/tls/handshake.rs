@@ -1,0 +1,181 @@
+//! The handshake: calls of `SSLObject.do_handshake` until it succeeds, fails or takes too long.
+
+use super::protocol::{AppState, State, TlsProtocol, TlsThis};
+use super::records::is_again;
+use crate::py::class::OfNative;
+use crate::py::imports;
+use crate::py::method::Methods;
+use crate::py::object::call_method;
+use pyo3::exceptions::{PyConnectionAbortedError, PyException};
+use pyo3::intern;
+use pyo3::prelude::*;
+use std::cell::RefCell;
+
+pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
+    methods.nullary(
+        c"_check_handshake_timeout",
+        |this| {
+            this.check_handshake_timeout()?;
+            this.none()
+        },
+        c"The time for the handshake is over.",
+    );
+}
+
+impl<'py> TlsThis<'_, 'py> {
+    pub(super) fn start_handshake(&self) -> PyResult<()> {
+        let (py, inner) = (self.py(), self.own());
+        if self.loop_state().is_debug() {
+            self.log_in_debug("%r starts SSL handshake")?;
+            inner.handshake_start.set(Some(self.now()?));
+        }
+        inner.state.set(State::DoHandshake);
+        let check = self
+            .object()
+            .getattr(intern!(py, "_check_handshake_timeout"))?;
+        let timer = self.call_later(&inner.handshake_timeout, &check)?;
+        *inner.handshake_timer.borrow_mut() = Some(timer);
+        // A server waits for the client's first word: OpenSSL would only say so.
+        if inner.server_side && inner.records.unread(py)? == 0 {
+            return Ok(());
+        }
+        self.do_handshake()
+    }
+
+    pub(super) fn call_later(
+        &self,
+        delay: &Py<PyAny>,
+        callback: &Bound<'py, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        let timer = self
+            .event_loop()
+            .call_method1(intern!(self.py(), "call_later"), (delay, callback))?;
+        Ok(timer.unbind())
+    }
+
+    fn now(&self) -> PyResult<f64> {
+        self.event_loop()
+            .call_method0(intern!(self.py(), "time"))?
+            .extract()
+    }
+
+    fn check_handshake_timeout(&self) -> PyResult<()> {
+        if self.own().state.get() != State::DoHandshake {
+            return Ok(());
+        }
+        let error = PyConnectionAbortedError::new_err(format!(
+            "SSL handshake is taking longer than {} seconds: aborting the connection",
+            self.own().handshake_timeout.bind(self.py()).str()?
+        ));
+        self.fatal_error(error, "Fatal error on transport")
+    }
+
+    pub(super) fn do_handshake(&self) -> PyResult<()> {
+        let py = self.py();
+        let ssl_object = self.own().ssl_object.bind(py);
+        match call_method(ssl_object, intern!(py, "do_handshake"), &[]) {
+            Ok(_) => self.handshake_succeeded(),
+            Err(error) if is_again(py, &error)? => self.process_outgoing(),
+            Err(error) if error.is_instance(py, imports::ssl_error(py)?) => {
+                self.handshake_failed(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn handshake_succeeded(&self) -> PyResult<()> {
+        let inner = self.own();
+        cancel(self.py(), &inner.handshake_timer)?;
+        inner.state.set(State::Wrapped);
+        match self.learn() {
+            Err(error) if error.is_instance_of::<PyException>(self.py()) => {
+                return self.handshake_failed(error);
+            }
+            learned => learned?,
+        }
+        self.log_duration()?;
+        if inner.app_state.get() == AppState::Init
+            && let (Some(protocol), Some(transport)) = (self.app_protocol(), self.app_transport())
+        {
+            inner.app_state.set(AppState::ConnectionMade);
+            let transport = transport.as_object().bind(self.py());
+            call_method(
+                &protocol,
+                intern!(self.py(), "connection_made"),
+                &[transport],
+            )?;
+        }
+        self.wake_waiter(None)?;
+        self.do_read(&[])
+    }
+
+    /// The extra information that a handshake brings.
+    fn learn(&self) -> PyResult<()> {
+        let (py, inner) = (self.py(), self.own());
+        let (ssl_object, extra) = (inner.ssl_object.bind(py), inner.extra.bind(py));
+        for (name, method) in [
+            (intern!(py, "peercert"), intern!(py, "getpeercert")),
+            (intern!(py, "cipher"), intern!(py, "cipher")),
+            (intern!(py, "compression"), intern!(py, "compression")),
+        ] {
+            extra.set_item(name, call_method(ssl_object, method, &[])?)?;
+        }
+        extra.set_item(intern!(py, "ssl_object"), ssl_object)
+    }
+
+    fn log_duration(&self) -> PyResult<()> {
+        let Some(start) = self.own().handshake_start.take() else {
+            return Ok(());
+        };
+        let milliseconds = (self.now()? - start) * 1e3;
+        let arguments = (
+            "%r: SSL handshake took %.1f ms",
+            self.object(),
+            milliseconds,
+        );
+        imports::logger(self.py())?
+            .call_method1("debug", arguments)
+            .map(drop)
+    }
+
+    pub(super) fn handshake_failed(&self, error: PyErr) -> PyResult<()> {
+        let (py, inner) = (self.py(), self.own());
+        cancel(py, &inner.handshake_timer)?;
+        inner.state.set(State::Unwrapped);
+        let message = if error.is_instance(py, imports::certificate_error(py)?) {
+            "SSL handshake failed on verifying the certificate"
+        } else {
+            "SSL handshake failed"
+        };
+        self.fatal_error(error.clone_ref(py), message)?;
+        self.wake_waiter(Some(&error))
+    }
+
+    /// Tells whoever awaits the handshake how it ended.
+    pub(super) fn wake_waiter(&self, error: Option<&PyErr>) -> PyResult<()> {
+        let py = self.py();
+        let Some(waiter) = self.own().waiter.take() else {
+            return Ok(());
+        };
+        let waiter = waiter.bind(py);
+        if call_method(waiter, intern!(py, "cancelled"), &[])?.is_truthy()? {
+            return Ok(());
+        }
+        let (method, value) = match error {
+            Some(error) => (
+                intern!(py, "set_exception"),
+                error.value(py).clone().into_any(),
+            ),
+            None => (intern!(py, "set_result"), py.None().into_bound(py)),
+        };
+        call_method(waiter, method, &[&value]).map(drop)
+    }
+}
+
+/// Cancels a timer, if it runs.
+pub(super) fn cancel(py: Python<'_>, timer: &RefCell<Option<Py<PyAny>>>) -> PyResult<()> {
+    match timer.take() {
+        Some(timer) => call_method(timer.bind(py), intern!(py, "cancel"), &[]).map(drop),
+        None => Ok(()),
+    }
+}

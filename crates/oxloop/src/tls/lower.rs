@@ -1,0 +1,91 @@
+//! `Lower`: the transport below a TLS connection. One of our own is called without Python.
+
+use super::records::Ciphertext;
+use crate::py::class::{Ref, Visit, VisitStopped};
+use crate::transport::stream::StreamTransport;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+/// The transport below.
+pub(super) enum Lower {
+    Stream(Ref<StreamTransport>),
+    /// A TLS connection (TLS over TLS), or a transport of the program's.
+    Other(Py<PyAny>),
+}
+
+impl Lower {
+    pub(super) fn of(transport: &Bound<'_, PyAny>) -> Self {
+        Ref::from_exact(transport)
+            .map_or_else(|| Self::Other(transport.clone().unbind()), Self::Stream)
+    }
+
+    pub(super) fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Stream(transport) => Self::Stream(transport.clone_ref(py)),
+            Self::Other(transport) => Self::Other(transport.clone_ref(py)),
+        }
+    }
+
+    pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        visit.object(self.as_object())
+    }
+
+    pub(super) const fn as_object(&self) -> &Py<PyAny> {
+        match self {
+            Self::Stream(transport) => transport.as_object(),
+            Self::Other(transport) => transport,
+        }
+    }
+
+    /// # Errors
+    /// What the transport's `write` raises.
+    pub(super) fn write(&self, py: Python<'_>, ciphertext: Ciphertext) -> PyResult<()> {
+        match (self, ciphertext) {
+            (Self::Stream(transport), Ciphertext::Owned(bytes)) => {
+                transport.this(py).write_owned(bytes)
+            }
+            (_, ciphertext) => {
+                let bytes = match ciphertext {
+                    Ciphertext::Owned(bytes) => PyBytes::new(py, &bytes),
+                    Ciphertext::Bytes(bytes) => bytes.into_bound(py),
+                };
+                let transport = self.as_object().bind(py);
+                transport
+                    .call_method1(intern!(py, "write"), (bytes,))
+                    .map(drop)
+            }
+        }
+    }
+
+    /// Bytes that the transport has not sent yet. A transport that cannot tell has none.
+    pub(super) fn queued(&self, py: Python<'_>) -> usize {
+        match self {
+            Self::Stream(transport) => {
+                let transport = transport.this(py);
+                transport.flush();
+                transport.queued()
+            }
+            Self::Other(transport) => transport
+                .bind(py)
+                .call_method0(intern!(py, "get_write_buffer_size"))
+                .and_then(|size| size.extract())
+                .unwrap_or(0),
+        }
+    }
+
+    /// Ends the connection; what was written before is on its way, as in asyncio.
+    ///
+    /// # Errors
+    /// What the transport raises.
+    pub(super) fn force_close(&self, py: Python<'_>, error: Option<&PyErr>) -> PyResult<()> {
+        if let Self::Stream(transport) = self {
+            transport.this(py).flush();
+        }
+        let error = error.map(|error| error.value(py).clone());
+        let transport = self.as_object().bind(py);
+        transport
+            .call_method1(intern!(py, "_force_close"), (error,))
+            .map(drop)
+    }
+}

@@ -1,0 +1,185 @@
+//! `MemoryBio`: the data path through the `ssl` module's own objects, where libssl cannot be
+//! reached.
+//!
+//! Cost: asyncio's calls of `SSLObject.read` and `write` and two copies through a MemoryBIO,
+//! without the Python code around them.
+
+use super::records::{Decrypted, Encrypted, End, READ_MOST, is_again};
+use crate::py::buffer::append_to_bytearray;
+use crate::py::class::{Visit, VisitStopped};
+use crate::py::imports;
+use crate::py::object::call_method;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyInt, PyMemoryView, PySlice};
+
+/// An SSLObject between two MemoryBIOs.
+pub(super) struct MemoryBio {
+    ssl_object: Py<PyAny>,
+    incoming: Py<PyAny>,
+    outgoing: Py<PyAny>,
+}
+
+impl MemoryBio {
+    /// # Errors
+    /// What the SSLContext raises.
+    pub(super) fn new<'py>(
+        context: &Bound<'py, PyAny>,
+        server_side: bool,
+        server_hostname: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Self> {
+        let py = context.py();
+        let (incoming, outgoing) = (
+            imports::memory_bio(py)?.call0()?,
+            imports::memory_bio(py)?.call0()?,
+        );
+        let kwargs = PyDict::new(py);
+        kwargs.set_item(intern!(py, "server_side"), server_side)?;
+        kwargs.set_item(intern!(py, "server_hostname"), server_hostname)?;
+        let wrap = context.getattr(intern!(py, "wrap_bio"))?;
+        let ssl_object = wrap.call((&incoming, &outgoing), Some(&kwargs))?;
+        Ok(Self {
+            ssl_object: ssl_object.unbind(),
+            incoming: incoming.unbind(),
+            outgoing: outgoing.unbind(),
+        })
+    }
+
+    pub(super) fn ssl_object<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.ssl_object.bind(py).clone()
+    }
+
+    pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        visit.object(&self.ssl_object)?;
+        visit.object(&self.incoming)?;
+        visit.object(&self.outgoing)
+    }
+
+    pub(super) fn feed(&self, py: Python<'_>, ciphertext: &[u8]) -> PyResult<()> {
+        if ciphertext.is_empty() {
+            return Ok(());
+        }
+        let ciphertext = PyBytes::new(py, ciphertext);
+        let incoming = self.incoming.bind(py);
+        call_method(incoming, intern!(py, "write"), &[ciphertext.as_any()]).map(drop)
+    }
+
+    pub(super) fn unread(&self, py: Python<'_>) -> PyResult<usize> {
+        pending(self.incoming.bind(py))
+    }
+
+    pub(super) fn decrypt<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<Decrypted<Option<Bound<'py, PyBytes>>>> {
+        let most = PyInt::new(py, READ_MOST);
+        let mut chunks = Vec::new();
+        let end = loop {
+            match self.read(py, &[most.as_any()]) {
+                Ok(chunk) => {
+                    let chunk = chunk.cast_into::<PyBytes>()?;
+                    if chunk.as_bytes().is_empty() {
+                        break End::CloseNotify;
+                    }
+                    chunks.push(chunk);
+                }
+                Err(error) => break end_of(py, error)?,
+            }
+        };
+        Ok(Decrypted {
+            plaintext: join(py, chunks)?,
+            end,
+        })
+    }
+
+    pub(super) fn decrypt_into(&self, buffer: &Bound<'_, PyAny>) -> PyResult<Decrypted<usize>> {
+        let py = buffer.py();
+        let view = PyMemoryView::from(buffer)?;
+        let (wanted, mut filled) = (view.len()?, 0);
+        let end = loop {
+            if filled == wanted {
+                break End::Full;
+            }
+            let rest = view.get_item(PySlice::new(py, filled as isize, wanted as isize, 1))?;
+            let count = PyInt::new(py, wanted - filled);
+            match self.read(py, &[count.as_any(), &rest]) {
+                Ok(count) => match count.extract::<usize>()? {
+                    0 => break End::CloseNotify,
+                    count => filled += count,
+                },
+                Err(error) => break end_of(py, error)?,
+            }
+        };
+        Ok(Decrypted {
+            plaintext: filled,
+            end,
+        })
+    }
+
+    pub(super) fn decrypt_onto(
+        &self,
+        buffer: &Bound<'_, PyByteArray>,
+    ) -> PyResult<Decrypted<Option<usize>>> {
+        let Decrypted { plaintext, end } = self.decrypt(buffer.py())?;
+        let size = plaintext.map(|bytes| append_to_bytearray(buffer, bytes.as_bytes()));
+        Ok(Decrypted {
+            plaintext: size.transpose()?,
+            end,
+        })
+    }
+
+    fn read<'py>(
+        &self,
+        py: Python<'py>,
+        arguments: &[&Bound<'py, PyAny>],
+    ) -> PyResult<Bound<'py, PyAny>> {
+        call_method(self.ssl_object.bind(py), intern!(py, "read"), arguments)
+    }
+
+    pub(super) fn encrypt(&self, py: Python<'_>, data: &[u8]) -> PyResult<Encrypted> {
+        let mut taken = 0;
+        while taken < data.len() {
+            let rest = PyBytes::new(py, &data[taken..]);
+            let ssl_object = self.ssl_object.bind(py);
+            match call_method(ssl_object, intern!(py, "write"), &[rest.as_any()]) {
+                Ok(count) => taken += count.extract::<usize>()?,
+                Err(error) if is_again(py, &error)? => break,
+                Err(error) => return Ok(Encrypted::Failed(error)),
+            }
+        }
+        Ok(Encrypted::Taken(taken))
+    }
+
+    pub(super) fn take_ciphertext(&self, py: Python<'_>) -> PyResult<Option<Py<PyBytes>>> {
+        let outgoing = self.outgoing.bind(py);
+        if pending(outgoing)? == 0 {
+            return Ok(None);
+        }
+        let ciphertext = call_method(outgoing, intern!(py, "read"), &[])?;
+        Ok(Some(ciphertext.cast_into::<PyBytes>()?.unbind()))
+    }
+}
+
+fn pending(bio: &Bound<'_, PyAny>) -> PyResult<usize> {
+    bio.getattr(intern!(bio.py(), "pending"))?.extract()
+}
+
+fn end_of(py: Python<'_>, error: PyErr) -> PyResult<End> {
+    Ok(if is_again(py, &error)? {
+        End::WantsMore
+    } else {
+        End::Failed(error)
+    })
+}
+
+/// The chunks as one, without a copy if there is only one.
+pub(super) fn join<'py>(
+    py: Python<'py>,
+    mut chunks: Vec<Bound<'py, PyBytes>>,
+) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    if chunks.len() < 2 {
+        return Ok(chunks.pop());
+    }
+    let joined = PyBytes::new(py, b"").call_method1(intern!(py, "join"), (chunks,))?;
+    Ok(Some(joined.cast_into()?))
+}

@@ -1,0 +1,81 @@
+//! TLS over any transport: what `ssl=` and `start_tls` put between a transport and a protocol.
+//!
+//! | Part | File |
+//! |---|---|
+//! | which way data takes through OpenSSL, decided at import | `data_path` |
+//! | plaintext and ciphertext: one connection's records | `records`, `direct`, `memory_bio` |
+//! | what the transport below calls | `protocol` |
+//! | handshake and its timeout | `handshake` |
+//! | decrypting, delivering, read flow control | `read` |
+//! | encrypting, the backlog, write flow control | `write` |
+//! | close_notify, the shutdown timeout, the end | `shutdown` |
+//! | what the program sees | `transport` |
+//! | the transport below, ours or somebody else's | `lower` |
+//!
+//! The state machine is that of `asyncio.sslproto`, and so are the order of callbacks, the
+//! timeouts, the water marks and the texts. Handshake and shutdown are calls of the program's own
+//! `ssl.SSLObject`, so that its SSLContext decides everything and its exceptions come out; only
+//! application data takes the short way.
+//!
+//! Invariants:
+//! - no borrow is held while Python code may run; a session that is in use (a callback of OpenSSL's
+//!   came back here) is left alone, and what could not be written stays in the backlog.
+//! - ciphertext is handed to the transport below as soon as it is made.
+//!
+//! Cost of a message: one SSL_read into the `bytes` that the protocol gets, one SSL_write, no
+//! Python object besides. An idle connection keeps no buffer.
+//!
+//! Differs from asyncio: see docs/compatibility.md (what counts as queued).
+
+mod data_path;
+mod direct;
+mod handshake;
+mod lower;
+mod memory_bio;
+mod protocol;
+mod read;
+mod records;
+mod shutdown;
+mod transport;
+mod write;
+
+pub(crate) use data_path::choose;
+pub(crate) use protocol::{Options, TlsProtocol, TlsThis};
+pub(crate) use transport::TlsTransport;
+
+use crate::py::class::{OfNative, Slots, create};
+use crate::py::imports;
+use crate::py::method::Methods;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+/// Makes the two types; called once, at import.
+pub(crate) fn create_types(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    let mut methods = Methods::<OfNative<TlsProtocol>>::new();
+    protocol::add_methods(&mut methods);
+    handshake::add_methods(&mut methods);
+    read::add_methods(&mut methods);
+    write::add_methods(&mut methods);
+    shutdown::add_methods(&mut methods);
+    create::<TlsProtocol>(
+        py,
+        c"oxloop._oxloop.TlsProtocol",
+        c"Between a transport and the program's protocol: TLS.",
+        imports::buffered_protocol(py)?.cast::<PyType>()?,
+        methods,
+        Slots::default(),
+    )?;
+    let mut methods = Methods::<OfNative<TlsTransport>>::new();
+    transport::add_methods(&mut methods);
+    create::<TlsTransport>(
+        py,
+        c"oxloop._oxloop.TlsTransport",
+        c"A TLS connection, see asyncio.Transport.",
+        imports::transport(py)?.cast::<PyType>()?,
+        methods,
+        Slots::default(),
+    )?;
+    transport::declare(py)?;
+    module.add("TlsTransport", transport::type_object(py))
+}

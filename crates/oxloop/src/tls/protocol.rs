@@ -1,0 +1,427 @@
+//! `TlsProtocol`: the state of a TLS connection, and what the transport below calls.
+
+use super::lower::Lower;
+use super::records::{READ_MOST, Records};
+use super::transport::TlsTransport;
+use crate::event_loop::{EventLoop, State as LoopState};
+use crate::py::args::Args;
+use crate::py::attached::Attached;
+use crate::py::buffer::ReadableBuffer;
+use crate::py::class::{Class, Native, OfNative, Ref, This, Visit, VisitStopped};
+use crate::py::imports;
+use crate::py::method::Methods;
+use crate::transport::base::BaseTransport;
+use crate::transport::delivery::Delivery;
+use crate::transport::flow_control::FlowControl;
+use crate::transport::visit_cell;
+use pyo3::exceptions::PyValueError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyDict};
+use std::cell::{Cell, RefCell};
+
+use super::write::Backlog;
+
+/// A borrowed protocol while one of its methods runs.
+pub(crate) type TlsThis<'a, 'py> = This<'a, 'py, TlsProtocol>;
+
+/// asyncio's states of a TLS connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Not begun, or over.
+    Unwrapped,
+    DoHandshake,
+    Wrapped,
+    /// Closing: what arrived is delivered and what was written is encrypted.
+    Flushing,
+    /// Our close_notify is sent.
+    Shutdown,
+}
+
+/// What the program's protocol was told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum AppState {
+    Init,
+    ConnectionMade,
+    EofReceived,
+    ConnectionLost,
+}
+
+/// What `ssl=` and its companions, or `start_tls`, ask for.
+pub(crate) struct Options<'a, 'py> {
+    /// None for a default context of a client.
+    pub(crate) context: Option<Bound<'py, PyAny>>,
+    pub(crate) server_side: bool,
+    pub(crate) server_hostname: Option<&'a Bound<'py, PyAny>>,
+    /// In seconds; None or Python's None for asyncio's default.
+    pub(crate) handshake_timeout: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) shutdown_timeout: Option<&'a Bound<'py, PyAny>>,
+    /// A future that is done once the handshake is.
+    pub(crate) waiter: Option<Py<PyAny>>,
+    /// False for `start_tls`, whose protocol has a connection already.
+    pub(crate) call_connection_made: bool,
+}
+
+/// The payload of a protocol object.
+pub(crate) struct TlsProtocol {
+    inner: Attached<Inner>,
+}
+
+/// The fields have asyncio's names where it has them.
+pub(super) struct Inner {
+    pub(super) event_loop: Py<EventLoop>,
+    pub(super) records: Records,
+    pub(super) ssl_object: Py<PyAny>,
+    pub(super) extra: Py<PyDict>,
+    pub(super) server_side: bool,
+    pub(super) transport: RefCell<Option<Lower>>,
+    pub(super) app_transport: RefCell<Option<Ref<TlsTransport>>>,
+    pub(super) app_protocol: RefCell<Option<Py<PyAny>>>,
+    pub(super) delivery: Cell<Delivery>,
+    pub(super) waiter: RefCell<Option<Py<PyAny>>>,
+    pub(super) state: Cell<State>,
+    pub(super) app_state: Cell<AppState>,
+    pub(super) handshake_timeout: Py<PyAny>,
+    pub(super) shutdown_timeout: Py<PyAny>,
+    pub(super) handshake_timer: RefCell<Option<Py<PyAny>>>,
+    pub(super) shutdown_timer: RefCell<Option<Py<PyAny>>>,
+    /// By the loop's clock; read in debug mode only.
+    pub(super) handshake_start: Cell<Option<f64>>,
+    pub(super) backlog: RefCell<Backlog>,
+    /// Water marks of what was written and what arrived.
+    pub(super) outgoing: FlowControl,
+    pub(super) incoming: FlowControl,
+    /// Lent to a transport below that is not ours.
+    pub(super) lent: RefCell<Option<Py<PyByteArray>>>,
+    pub(super) flags: Flags,
+}
+
+#[derive(Default)]
+pub(super) struct Flags {
+    pub(super) app_reading_paused: Cell<bool>,
+    /// The transport below told us to write no more.
+    pub(super) ssl_writing_paused: Cell<bool>,
+    pub(super) eof_received: Cell<bool>,
+    /// Counts the connection's end and writes after it.
+    pub(super) conn_lost: Cell<u32>,
+}
+
+static CLASS: Class = Class::new();
+
+impl Native for TlsProtocol {
+    fn class() -> &'static Class {
+        &CLASS
+    }
+
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        let inner = self.inner.during_collection();
+        visit.object(&inner.event_loop)?;
+        visit.object(&inner.ssl_object)?;
+        visit.object(&inner.extra)?;
+        visit.object(&inner.handshake_timeout)?;
+        visit.object(&inner.shutdown_timeout)?;
+        inner.records.traverse(visit)?;
+        visit_cell(visit, &inner.app_protocol)?;
+        visit_cell(visit, &inner.waiter)?;
+        visit_cell(visit, &inner.handshake_timer)?;
+        visit_cell(visit, &inner.shutdown_timer)?;
+        if let Ok(transport) = inner.transport.try_borrow()
+            && let Some(transport) = &*transport
+        {
+            transport.traverse(visit)?;
+        }
+        match inner.app_transport.try_borrow() {
+            Ok(transport) => visit.option(transport.as_ref().map(Ref::as_object)),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn clear(&self, py: Python<'_>) {
+        let inner = self.inner.get(py);
+        drop(inner.transport.take());
+        drop(inner.app_transport.take());
+        drop(inner.app_protocol.take());
+        drop(inner.waiter.take());
+        drop(inner.handshake_timer.take());
+        drop(inner.shutdown_timer.take());
+    }
+}
+
+impl TlsProtocol {
+    /// Makes the protocol and its transport.
+    ///
+    /// # Errors
+    /// ValueError for a timeout that is not positive or a server without a context, and what the
+    /// SSLContext raises.
+    pub(crate) fn create<'py>(
+        event_loop: &Bound<'py, EventLoop>,
+        app_protocol: &Bound<'py, PyAny>,
+        options: Options<'_, 'py>,
+    ) -> PyResult<Ref<Self>> {
+        let py = event_loop.py();
+        let handshake_timeout = timeout(py, options.handshake_timeout, "handshake")?;
+        let shutdown_timeout = timeout(py, options.shutdown_timeout, "shutdown")?;
+        let context = match options.context {
+            Some(context) => context,
+            None => default_context(py, options.server_side, options.server_hostname)?,
+        };
+        let hostname = match options.server_hostname {
+            Some(name) if !options.server_side && name.is_truthy()? => Some(name),
+            _ => None,
+        };
+        let (records, ssl_object) = Records::new(&context, options.server_side, hostname)?;
+        let extra = PyDict::new(py);
+        extra.set_item(intern!(py, "sslcontext"), &context)?;
+        let inner = Inner {
+            event_loop: event_loop.clone().unbind(),
+            records,
+            ssl_object: ssl_object.unbind(),
+            extra: extra.unbind(),
+            server_side: options.server_side,
+            transport: RefCell::new(None),
+            app_transport: RefCell::new(None),
+            app_protocol: RefCell::new(None),
+            delivery: Cell::new(Delivery::Data),
+            waiter: RefCell::new(options.waiter),
+            state: Cell::new(State::Unwrapped),
+            app_state: Cell::new(if options.call_connection_made {
+                AppState::Init
+            } else {
+                AppState::ConnectionMade
+            }),
+            handshake_timeout,
+            shutdown_timeout,
+            handshake_timer: RefCell::new(None),
+            shutdown_timer: RefCell::new(None),
+            handshake_start: Cell::new(None),
+            backlog: RefCell::new(Backlog::default()),
+            outgoing: FlowControl::with_high_water(water_mark(py, "WRITE")?),
+            incoming: FlowControl::with_high_water(water_mark(py, "READ")?),
+            lent: RefCell::new(None),
+            flags: Flags::default(),
+        };
+        let inner = Attached::new(inner);
+        let protocol = Ref::new(py, Self { inner })?;
+        let this = protocol.this(py);
+        this.set_app_protocol(app_protocol)?;
+        let transport = TlsTransport::create(py, protocol.clone_ref(py))?;
+        *this.own().app_transport.borrow_mut() = Some(transport);
+        Ok(protocol)
+    }
+}
+
+/// Seconds as a Python number.
+fn timeout(py: Python<'_>, given: Option<&Bound<'_, PyAny>>, what: &str) -> PyResult<Py<PyAny>> {
+    match given.filter(|given| !given.is_none()) {
+        Some(given) if given.le(0)? => Err(PyValueError::new_err(format!(
+            "ssl_{what}_timeout should be a positive number, got {}",
+            given.str()?
+        ))),
+        Some(given) => Ok(given.clone().unbind()),
+        None => {
+            let name = format!("SSL_{}_TIMEOUT", what.to_uppercase());
+            Ok(imports::asyncio_constants(py)?.getattr(name)?.unbind())
+        }
+    }
+}
+
+/// asyncio's own number of bytes.
+fn water_mark(py: Python<'_>, direction: &str) -> PyResult<usize> {
+    let name = format!("FLOW_CONTROL_HIGH_WATER_SSL_{direction}");
+    let kibibytes: usize = imports::asyncio_constants(py)?.getattr(name)?.extract()?;
+    Ok(kibibytes * 1024)
+}
+
+/// The context of `ssl=True`.
+fn default_context<'py>(
+    py: Python<'py>,
+    server_side: bool,
+    server_hostname: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    if server_side {
+        return Err(PyValueError::new_err(
+            "Server side SSL needs a valid SSLContext",
+        ));
+    }
+    let context = imports::ssl_module(py)?.call_method0("create_default_context")?;
+    let named = server_hostname.map_or(Ok(false), |name| name.is_truthy())?;
+    if !named {
+        context.setattr("check_hostname", false)?;
+    }
+    Ok(context)
+}
+
+pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
+    methods.method(
+        c"connection_made",
+        |this, args| {
+            let transport = args.one("connection_made", "transport")?;
+            this.connection_made(&transport)?;
+            this.none()
+        },
+        c"The transport below is connected: begin the handshake.",
+    );
+    methods.method(c"get_buffer", get_buffer, c"Memory for ciphertext.");
+    methods.method(
+        c"buffer_updated",
+        buffer_updated,
+        c"Ciphertext arrived in the memory of get_buffer().",
+    );
+    methods.getter(c"_transport", |this| {
+        this.or_none(
+            this.lower()
+                .map(|it| it.as_object().bind(this.py()).clone()),
+        )
+    });
+    methods.getter(c"_app_protocol", |this| this.or_none(this.app_protocol()));
+    methods.getter(c"_app_transport", |this| {
+        let transport = this.app_transport();
+        this.or_none(transport.map(|it| it.as_object().bind(this.py()).clone()))
+    });
+    methods.getter(c"_sslobj", |this| {
+        Ok(this.own().ssl_object.bind(this.py()).clone())
+    });
+}
+
+fn get_buffer<'py>(this: &TlsThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+    let wanted: isize = args.one("get_buffer", "sizehint")?.extract()?;
+    let size = match usize::try_from(wanted) {
+        Ok(size @ 1..=READ_MOST) => size,
+        _ => READ_MOST,
+    };
+    let memory = PyByteArray::new_with(this.py(), size, |_| Ok(()))?;
+    *this.own().lent.borrow_mut() = Some(memory.clone().unbind());
+    Ok(memory.into_any())
+}
+
+fn buffer_updated<'py>(
+    this: &TlsThis<'_, 'py>,
+    args: Args<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let count: usize = args.one("buffer_updated", "nbytes")?.extract()?;
+    let lent = this.own().lent.take();
+    if let Some(lent) = lent {
+        let memory = ReadableBuffer::of(lent.bind(this.py()).as_any())?;
+        let received = memory.as_slice();
+        this.receive(&received[..count.min(received.len())])?;
+    }
+    this.none()
+}
+
+impl<'py> TlsThis<'_, 'py> {
+    pub(super) fn own(&self) -> &Inner {
+        self.payload().inner.get(self.py())
+    }
+
+    pub(super) fn event_loop(&self) -> &Bound<'py, EventLoop> {
+        self.own().event_loop.bind(self.py())
+    }
+
+    pub(super) fn loop_state(&self) -> &LoopState {
+        self.event_loop().get().state(self.py())
+    }
+
+    pub(super) fn lower(&self) -> Option<Lower> {
+        let lower = self.own().transport.borrow();
+        lower.as_ref().map(|lower| lower.clone_ref(self.py()))
+    }
+
+    pub(super) fn is_lower_closing(&self) -> PyResult<bool> {
+        match self.lower() {
+            Some(Lower::Stream(transport)) => Ok(transport.is_closing(self.py())),
+            Some(Lower::Other(transport)) => transport
+                .bind(self.py())
+                .call_method0(intern!(self.py(), "is_closing"))?
+                .is_truthy(),
+            None => Ok(false),
+        }
+    }
+
+    pub(super) fn app_protocol(&self) -> Option<Bound<'py, PyAny>> {
+        let protocol = self.own().app_protocol.borrow();
+        protocol
+            .as_ref()
+            .map(|protocol| protocol.bind(self.py()).clone())
+    }
+
+    /// None once the connection is over.
+    pub(crate) fn app_transport(&self) -> Option<Ref<TlsTransport>> {
+        let transport = self.own().app_transport.borrow();
+        transport
+            .as_ref()
+            .map(|transport| transport.clone_ref(self.py()))
+    }
+
+    pub(super) fn set_app_protocol(&self, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
+        self.own().delivery.set(Delivery::of(protocol)?);
+        let old = self
+            .own()
+            .app_protocol
+            .replace(Some(protocol.clone().unbind()));
+        drop(old);
+        Ok(())
+    }
+
+    fn connection_made(&self, transport: &Bound<'py, PyAny>) -> PyResult<()> {
+        let old = self.own().transport.replace(Some(Lower::of(transport)));
+        drop(old);
+        self.start_handshake()
+    }
+
+    /// Ciphertext arrived.
+    ///
+    /// # Errors
+    /// What asyncio's SSLProtocol lets out: exceptions of `connection_made`, and those that are no
+    /// `Exception`.
+    pub(crate) fn receive(&self, ciphertext: &[u8]) -> PyResult<()> {
+        match self.own().state.get() {
+            State::Wrapped => self.do_read(ciphertext),
+            state => {
+                self.own().records.feed(self.py(), ciphertext)?;
+                match state {
+                    State::DoHandshake => self.do_handshake(),
+                    State::Flushing => self.do_flush(),
+                    State::Shutdown => self.do_shutdown(),
+                    State::Wrapped | State::Unwrapped => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Keeps what a StreamReader took in before `start_tls`: the start of the handshake.
+    ///
+    /// # Errors
+    /// MemoryError.
+    pub(crate) fn feed(&self, ciphertext: &[u8]) -> PyResult<()> {
+        self.own().records.feed(self.py(), ciphertext)
+    }
+
+    pub(super) fn extra_info(
+        &self,
+        name: &Bound<'py, PyAny>,
+        default: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = self.py();
+        if let Some(value) = self.own().extra.bind(py).get_item(name)? {
+            return Ok(value);
+        }
+        let Some(lower) = self.lower() else {
+            return Ok(default.clone());
+        };
+        let lower = lower.as_object().bind(py);
+        lower.call_method1(intern!(py, "get_extra_info"), (name, default))
+    }
+
+    /// Logs at level DEBUG, in debug mode.
+    ///
+    /// # Errors
+    /// What a log handler raises.
+    pub(super) fn log_in_debug(&self, text: &str) -> PyResult<()> {
+        if !self.loop_state().is_debug() {
+            return Ok(());
+        }
+        imports::logger(self.py())?
+            .call_method1("debug", (text, self.object()))
+            .map(drop)
+    }
+}

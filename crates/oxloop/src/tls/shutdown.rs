@@ -1,0 +1,225 @@
+//! Closing: close_notify both ways, the shutdown timeout, and the end of the connection.
+
+use super::handshake::cancel;
+use super::protocol::{AppState, State, TlsProtocol, TlsThis};
+use super::records::is_again;
+use super::write::Backlog;
+use crate::py::args::Args;
+use crate::py::class::OfNative;
+use crate::py::imports;
+use crate::py::method::Methods;
+use crate::py::object::call_method;
+use crate::transport::base::report_error;
+use pyo3::exceptions::{PyOSError, PyTimeoutError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
+    methods.method(
+        c"connection_lost",
+        connection_lost,
+        c"The transport below is closed.",
+    );
+    methods.nullary(
+        c"_check_shutdown_timeout",
+        |this| {
+            this.check_shutdown_timeout()?;
+            this.none()
+        },
+        c"The time for closing is over.",
+    );
+}
+
+fn connection_lost<'py>(
+    this: &TlsThis<'_, 'py>,
+    args: Args<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let error = args.one("connection_lost", "exc")?.to_owned();
+    this.connection_lost(&error)?;
+    this.none()
+}
+
+impl<'py> TlsThis<'_, 'py> {
+    /// `transport.close()`.
+    pub(super) fn start_shutdown(&self) -> PyResult<()> {
+        let (py, inner) = (self.py(), self.own());
+        match inner.state.get() {
+            State::Flushing | State::Shutdown | State::Unwrapped => return Ok(()),
+            State::DoHandshake | State::Wrapped => {}
+        }
+        self.mark_closed();
+        if inner.state.get() == State::DoHandshake {
+            return self.abort(None);
+        }
+        inner.state.set(State::Flushing);
+        self.start_shutdown_timer(py)?;
+        self.do_flush()
+    }
+
+    fn mark_closed(&self) {
+        if let Some(transport) = self.app_transport() {
+            transport.this(self.py()).mark_closed();
+        }
+    }
+
+    /// Starts the timer, unless it runs.
+    fn start_shutdown_timer(&self, py: Python<'py>) -> PyResult<()> {
+        let inner = self.own();
+        if inner.shutdown_timer.borrow().is_some() {
+            return Ok(());
+        }
+        let check = self
+            .object()
+            .getattr(intern!(py, "_check_shutdown_timeout"))?;
+        let timer = self.call_later(&inner.shutdown_timeout, &check)?;
+        *inner.shutdown_timer.borrow_mut() = Some(timer);
+        Ok(())
+    }
+
+    fn check_shutdown_timeout(&self) -> PyResult<()> {
+        if !matches!(self.own().state.get(), State::Flushing | State::Shutdown) {
+            return Ok(());
+        }
+        match self.lower() {
+            Some(lower) => {
+                let error = PyTimeoutError::new_err("SSL shutdown timed out");
+                lower.force_close(self.py(), Some(&error))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Delivers what has arrived, encrypts what was written, and says goodbye.
+    pub(super) fn do_flush(&self) -> PyResult<()> {
+        let inner = self.own();
+        self.do_read(&[])?;
+        if !inner.backlog.borrow().is_empty() {
+            self.or_fatal(self.do_write())?;
+        }
+        // The protocol may have aborted meanwhile.
+        if inner.state.get() != State::Flushing {
+            return Ok(());
+        }
+        inner.state.set(State::Shutdown);
+        self.do_shutdown()
+    }
+
+    pub(super) fn do_shutdown(&self) -> PyResult<()> {
+        let (py, inner) = (self.py(), self.own());
+        if !inner.flags.eof_received.get() {
+            match call_method(inner.ssl_object.bind(py), intern!(py, "unwrap"), &[]) {
+                Ok(_) => {}
+                Err(error) if is_again(py, &error)? => return self.process_outgoing(),
+                Err(error) if error.is_instance(py, imports::ssl_error(py)?) => {
+                    cancel(py, &inner.shutdown_timer)?;
+                    return self.fatal_error(error, "Fatal error on transport");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.process_outgoing()?;
+        self.call_eof_received()?;
+        self.close_lower()
+    }
+
+    /// Closes the transport below in the next turn. It sends its queue first, which a peer that
+    /// does not read can delay for ever: the timer goes on.
+    fn close_lower(&self) -> PyResult<()> {
+        let py = self.py();
+        self.start_shutdown_timer(py)?;
+        let Some(lower) = self.lower() else {
+            return Ok(());
+        };
+        let close = lower.as_object().bind(py).getattr(intern!(py, "close"))?;
+        self.event_loop()
+            .call_method1(intern!(py, "call_soon"), (close,))
+            .map(drop)
+    }
+
+    /// Ends the connection without a goodbye.
+    pub(super) fn abort(&self, error: Option<&PyErr>) -> PyResult<()> {
+        self.own().state.set(State::Unwrapped);
+        match self.lower() {
+            Some(lower) => lower.force_close(self.py(), error),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the connection because of `error`. An OSError is a peer's doing: it is logged in debug
+    /// mode only.
+    ///
+    /// # Errors
+    /// KeyboardInterrupt and SystemExit, and what the exception handler lets out.
+    #[cold]
+    pub(super) fn fatal_error(&self, error: PyErr, message: &str) -> PyResult<()> {
+        let py = self.py();
+        let lower = self.lower();
+        if let Some(lower) = &lower {
+            lower.force_close(py, Some(&error))?;
+        }
+        if error.is_instance_of::<PyOSError>(py) {
+            return self.log_failure(&error, message);
+        }
+        if error.is_instance(py, imports::cancelled_error(py)?) {
+            return Ok(());
+        }
+        let transport = lower.map(|lower| lower.as_object().bind(py).clone());
+        let transport = self.or_none(transport)?;
+        let own = Some(self.object().to_owned());
+        let value = error.into_value(py).into_any();
+        report_error(self.event_loop(), &transport, own, &value, message)
+    }
+
+    fn log_failure(&self, error: &PyErr, message: &str) -> PyResult<()> {
+        let py = self.py();
+        if !self.loop_state().is_debug() {
+            return Ok(());
+        }
+        let kwargs = PyDict::new(py);
+        kwargs.set_item("exc_info", error.value(py))?;
+        let arguments = ("%r: %s", self.object(), message);
+        imports::logger(py)?
+            .call_method("debug", arguments, Some(&kwargs))
+            .map(drop)
+    }
+
+    /// True once the transport below is gone.
+    pub(super) fn is_lost(&self) -> bool {
+        self.own().transport.borrow().is_none() && self.own().flags.conn_lost.get() > 0
+    }
+
+    /// The transport below is gone: tells the program's protocol, and lets everything go.
+    fn connection_lost(&self, error: &Bound<'py, PyAny>) -> PyResult<()> {
+        let (py, inner) = (self.py(), self.own());
+        let unsent = inner.backlog.replace(Backlog::default());
+        drop(unsent);
+        drop(inner.records.take_ciphertext(py)?);
+        let lost = &inner.flags.conn_lost;
+        lost.set(lost.get().saturating_add(1));
+        if let Some(transport) = self.app_transport() {
+            transport.this(py).connection_lost();
+        }
+        let told = matches!(
+            inner.app_state.get(),
+            AppState::ConnectionMade | AppState::EofReceived
+        );
+        if inner.state.get() != State::DoHandshake
+            && told
+            && let Some(protocol) = self.app_protocol()
+        {
+            inner.app_state.set(AppState::ConnectionLost);
+            let lost = protocol.getattr(intern!(py, "connection_lost"))?;
+            self.event_loop()
+                .call_method1(intern!(py, "call_soon"), (lost, error))?;
+        }
+        inner.state.set(State::Unwrapped);
+        drop(inner.transport.take());
+        drop(inner.app_transport.take());
+        drop(inner.app_protocol.take());
+        let raised = (!error.is_none()).then(|| PyErr::from_value(error.clone()));
+        self.wake_waiter(raised.as_ref())?;
+        cancel(py, &inner.shutdown_timer)?;
+        cancel(py, &inner.handshake_timer)
+    }
+}

@@ -1,0 +1,402 @@
+//! `TlsTransport`: a TLS connection as the program sees it.
+
+use super::protocol::{TlsProtocol, TlsThis};
+use crate::py::args::Args;
+use crate::py::attached::Attached;
+use crate::py::buffer::copy_to_bytes;
+use crate::py::class::{Class, Native, OfNative, Ref, This, Visit, VisitStopped};
+use crate::py::imports;
+use crate::py::method::Methods;
+use crate::transport::{chunk_of, is_writable_data};
+use pyo3::exceptions::{PyNotImplementedError, PyResourceWarning, PyTypeError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyType};
+use std::cell::{Cell, RefCell};
+
+/// The payload of a transport object.
+pub(crate) struct TlsTransport {
+    inner: Attached<Inner>,
+}
+
+struct Inner {
+    /// None once the connection is over and the program closed it twice: asyncio's way to let go
+    /// of an SSLContext that a protocol would keep, see `close`.
+    protocol: RefCell<Option<Ref<TlsProtocol>>>,
+    closed: Cell<bool>,
+    closed_twice: Cell<bool>,
+}
+
+/// A borrowed transport while one of its methods runs.
+type TransportThis<'a, 'py> = This<'a, 'py, TlsTransport>;
+
+static CLASS: Class = Class::new();
+
+impl Native for TlsTransport {
+    fn class() -> &'static Class {
+        &CLASS
+    }
+
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        match self.inner.during_collection().protocol.try_borrow() {
+            Ok(protocol) => visit.option(protocol.as_ref().map(Ref::as_object)),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn clear(&self, py: Python<'_>) {
+        drop(self.inner.get(py).protocol.take());
+    }
+
+    fn finalize(this: &This<'_, '_, Self>) {
+        if this.own().closed.replace(true) {
+            return;
+        }
+        if let Err(error) = warn(this) {
+            error.write_unraisable(this.py(), None);
+        }
+    }
+}
+
+fn warn(this: &TransportThis<'_, '_>) -> PyResult<()> {
+    let py = this.py();
+    let text = format!("unclosed transport {}", this.object().repr()?);
+    imports::warnings(py)?
+        .call_method1("warn", (text, py.get_type::<PyResourceWarning>()))
+        .map(drop)
+}
+
+impl TlsTransport {
+    pub(super) fn create(py: Python<'_>, protocol: Ref<TlsProtocol>) -> PyResult<Ref<Self>> {
+        let inner = Attached::new(Inner {
+            protocol: RefCell::new(Some(protocol)),
+            closed: Cell::new(false),
+            closed_twice: Cell::new(false),
+        });
+        Ref::new(py, Self { inner })
+    }
+}
+
+pub(super) fn type_object(py: Python<'_>) -> Bound<'_, PyType> {
+    CLASS.type_object(py)
+}
+
+/// What `start_tls` and `sendfile` look for.
+pub(super) fn declare(py: Python<'_>) -> PyResult<()> {
+    let class = type_object(py);
+    class.setattr("_start_tls_compatible", true)?;
+    class.setattr(
+        "_sendfile_compatible",
+        imports::sendfile_mode(py)?.getattr("FALLBACK")?,
+    )
+}
+
+pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsTransport>>) {
+    add_state(methods);
+    add_closing(methods);
+    add_reading(methods);
+    add_writing(methods);
+    add_limits(methods);
+}
+
+fn add_state(methods: &mut Methods<OfNative<TlsTransport>>) {
+    methods.method(
+        c"get_extra_info",
+        |this, args| {
+            let [name, default] = args.bind("get_extra_info", ["name", "default"], 1)?;
+            let name = name.expect("invariant: bind checked the required argument");
+            let default = this.or_none(default.map(|default| default.to_owned()))?;
+            match this.tls() {
+                Some(tls) => tls.this(this.py()).extra_info(&name, &default),
+                None => Ok(default),
+            }
+        },
+        c"sslcontext, ssl_object, peercert, cipher, compression, and what the transport below has.",
+    );
+    methods.method(
+        c"set_protocol",
+        |this, args| {
+            let protocol = args.one("set_protocol", "protocol")?;
+            this.with_tls(|tls| tls.set_app_protocol(&protocol))?;
+            this.none()
+        },
+        c"Replace the protocol.",
+    );
+    methods.nullary(
+        c"get_protocol",
+        |this| {
+            let tls = this.tls();
+            this.or_none(tls.and_then(|tls| tls.this(this.py()).app_protocol()))
+        },
+        c"The current protocol.",
+    );
+    methods.nullary(
+        c"is_closing",
+        |this| {
+            let closing = this.is_closing()?;
+            this.boolean(closing)
+        },
+        c"True once closing began.",
+    );
+    methods.getter(c"_loop", |this| {
+        let tls = this.tls();
+        this.or_none(tls.map(|tls| tls.this(this.py()).event_loop().clone().into_any()))
+    });
+    methods.getter(c"_ssl_protocol", |this| {
+        let tls = this.tls();
+        this.or_none(tls.map(|tls| tls.as_object().bind(this.py()).clone()))
+    });
+    methods.getter(c"_closed", |this| this.boolean(this.own().closed.get()));
+}
+
+fn add_closing(methods: &mut Methods<OfNative<TlsTransport>>) {
+    methods.nullary(
+        c"close",
+        |this| {
+            this.close()?;
+            this.none()
+        },
+        c"Send what is queued and close_notify, then close; connection_lost(None) follows.",
+    );
+    methods.nullary(
+        c"abort",
+        |this| {
+            this.force_close(None)?;
+            this.none()
+        },
+        c"Close at once; what is queued is lost.",
+    );
+    methods.method(
+        c"_force_close",
+        |this, args| {
+            let error = args.one("_force_close", "exc")?;
+            let error = (!error.is_none()).then(|| PyErr::from_value(error.to_owned()));
+            this.force_close(error.as_ref())?;
+            this.none()
+        },
+        c"Close at once because of an exception.",
+    );
+}
+
+fn add_reading(methods: &mut Methods<OfNative<TlsTransport>>) {
+    methods.nullary(
+        c"is_reading",
+        |this| {
+            let mut reading = false;
+            this.with_tls(|tls| {
+                reading = !tls.own().flags.app_reading_paused.get();
+                Ok(())
+            })?;
+            this.boolean(reading)
+        },
+        c"True unless paused.",
+    );
+    methods.nullary(
+        c"pause_reading",
+        |this| {
+            this.with_tls(|tls| {
+                tls.pause_reading();
+                Ok(())
+            })?;
+            this.none()
+        },
+        c"Do not deliver data until resume_reading().",
+    );
+    methods.nullary(
+        c"resume_reading",
+        |this| {
+            this.with_tls(|tls| tls.resume_reading())?;
+            this.none()
+        },
+        c"Deliver data again.",
+    );
+}
+
+fn add_writing(methods: &mut Methods<OfNative<TlsTransport>>) {
+    methods.method(
+        c"write",
+        |this, args| {
+            this.write(&*args.one("write", "data")?)?;
+            this.none()
+        },
+        c"Encrypt and send or queue bytes; never blocks.",
+    );
+    methods.method(
+        c"writelines",
+        writelines,
+        c"Encrypt and send or queue an iterable of bytes objects.",
+    );
+    methods.nullary(
+        c"write_eof",
+        |_this| Err(PyNotImplementedError::new_err(())),
+        c"TLS connections cannot be half-closed: raises NotImplementedError, as in asyncio.",
+    );
+    methods.nullary(
+        c"can_write_eof",
+        |this| this.boolean(false),
+        c"False: TLS connections cannot be half-closed.",
+    );
+    methods.method(
+        c"_test__append_write_backlog",
+        |this, args| {
+            let data = copy_to_bytes(&*args.one("_test__append_write_backlog", "data")?)?;
+            this.with_tls(|tls| {
+                tls.own().backlog.borrow_mut().push(data);
+                Ok(())
+            })?;
+            this.none()
+        },
+        c"asyncio's own tests make a backlog with it.",
+    );
+}
+
+fn add_limits(methods: &mut Methods<OfNative<TlsTransport>>) {
+    methods.nullary(
+        c"get_write_buffer_size",
+        |this| {
+            let tls = this.tls();
+            let size = tls.map_or(0, |tls| tls.this(this.py()).queued());
+            Ok(size.into_pyobject(this.py())?.into_any())
+        },
+        c"Bytes that are queued and not yet sent.",
+    );
+    methods.nullary(
+        c"get_write_buffer_limits",
+        |this| match this.tls() {
+            Some(tls) => tls.this(this.py()).own().outgoing.limits(this.py()),
+            None => this.none(),
+        },
+        c"(low, high) water marks in bytes.",
+    );
+    methods.method(
+        c"set_write_buffer_limits",
+        |this, args| {
+            this.with_tls(|tls| {
+                tls.own().outgoing.set_limits(&args)?;
+                tls.control_app_writing()
+            })?;
+            this.none()
+        },
+        c"Set the water marks in bytes; low defaults to a quarter of high.",
+    );
+    methods.nullary(
+        c"get_read_buffer_size",
+        |this| {
+            let size = match this.tls() {
+                Some(tls) => tls.this(this.py()).own().records.unread(this.py())?,
+                None => 0,
+            };
+            Ok(size.into_pyobject(this.py())?.into_any())
+        },
+        c"Bytes that arrived and are not yet decrypted.",
+    );
+    methods.nullary(
+        c"get_read_buffer_limits",
+        |this| match this.tls() {
+            Some(tls) => tls.this(this.py()).own().incoming.limits(this.py()),
+            None => this.none(),
+        },
+        c"(low, high) water marks in bytes.",
+    );
+    methods.method(
+        c"set_read_buffer_limits",
+        |this, args| {
+            this.with_tls(|tls| {
+                let limits = &tls.own().incoming;
+                limits.set_limits_by("set_read_buffer_limits", &args)?;
+                tls.control_ssl_reading()
+            })?;
+            this.none()
+        },
+        c"Set the water marks in bytes; low defaults to a quarter of high.",
+    );
+    methods.getter(c"_protocol_paused", |this| {
+        let tls = this.tls();
+        let paused = tls.is_some_and(|tls| tls.this(this.py()).own().outgoing.is_paused());
+        this.boolean(paused)
+    });
+}
+
+fn writelines<'py>(
+    this: &TransportThis<'_, 'py>,
+    args: Args<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let lines = args.one("writelines", "list_of_data")?;
+    let joined = PyBytes::new(this.py(), b"").call_method1("join", (lines,))?;
+    this.write(&joined)?;
+    this.none()
+}
+
+impl<'py> TransportThis<'_, 'py> {
+    fn own(&self) -> &Inner {
+        self.payload().inner.get(self.py())
+    }
+
+    fn tls(&self) -> Option<Ref<TlsProtocol>> {
+        let protocol = self.own().protocol.borrow();
+        protocol
+            .as_ref()
+            .map(|protocol| protocol.clone_ref(self.py()))
+    }
+
+    /// Calls `body`, while there is a connection.
+    fn with_tls(&self, body: impl FnOnce(&TlsThis<'_, 'py>) -> PyResult<()>) -> PyResult<()> {
+        match self.tls() {
+            Some(tls) => body(&tls.this(self.py())),
+            None => Ok(()),
+        }
+    }
+
+    fn is_closing(&self) -> PyResult<bool> {
+        if self.own().closed.get() {
+            return Ok(true);
+        }
+        match self.tls() {
+            Some(tls) => tls.this(self.py()).is_lower_closing(),
+            None => Ok(true),
+        }
+    }
+
+    fn close(&self) -> PyResult<()> {
+        let own = self.own();
+        if !own.closed.replace(true) {
+            return self.with_tls(|tls| tls.start_shutdown());
+        }
+        own.closed_twice.set(true);
+        if self.tls().is_none_or(|tls| tls.this(self.py()).is_lost()) {
+            drop(own.protocol.take());
+        }
+        Ok(())
+    }
+
+    fn force_close(&self, error: Option<&PyErr>) -> PyResult<()> {
+        self.own().closed.set(true);
+        self.with_tls(|tls| tls.abort(error))
+    }
+
+    /// Closing has begun: nobody has to be warned of the connection.
+    pub(super) fn mark_closed(&self) {
+        self.own().closed.set(true);
+    }
+
+    /// The connection is over.
+    pub(super) fn connection_lost(&self) {
+        self.mark_closed();
+        if self.own().closed_twice.get() {
+            drop(self.own().protocol.take());
+        }
+    }
+
+    fn write(&self, data: &Bound<'py, PyAny>) -> PyResult<()> {
+        if !is_writable_data(data) {
+            return Err(PyTypeError::new_err(format!(
+                "data: expecting a bytes-like instance, got {}",
+                data.get_type().name()?
+            )));
+        }
+        let chunk = chunk_of(data)?;
+        if chunk.as_bytes().is_empty() {
+            return Ok(());
+        }
+        self.with_tls(|tls| tls.write_appdata(chunk))
+    }
+}

@@ -1,0 +1,212 @@
+//! Writing: from the program to ciphertext, and flow control.
+//!
+//! What is written during the handshake, or while OpenSSL wants to read first, waits in the
+//! backlog as plaintext. Everything else is encrypted at once and queued below.
+
+use super::protocol::{State, TlsProtocol, TlsThis};
+use super::records::Encrypted;
+use crate::event_loop::turn::leaves_the_loop;
+use crate::py::class::OfNative;
+use crate::py::imports;
+use crate::py::method::Methods;
+use crate::py::object::call_method;
+use crate::transport::base::report_error;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::collections::VecDeque;
+
+/// Writes to a lost connection before asyncio warns.
+const WARN_AFTER: u32 = 5;
+
+/// Plaintext that waits to be encrypted.
+#[derive(Default)]
+pub(super) struct Backlog {
+    chunks: VecDeque<Py<PyBytes>>,
+    /// How much of the first chunk is encrypted already.
+    offset: usize,
+    size: usize,
+}
+
+impl Backlog {
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    pub(super) const fn size(&self) -> usize {
+        self.size
+    }
+
+    pub(super) fn push(&mut self, chunk: Bound<'_, PyBytes>) {
+        self.size += chunk.as_bytes().len();
+        self.chunks.push_back(chunk.unbind());
+    }
+
+    /// The first chunk, and how much of it is done.
+    fn first<'py>(&self, py: Python<'py>) -> Option<(Bound<'py, PyBytes>, usize)> {
+        let first = self.chunks.front()?;
+        Some((first.bind(py).clone(), self.offset))
+    }
+
+    /// `count` more bytes of the first chunk are done.
+    fn advance(&mut self, py: Python<'_>, count: usize) {
+        self.size -= count;
+        self.offset += count;
+        let done = self
+            .chunks
+            .front()
+            .is_some_and(|first| first.as_bytes(py).len() <= self.offset);
+        if done {
+            self.offset = 0;
+            // A bytes object has no destructor that could come back here.
+            drop(self.chunks.pop_front());
+        }
+    }
+}
+
+pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
+    methods.nullary(
+        c"pause_writing",
+        |this| {
+            this.own().flags.ssl_writing_paused.set(true);
+            this.none()
+        },
+        c"The transport below has enough.",
+    );
+    methods.nullary(
+        c"resume_writing",
+        |this| {
+            this.own().flags.ssl_writing_paused.set(false);
+            this.control_app_writing()?;
+            this.none()
+        },
+        c"The transport below takes more.",
+    );
+}
+
+impl<'py> TlsThis<'_, 'py> {
+    /// Encrypts and sends, or keeps what cannot be encrypted yet.
+    ///
+    /// # Errors
+    /// What is no `Exception`; anything else ends the connection.
+    pub(super) fn write_appdata(&self, chunk: Bound<'py, PyBytes>) -> PyResult<()> {
+        let inner = self.own();
+        if !matches!(inner.state.get(), State::DoHandshake | State::Wrapped) {
+            return self.write_after_the_end();
+        }
+        let first = inner.backlog.borrow().is_empty();
+        if inner.state.get() != State::Wrapped {
+            inner.backlog.borrow_mut().push(chunk);
+            return Ok(());
+        }
+        let outcome = if first {
+            self.encrypt_and_send(chunk)
+        } else {
+            inner.backlog.borrow_mut().push(chunk);
+            self.do_write()
+        };
+        self.or_fatal(outcome)
+    }
+
+    fn write_after_the_end(&self) -> PyResult<()> {
+        let lost = &self.own().flags.conn_lost;
+        if lost.get() >= WARN_AFTER {
+            imports::logger(self.py())?.call_method1("warning", ("SSL connection is closed",))?;
+        }
+        lost.set(lost.get().saturating_add(1));
+        Ok(())
+    }
+
+    fn encrypt_and_send(&self, chunk: Bound<'py, PyBytes>) -> PyResult<()> {
+        match self.own().records.encrypt(self.py(), chunk.as_bytes())? {
+            Encrypted::Taken(count) if count < chunk.as_bytes().len() => {
+                let mut backlog = self.own().backlog.borrow_mut();
+                backlog.push(chunk);
+                backlog.advance(self.py(), count);
+            }
+            Encrypted::Taken(_) => {}
+            Encrypted::Failed(error) => return Err(error),
+        }
+        self.process_outgoing()
+    }
+
+    /// Encrypts the backlog and sends what came of it.
+    pub(super) fn do_write(&self) -> PyResult<()> {
+        let (py, inner) = (self.py(), self.own());
+        loop {
+            let first = inner.backlog.borrow().first(py);
+            let Some((chunk, offset)) = first else { break };
+            let rest = &chunk.as_bytes()[offset..];
+            match inner.records.encrypt(py, rest)? {
+                Encrypted::Taken(count) => {
+                    inner.backlog.borrow_mut().advance(py, count);
+                    if count < rest.len() {
+                        break;
+                    }
+                }
+                Encrypted::Failed(error) => return Err(error),
+            }
+        }
+        self.process_outgoing()
+    }
+
+    /// Hands what OpenSSL wants to send to the transport below.
+    pub(super) fn process_outgoing(&self) -> PyResult<()> {
+        let py = self.py();
+        if let Some(ciphertext) = self.own().records.take_ciphertext(py)?
+            && let Some(lower) = self.lower()
+        {
+            lower.write(py, ciphertext)?;
+        }
+        self.control_app_writing()
+    }
+
+    /// Bytes that were written and are not sent: the backlog, and what waits below.
+    pub(super) fn queued(&self) -> usize {
+        let below = self.lower().map_or(0, |lower| lower.queued(self.py()));
+        self.own().backlog.borrow().size() + below
+    }
+
+    /// Tells the program's protocol to pause or to resume.
+    ///
+    /// # Errors
+    /// KeyboardInterrupt, SystemExit, and what the exception handler lets out.
+    pub(super) fn control_app_writing(&self) -> PyResult<()> {
+        let inner = self.own();
+        // What waits below counts from when the transport there says that it is too much: only
+        // then will it say when it is not any more.
+        let queued = if inner.flags.ssl_writing_paused.get() {
+            self.queued()
+        } else {
+            inner.backlog.borrow().size()
+        };
+        let py = self.py();
+        let (method, message) = if inner.outgoing.pauses_from(queued) {
+            (
+                intern!(py, "pause_writing"),
+                "protocol.pause_writing() failed",
+            )
+        } else if inner.outgoing.resumes_at(queued) {
+            (
+                intern!(py, "resume_writing"),
+                "protocol.resume_writing() failed",
+            )
+        } else {
+            return Ok(());
+        };
+        let Some(protocol) = self.app_protocol() else {
+            return Ok(());
+        };
+        let Err(error) = call_method(&protocol, method, &[]) else {
+            return Ok(());
+        };
+        if leaves_the_loop(py, &error) {
+            return Err(error);
+        }
+        let transport = self.app_transport();
+        let transport = self.or_none(transport.map(|it| it.as_object().bind(py).clone()))?;
+        let value = error.into_value(py).into_any();
+        let own = Some(self.object().to_owned());
+        report_error(self.event_loop(), &transport, own, &value, message)
+    }
+}

@@ -1,0 +1,62 @@
+//! `Delivery`: how a protocol takes what a stream brings.
+
+use super::stream::is_plain_stream_reader_protocol;
+use crate::py::class::Ref;
+use crate::py::imports;
+use crate::py::object::call_method;
+use crate::tls::TlsProtocol;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyInt;
+
+/// The ways, by what the protocol is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// `data_received(bytes)`.
+    Data,
+    /// `get_buffer()` and `buffer_updated()`.
+    Buffered,
+    /// asyncio's own StreamReaderProtocol, fed natively.
+    StreamReader,
+    /// Our own TLS, fed natively.
+    Tls,
+}
+
+impl Delivery {
+    /// # Errors
+    /// What looking at the protocol raises.
+    pub(crate) fn of(protocol: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if Ref::<TlsProtocol>::from_exact(protocol).is_some() {
+            return Ok(Self::Tls);
+        }
+        if protocol.is_instance(imports::buffered_protocol(protocol.py())?)? {
+            return Ok(Self::Buffered);
+        }
+        Ok(if is_plain_stream_reader_protocol(protocol)? {
+            Self::StreamReader
+        } else {
+            Self::Data
+        })
+    }
+}
+
+/// A buffered protocol's memory for what comes next; `hint` is how much that may be, -1 if nobody
+/// knows.
+///
+/// # Errors
+/// What `get_buffer` raises; RuntimeError for an empty buffer.
+pub(crate) fn get_buffer<'py>(
+    protocol: &Bound<'py, PyAny>,
+    hint: isize,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = protocol.py();
+    let hint = PyInt::new(py, hint);
+    let buffer = call_method(protocol, intern!(py, "get_buffer"), &[hint.as_any()])?;
+    if buffer.len()? == 0 {
+        return Err(PyRuntimeError::new_err(
+            "get_buffer() returned an empty buffer",
+        ));
+    }
+    Ok(buffer)
+}
