@@ -80,20 +80,3 @@ def parse_versions(text):
             raise ValueError(f"not a set of versions: {text!r}")
         versions.update(VERSIONS[first : last + 1])
     return frozenset(versions)
-
-
-def format_versions(versions):
-    """The inverse of `parse_versions`, in its shortest form."""
-    if versions == frozenset(VERSIONS):
-        return "all"
-    runs = []
-    for index in sorted(VERSIONS.index(version) for version in versions):
-        if runs and runs[-1][1] == index - 1:
-            runs[-1][1] = index
-        else:
-            runs.append([index, index])
-    texts = [
-        VERSIONS[first] if first == last else f"{VERSIONS[first]}-{VERSIONS[last]}"
-        for first, last in runs
-    ]
-    return ", ".join(texts)

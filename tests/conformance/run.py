@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -63,21 +64,6 @@ MODULES = (
     "test_async_case",
 )
 
-# The first word that a test's id contains says which feature it needs.
-FEATURE_WORDS = (
-    ("sendfile", "sendfile"),
-    ("ssl", "tls"),
-    ("tls", "tls"),
-    ("datagram", "datagrams"),
-    ("subprocess", "subprocess"),
-    ("childwatcher", "subprocess"),
-    ("lowlevel", "sockets"),
-    ("sock_", "sockets"),
-    ("pipe", "pipes"),
-    ("pty", "pipes"),
-    ("fifo", "pipes"),
-)
-
 
 def parse_arguments(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -89,9 +75,8 @@ def parse_arguments(arguments=None):
     add("--json", type=Path, metavar="FILE", help="write all outcomes there")
     add("--control", action="store_true", help="run stock asyncio anew instead of its cache")
     add("--quick", action="store_true", help="run only what fails on stock asyncio, not all")
-    add("--lists", action="store_true", help="use oxloop's lists for another loop too")
-    add("--strict", action="store_true", help="fail when an entry of a list is needless")
-    add("--update-later", action="store_true", help="rewrite expectations/later.txt")
+    add("--list", dest="listed", action="store_true", help="use oxloop's list for another loop too")
+    add("--strict", action="store_true", help="fail when an entry of the list is needless")
     add("-v", "--verbose", action="store_true", help="progress, whole tracebacks, what is listed")
     return parser.parse_args(arguments)
 
@@ -122,18 +107,14 @@ def select(classes, pattern):
     return chosen
 
 
-def load_lists(tests):
-    """Return {test: (kind, entry)} for this version, and the entries that match no test."""
-    listed, unused = {}, []
-    for kind in (expectations.WHITE_BOX, expectations.LATER):
-        entries = expectations.Listing.load(kind).for_version(cases.THIS_VERSION)
-        matched, idle = expectations.match_tests(entries, tests)
-        for test, entry in matched.items():
-            if test in listed:
-                raise SystemExit(f"{test} stands twice: {listed[test][1].source}, {entry.source}")
-            listed[test] = (kind, entry)
-        unused += idle
-    return listed, unused
+def load_list(tests):
+    """Return {test: entry} for this version, and the entries that match no test."""
+    entries = expectations.Listing.load().for_version(cases.THIS_VERSION)
+    named = Counter(test for entry in entries for test in tests if entry.matches(test))
+    for test, times in named.items():
+        if times > 1:
+            raise SystemExit(f"{test} is listed {times} times")
+    return expectations.match_tests(entries, tests)
 
 
 def run_loop(subject, control, classes, listed, arguments, progress):
@@ -156,39 +137,16 @@ def run_loop(subject, control, classes, listed, arguments, progress):
     return outcomes
 
 
-def guess_feature(test):
-    """The feature that a test needs, from its name; None where the name does not say."""
-    text = str(test).lower()
-    return next((feature for word, feature in FEATURE_WORDS if word in text), None)
-
-
-def update_later(result, outcomes):
-    """Take what passes from the list, and add what the loop says it has not got."""
-    listing = expectations.Listing.load(expectations.LATER)
-    added = {
-        test: feature
-        for test in result.failed
-        if re.search(r"^NotImplementedError", outcomes[test].detail, re.MULTILINE)
-        and (feature := guess_feature(test))
-    }
-    text = expectations.update_later(
-        listing, cases.THIS_VERSION, remove=set(result.needless_later), add=added
-    )
-    (expectations.DIRECTORY / "later.txt").write_text(text, encoding="utf-8")
-    print(f"later.txt: {len(result.needless_later)} removed, {len(added)} added")
-
-
 def print_report(result, outcomes, listed, unused, *, verbose):
     for test in result.failed:
         print(*verdict.failure_lines(test, outcomes[test], whole=verbose), sep="\n")
     if verbose:
-        for test in result.white_box + result.later:
-            kind, entry = listed[test]
-            print(f"{test}  [{kind}: {entry.reason}] {outcomes[test].status}")
+        for test in result.white_box:
+            print(f"{test}  [white box: {listed[test].reason}] {outcomes[test].status}")
     for entry in unused:
         print(f"{entry.source}: {entry.id} is no test of Python {cases.THIS_VERSION}")
-    for test in result.needless_white_box + result.needless_later:
-        print(f"{listed[test][1].source}: {test} passes; it need not be listed")
+    for test in result.needless:
+        print(f"{listed[test].source}: {test} passes; it need not be listed")
     print(*verdict.module_table(result), sep="\n")
 
 
@@ -208,9 +166,9 @@ def main(arguments=None):
         control.measure(unknown, subject, arguments.workers, progress)
     chosen = select(classes, arguments.match)
     listed, unused = {}, []
-    if arguments.loop == "oxloop" or arguments.lists:
+    if arguments.loop == "oxloop" or arguments.listed:
         tests = [cls.id_of(test) for cls in classes for test in cls.tests]
-        listed, unused = load_lists(tests)
+        listed, unused = load_list(tests)
         unused = [] if arguments.modules else unused
     outcomes = run_loop(subject, control, chosen, listed, arguments, progress)
     if arguments.quick:
@@ -225,13 +183,11 @@ def main(arguments=None):
         }
         report = verdict.as_json(result, outcomes, details)
         arguments.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
-    if arguments.update_later:
-        update_later(result, outcomes)
     print(
         f"{arguments.loop} on Python {platform.python_version()}, {time.monotonic() - start:.0f} s"
     )
     print(result.closing_line)
-    needless = arguments.strict and (unused or result.needless_later)
+    needless = arguments.strict and (unused or result.needless)
     return 1 if result.failed or needless else 0
 
 

@@ -1,10 +1,9 @@
-"""Sets outcomes against the control and the lists, and says what that amounts to."""
+"""Sets outcomes against the control and the list, and says what that amounts to."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 
 from .cases import PASSED, PROCESS_EXIT, SKIPPED, TestId
-from .expectations import LATER, WHITE_BOX
 
 TAIL_LINES = 12
 
@@ -16,36 +15,29 @@ class Verdict:
     passed: list[TestId] = field(default_factory=list)
     failed: list[TestId] = field(default_factory=list)
     white_box: list[TestId] = field(default_factory=list)
-    later: list[TestId] = field(default_factory=list)
     not_counted: list[TestId] = field(default_factory=list)
     # Listed, and passed nevertheless.
-    needless_white_box: list[TestId] = field(default_factory=list)
-    needless_later: list[TestId] = field(default_factory=list)
+    needless: list[TestId] = field(default_factory=list)
 
     @property
     def closing_line(self):
-        skipped = len(self.white_box) + len(self.later)
-        return f"{len(self.passed)} passed, {len(self.failed)} failed, {skipped} skipped"
+        counts = len(self.passed), len(self.failed), len(self.white_box)
+        return "{} passed, {} failed, {} skipped".format(*counts)
 
 
 def judge(outcomes, control, listed):
-    """`listed` is {test: (kind of list, entry)}."""
+    """`listed` holds the tests that are not expected to pass."""
     verdict = Verdict()
     for test, outcome in sorted(outcomes.items()):
-        kind = listed[test][0] if test in listed else None
         if test.test == PROCESS_EXIT:
             # Stock asyncio leaves a word about it only where it goes wrong there too.
             (verdict.not_counted if test in control.statuses else verdict.failed).append(test)
         elif not control.counts(test):
             verdict.not_counted.append(test)
-        elif kind == WHITE_BOX:
+        elif test in listed:
             verdict.white_box.append(test)
             if outcome.status == PASSED:
-                verdict.needless_white_box.append(test)
-        elif kind == LATER:
-            verdict.later.append(test)
-            if outcome.status == PASSED:
-                verdict.needless_later.append(test)
+                verdict.needless.append(test)
         elif outcome.status == PASSED:
             verdict.passed.append(test)
         else:
@@ -55,10 +47,10 @@ def judge(outcomes, control, listed):
 
 def module_table(verdict):
     """Lines of a table: counts for each module."""
-    columns = ("passed", "failed", "white_box", "later", "not_counted")
+    columns = ("passed", "failed", "white_box", "not_counted")
     counts = {name: Counter(test.module for test in getattr(verdict, name)) for name in columns}
     modules = sorted(set().union(*counts.values()))
-    head = ("counted", "passed", "failed", "white-box", "later", "not counted")
+    head = ("counted", "passed", "failed", "white-box", "not counted")
     lines = [f"{'module':<28}" + "".join(f"{title:>12}" for title in head)]
     totals = Counter()
     for module in modules:

@@ -49,6 +49,7 @@ class Authority:
     def __init__(self, name):
         self.directory = Path(tempfile.mkdtemp(prefix="oxloop-certificates-"))
         atexit.register(shutil.rmtree, self.directory, ignore_errors=True)
+        self._issued = {}
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _subject(name)
         builder = self._builder(self._name, self._key.public_key(), 0)
@@ -78,9 +79,13 @@ class Authority:
         path.write_bytes(data)
         return str(path)
 
-    @functools.cache  # noqa: B019 (an authority lives as long as the process)
     def issue(self, name, age_days=0):
         """The certificate of that host name; 30 days are its life."""
+        if (name, age_days) not in self._issued:
+            self._issued[name, age_days] = self._issue(name, age_days)
+        return self._issued[name, age_days]
+
+    def _issue(self, name, age_days):
         key = ec.generate_private_key(ec.SECP256R1())
         builder = self._builder(_subject(name), key.public_key(), age_days)
         certificate = (

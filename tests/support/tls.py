@@ -5,9 +5,21 @@ import contextlib
 import ssl
 
 from support.certificates import NAME, client_context, server_context
+from support.peers import tcp_pair
+from support.protocols import BufferedRecorder, Recorder
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 SIDES = ("server", "client")
+
+
+class ViewRecorder(BufferedRecorder):
+    """Hands out a view: asyncio slices what it gets, and a slice of a bytearray is a copy."""
+
+    def get_buffer(self, sizehint):
+        return memoryview(super().get_buffer(sizehint))
+
+
+RECORDERS = {"protocol": Recorder, "buffered": ViewRecorder}
 
 
 class Peer:
@@ -33,7 +45,10 @@ class Peer:
 
     def receive(self, most=65536):
         """Some data; nothing at the end that close_notify tells of, SSLEOFError at another."""
-        return self._carry_out(self.tls.read, most)
+        try:
+            return self._carry_out(self.tls.read, most)
+        except ssl.SSLZeroReturnError:  # after a close_notify of this side's
+            return b""
 
     def receive_exactly(self, count):
         data = bytearray()
@@ -93,6 +108,24 @@ class Peer:
             self.incoming.write(data)
         else:
             self.incoming.write_eof()
+
+
+class Tunnel:
+    """A peer as a socket for another peer: TLS over TLS."""
+
+    def __init__(self, peer):
+        self.sendall, self.recv = peer.send, peer.receive
+
+
+@contextlib.contextmanager
+def tcp_streams():
+    """(near, far) sockets over loopback, closed at the end."""
+    near, far = tcp_pair()
+    try:
+        yield near, far
+    finally:
+        near.close()
+        far.close()
 
 
 def peer_of(far, side, contexts=None):

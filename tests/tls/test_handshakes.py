@@ -921,12 +921,12 @@ class TestTimeouts:
             run(main())
         assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
-    def test_a_timeout_that_is_not_needed(self, loop, run, pair, side):
+    def test_a_timeout_that_is_not_needed(self, loop, run, pair):
         protocol = Recorder()
 
         async def main():
-            transport, _ = await secured(loop, pair, protocol, side, ssl_handshake_timeout=0.5)
-            await asyncio.sleep(0.7)
+            transport, _ = await secured(loop, pair, protocol, ssl_handshake_timeout=0.5)
+            await asyncio.sleep(0.55)
             assert not protocol.is_lost
             transport.abort()
             await until(lambda: protocol.is_lost)

@@ -11,21 +11,11 @@ import struct
 import pytest
 
 from support.peers import PAIRS, pattern, reset, turns, until
-from support.protocols import BufferedRecorder, Echo, Recorder
-from support.tls import peer_of, secured, wrapped
+from support.protocols import Echo, Recorder
+from support.tls import RECORDERS, ViewRecorder, peer_of, secured, wrapped
 
 WATER_MARKS = (128 * 1024, 512 * 1024)
 THRESHOLD = 5
-
-
-class ViewRecorder(BufferedRecorder):
-    """Hands out a view: asyncio slices what it gets, and a slice of a bytearray is a copy."""
-
-    def get_buffer(self, sizehint):
-        return memoryview(super().get_buffer(sizehint))
-
-
-RECORDERS = {"protocol": Recorder, "buffered": ViewRecorder}
 
 
 @pytest.fixture(params=RECORDERS)
@@ -575,7 +565,6 @@ class TestFlowControl:
         far.close()
 
 
-@pytest.mark.both_modes
 class TestProtocols:
     def test_get_and_set(self, loop, run, pair, side):
         first, second, third = Recorder(), ViewRecorder(), Recorder()
@@ -726,7 +715,6 @@ class TestProtocols:
         assert seen == ["opener"] * 3
 
 
-@pytest.mark.both_modes
 class TestClosing:
     def test_close_flushes(self, loop, run, pair, side):
         protocol = Recorder()

@@ -106,13 +106,17 @@ impl<'py, T: BaseTransport> This<'_, 'py, T> {
     }
 
     /// Queues a callback, in the transport's context.
+    ///
+    /// # Errors
+    /// RuntimeError on a closed loop.
     pub(super) fn soon(
         &self,
         callback: &Bound<'py, PyAny>,
         arguments: &[&Bound<'py, PyAny>],
     ) -> PyResult<()> {
-        let (py, context) = (self.py(), &self.parties().context);
-        let context = Captured::given(&context.object(py)?);
+        let py = self.py();
+        self.loop_state().check_closed()?;
+        let context = Captured::given(&self.parties().context.object(py)?);
         soon_method(py, self.event_loop(), callback, arguments, context)
     }
 
@@ -132,7 +136,6 @@ impl<'py, T: BaseTransport> This<'_, 'py, T> {
     /// RuntimeError on a closed loop.
     pub(super) fn schedule_connection_lost(&self, error: Option<Py<PyAny>>) -> PyResult<()> {
         let py = self.py();
-        self.loop_state().check_closed()?;
         let lost = self
             .object()
             .getattr(intern!(py, "_call_connection_lost"))?;

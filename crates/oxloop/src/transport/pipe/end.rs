@@ -1,10 +1,11 @@
-//! `End`: what both kinds of pipe transports are made of.
+//! `PipeTransport`: what both ends of a pipe are, whatever a `Side` does with the bytes.
 
 use super::{Kind, extra_of, kind_of, set_nonblocking};
 use crate::error::os_error;
 use crate::event_loop::source::Source;
 use crate::event_loop::{EventLoop, State};
-use crate::py::class::{OfNative, Ref, This, Visit, VisitStopped};
+use crate::py::attached::Attached;
+use crate::py::class::{Class, Native, OfNative, Ref, This, Visit, VisitStopped};
 use crate::py::context::Captured;
 use crate::py::imports;
 use crate::py::method::Methods;
@@ -22,7 +23,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// The file object of a pipe transport, its registration and its protocol.
 pub(crate) struct End {
-    pub(super) parties: Parties,
+    parties: Parties,
     /// None once it is closed.
     pipe: RefCell<Option<Py<PyAny>>>,
     pub(super) fd: RawFd,
@@ -38,23 +39,15 @@ pub(crate) struct End {
 }
 
 impl End {
-    /// Takes a file over, and tells its kind.
-    ///
-    /// # Errors
-    /// ValueError with the text `refusal` for a file that cannot be polled.
-    pub(super) fn open(
+    fn new(
         event_loop: &Bound<'_, EventLoop>,
         pipe: &Bound<'_, PyAny>,
+        fd: RawFd,
         protocol: &Bound<'_, PyAny>,
-        refusal: &'static str,
-    ) -> PyResult<(Self, Kind)> {
-        let py = event_loop.py();
-        let (fd, kind) = kind_of(pipe)?;
-        let kind = kind.ok_or_else(|| PyValueError::new_err(refusal))?;
-        set_nonblocking(py, fd)?;
-        let protocol = protocol.clone().unbind();
-        let end = Self {
-            parties: Parties::new(event_loop, protocol, Captured::current(py)?),
+    ) -> PyResult<Self> {
+        let context = Captured::current(event_loop.py())?;
+        Ok(Self {
+            parties: Parties::new(event_loop, protocol.clone().unbind(), context),
             pipe: RefCell::new(Some(pipe.clone().unbind())),
             fd,
             duplicate: RefCell::new(None),
@@ -63,17 +56,7 @@ impl End {
             started: Cell::new(false),
             closing: Cell::new(false),
             ended: Cell::new(false),
-        };
-        Ok((end, kind))
-    }
-
-    pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
-        self.parties.traverse(visit)?;
-        visit_cell(visit, &self.pipe)
-    }
-
-    pub(super) fn clear(&self, py: Python<'_>) {
-        self.parties.clear(py);
+        })
     }
 
     fn is_closed(&self) -> bool {
@@ -85,12 +68,6 @@ impl End {
         duplicate.as_ref().map_or(self.fd, AsRawFd::as_raw_fd)
     }
 
-    /// What a fork's child must register again.
-    pub(super) fn registration(&self) -> Option<(RawFd, Interest)> {
-        self.token.get()?;
-        Some((self.polled(), self.interest.get()))
-    }
-
     fn take_free_number(&self, state: &State) -> PyResult<()> {
         if self.duplicate.borrow().is_none() && state.is_registered(self.fd) {
             let duplicate = socket::duplicate(self.fd).map_err(|error| os_error(&error))?;
@@ -100,52 +77,129 @@ impl End {
     }
 }
 
-/// What the two kinds differ in.
-pub(crate) trait PipeTransport: BaseTransport {
+/// What the two ends differ in, and what only one of them has.
+pub(crate) trait Side: Sized + 'static {
     /// What the loop polls to move data.
-    const SIDE: Interest;
+    const POLLED: Interest;
+    /// asyncio's words for a file that cannot be polled.
+    const REFUSAL: &'static str;
 
-    fn end(&self, py: Python<'_>) -> &End;
+    fn new(kind: Kind) -> Self;
 
-    fn source(transport: Ref<Self>) -> Source;
+    fn class() -> &'static Class;
+
+    fn source(transport: Ref<PipeTransport<Self>>) -> Source;
 
     /// `connection_made` was called.
     ///
     /// # Errors
     /// What epoll_ctl(2) says.
-    fn begin(this: &This<'_, '_, Self>) -> PyResult<()>;
+    fn begin(this: &PipeThis<'_, '_, Self>) -> PyResult<()>;
 
-    /// What the kind's `repr` ends with.
-    fn bufsize(_this: &This<'_, '_, Self>) -> Option<usize> {
+    /// # Errors
+    /// RuntimeError on a closed loop.
+    fn close(this: &PipeThis<'_, '_, Self>) -> PyResult<()>;
+
+    /// What the `repr` ends with.
+    fn bufsize(_this: &PipeThis<'_, '_, Self>) -> Option<usize> {
         None
     }
 }
 
-/// Makes the transport and queues `connection_made`, the beginning, and the waiter.
-///
-/// # Errors
-/// MemoryError; RuntimeError on a closed loop.
-pub(super) fn start<T: PipeTransport>(
-    payload: T,
-    pipe: &Bound<'_, PyAny>,
-    waiter: &Bound<'_, PyAny>,
-) -> PyResult<Py<PyAny>> {
-    let py = pipe.py();
-    let transport = Ref::new(py, payload)?;
-    let object = transport.as_object().clone_ref(py);
-    object
-        .bind(py)
-        .setattr(intern!(py, "_extra"), extra_of(pipe)?)?;
-    let this = transport.this(py);
-    this.schedule_beginning()?;
-    let wake = imports::set_result_unless_cancelled(py)?;
-    this.soon(wake, &[waiter, &py.None().into_bound(py)])?;
-    Ok(object)
+/// The payload of a pipe's transport.
+pub(crate) struct PipeTransport<S: Side> {
+    inner: Attached<Inner<S>>,
 }
 
-impl<'py, T: PipeTransport> This<'_, 'py, T> {
+struct Inner<S> {
+    end: End,
+    side: S,
+}
+
+/// A borrowed transport while one of its methods runs.
+pub(crate) type PipeThis<'a, 'py, S> = This<'a, 'py, PipeTransport<S>>;
+
+impl<S: Side> Native for PipeTransport<S> {
+    fn class() -> &'static Class {
+        S::class()
+    }
+
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        let end = &self.inner.during_collection().end;
+        end.parties.traverse(visit)?;
+        visit_cell(visit, &end.pipe)
+    }
+
+    fn clear(&self, py: Python<'_>) {
+        self.inner.get(py).end.parties.clear(py);
+    }
+
+    fn finalize(this: &This<'_, '_, Self>) {
+        if !this.end().is_closed() {
+            this.finalize_open(|| this.close_pipe());
+        }
+    }
+}
+
+impl<S: Side> BaseTransport for PipeTransport<S> {
+    fn parties(&self, py: Python<'_>) -> &Parties {
+        &self.inner.get(py).end.parties
+    }
+
+    fn is_closing(&self, py: Python<'_>) -> bool {
+        self.inner.get(py).end.closing.get()
+    }
+
+    fn close(this: &This<'_, '_, Self>) -> PyResult<()> {
+        S::close(this)
+    }
+}
+
+impl<S: Side> PipeTransport<S> {
+    /// Takes a file over; queues `connection_made`, the beginning, and the waiter.
+    ///
+    /// # Errors
+    /// ValueError for a file that cannot be polled; RuntimeError on a closed loop.
+    pub(crate) fn start(
+        event_loop: &Bound<'_, EventLoop>,
+        pipe: &Bound<'_, PyAny>,
+        protocol: &Bound<'_, PyAny>,
+        waiter: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        let py = pipe.py();
+        let (fd, kind) = kind_of(pipe)?;
+        let kind = kind.ok_or_else(|| PyValueError::new_err(S::REFUSAL))?;
+        set_nonblocking(py, fd)?;
+        let end = End::new(event_loop, pipe, fd, protocol)?;
+        let side = S::new(kind);
+        let inner = Attached::new(Inner { end, side });
+        let transport = Ref::new(py, Self { inner })?;
+        let object = transport.as_object().clone_ref(py);
+        object
+            .bind(py)
+            .setattr(intern!(py, "_extra"), extra_of(pipe)?)?;
+        let this = transport.this(py);
+        this.schedule_beginning()?;
+        let wake = imports::set_result_unless_cancelled(py)?;
+        this.soon(wake, &[waiter, &py.None().into_bound(py)])?;
+        Ok(object)
+    }
+
+    pub(super) fn side(&self, py: Python<'_>) -> &S {
+        &self.inner.get(py).side
+    }
+
+    /// What a fork's child must register again.
+    pub(crate) fn registration(&self) -> Option<(RawFd, Interest)> {
+        let end = &self.inner.during_collection().end;
+        end.token.get()?;
+        Some((end.polled(), end.interest.get()))
+    }
+}
+
+impl<'py, S: Side> PipeThis<'_, 'py, S> {
     pub(super) fn end(&self) -> &End {
-        self.payload().end(self.py())
+        &self.payload().inner.get(self.py()).end
     }
 
     /// Makes the kernel's interest exactly `wanted`. A hang-up is reported whether it is wanted or
@@ -164,7 +218,7 @@ impl<'py, T: PipeTransport> This<'_, 'py, T> {
             }
             None => {
                 end.take_free_number(state)?;
-                let source = T::source(self.to_ref());
+                let source = S::source(self.to_ref());
                 let token = state.register_transport(end.polled(), source, wanted)?;
                 end.token.set(Some(token));
             }
@@ -214,17 +268,10 @@ impl<'py, T: PipeTransport> This<'_, 'py, T> {
             pipe.call_method0(intern!(self.py(), "close")).map(drop)
         })
     }
-
-    /// The transport dies: it may not have been closed.
-    pub(super) fn finalize_end(&self) {
-        if !self.end().is_closed() {
-            self.finalize_open(|| self.close_pipe());
-        }
-    }
 }
 
 /// asyncio's form: the class, the state, the descriptor, and whether its side is polled.
-pub(super) fn repr<'py, T: PipeTransport>(this: &This<'_, 'py, T>) -> PyResult<Bound<'py, PyAny>> {
+pub(super) fn repr<'py, S: Side>(this: &PipeThis<'_, 'py, S>) -> PyResult<Bound<'py, PyAny>> {
     let end = this.end();
     let closed = end.is_closed();
     let mut parts = vec![this.object().get_type().name()?.to_string()];
@@ -238,13 +285,13 @@ pub(super) fn repr<'py, T: PipeTransport>(this: &This<'_, 'py, T>) -> PyResult<B
     let polled = match (closed, usable) {
         (true, _) => "closed",
         (false, false) => "open",
-        (false, true) if end.interest.get().contains(T::SIDE) => "polling",
+        (false, true) if end.interest.get().contains(S::POLLED) => "polling",
         (false, true) => "idle",
     };
     parts.push(polled.to_owned());
     if !closed
         && usable
-        && let Some(size) = T::bufsize(this)
+        && let Some(size) = S::bufsize(this)
     {
         parts.push(format!("bufsize={size}"));
     }
@@ -252,12 +299,12 @@ pub(super) fn repr<'py, T: PipeTransport>(this: &This<'_, 'py, T>) -> PyResult<B
     Ok(PyString::new(this.py(), &text).into_any())
 }
 
-/// The methods that both kinds have.
-pub(super) fn add_methods<T: PipeTransport>(methods: &mut Methods<OfNative<T>>) {
+/// The methods that both ends have.
+pub(super) fn add_methods<S: Side>(methods: &mut Methods<OfNative<PipeTransport<S>>>) {
     base::add_methods(methods);
     methods.nullary(
         c"_begin",
-        |this| T::begin(this).and_then(|()| this.none()),
+        |this| S::begin(this).and_then(|()| this.none()),
         c"What follows connection_made.",
     );
     methods.method(

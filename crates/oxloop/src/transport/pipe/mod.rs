@@ -40,7 +40,7 @@ pub(crate) fn create_types(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// The kinds of files that can be polled.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     Fifo,
     Socket,
     Device,

@@ -1,15 +1,14 @@
 //! `ReadPipeTransport`: what `connect_read_pipe` makes.
 
-use super::end::{self, End, PipeTransport};
+use super::Kind;
+use super::end::{self, PipeThis, PipeTransport, Side};
 use crate::error::os_error;
-use crate::event_loop::EventLoop;
 use crate::event_loop::source::Source;
-use crate::py::attached::Attached;
-use crate::py::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitStopped, create};
+use crate::py::class::{Class, OfNative, Ref, Slots, create};
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
-use crate::transport::base::{BaseTransport, Parties};
+use crate::transport::base::BaseTransport;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
@@ -17,74 +16,45 @@ use reactor::poller::{Event, Interest};
 use reactor::socket;
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
-use std::os::fd::RawFd;
 
-/// The payload of the reading end's transport.
-pub(crate) struct ReadPipeTransport {
-    inner: Attached<Inner>,
-}
-
-struct Inner {
-    end: End,
+/// The reading end.
+pub(crate) struct Reading {
     paused: Cell<bool>,
 }
 
-type ReadThis<'a, 'py> = This<'a, 'py, ReadPipeTransport>;
+pub(crate) type ReadPipeTransport = PipeTransport<Reading>;
+
+type ReadThis<'a, 'py> = PipeThis<'a, 'py, Reading>;
 
 static CLASS: Class = Class::new();
 
-impl Native for ReadPipeTransport {
+impl Side for Reading {
+    const POLLED: Interest = Interest::READABLE;
+    const REFUSAL: &'static str = "Pipe transport is for pipes/sockets only.";
+
+    fn new(_kind: Kind) -> Self {
+        Self {
+            paused: Cell::new(false),
+        }
+    }
+
     fn class() -> &'static Class {
         &CLASS
     }
 
-    fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
-        self.inner.during_collection().end.traverse(visit)
+    fn source(transport: Ref<ReadPipeTransport>) -> Source {
+        Source::ReadPipe(transport)
     }
 
-    fn clear(&self, py: Python<'_>) {
-        self.inner.get(py).end.clear(py);
+    fn begin(this: &ReadThis<'_, '_>) -> PyResult<()> {
+        this.end().started.set(true);
+        if this.is_reading() {
+            this.listen_for(Interest::READABLE)?;
+        }
+        Ok(())
     }
 
-    fn finalize(this: &This<'_, '_, Self>) {
-        this.finalize_end();
-    }
-}
-
-impl ReadPipeTransport {
-    /// Makes the transport and queues `connection_made`, reading, and the waiter.
-    ///
-    /// # Errors
-    /// ValueError for a file that cannot be polled.
-    pub(crate) fn start(
-        event_loop: &Bound<'_, EventLoop>,
-        pipe: &Bound<'_, PyAny>,
-        protocol: &Bound<'_, PyAny>,
-        waiter: &Bound<'_, PyAny>,
-    ) -> PyResult<Py<PyAny>> {
-        let refusal = "Pipe transport is for pipes/sockets only.";
-        let (end, _kind) = End::open(event_loop, pipe, protocol, refusal)?;
-        let paused = Cell::new(false);
-        let inner = Attached::new(Inner { end, paused });
-        end::start(Self { inner }, pipe, waiter)
-    }
-
-    /// What a fork's child must register again.
-    pub(crate) fn registration(&self) -> Option<(RawFd, Interest)> {
-        self.inner.during_collection().end.registration()
-    }
-}
-
-impl BaseTransport for ReadPipeTransport {
-    fn parties(&self, py: Python<'_>) -> &Parties {
-        &self.end(py).parties
-    }
-
-    fn is_closing(&self, py: Python<'_>) -> bool {
-        self.end(py).closing.get()
-    }
-
-    fn close(this: &This<'_, '_, Self>) -> PyResult<()> {
+    fn close(this: &ReadThis<'_, '_>) -> PyResult<()> {
         if this.end().closing.get() {
             return Ok(());
         }
@@ -92,29 +62,9 @@ impl BaseTransport for ReadPipeTransport {
     }
 }
 
-impl PipeTransport for ReadPipeTransport {
-    const SIDE: Interest = Interest::READABLE;
-
-    fn end(&self, py: Python<'_>) -> &End {
-        &self.inner.get(py).end
-    }
-
-    fn source(transport: Ref<Self>) -> Source {
-        Source::ReadPipe(transport)
-    }
-
-    fn begin(this: &This<'_, '_, Self>) -> PyResult<()> {
-        this.end().started.set(true);
-        if this.is_reading() {
-            this.listen_for(Interest::READABLE)?;
-        }
-        Ok(())
-    }
-}
-
 impl<'py> ReadThis<'_, 'py> {
     fn paused(&self) -> &Cell<bool> {
-        &self.payload().inner.get(self.py()).paused
+        &self.side(self.py()).paused
     }
 
     fn is_reading(&self) -> bool {
@@ -169,7 +119,7 @@ impl<'py> ReadThis<'_, 'py> {
         };
         // An exception does not end the transport: it goes to the loop's exception handler.
         let receive = || call_method(&protocol, intern!(py, "data_received"), &[data.as_any()]);
-        self.end().parties.context.run(py, receive).map(drop)
+        self.parties(py).context.run(py, receive).map(drop)
     }
 
     fn on_eof(&self) -> PyResult<()> {

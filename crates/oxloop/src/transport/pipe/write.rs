@@ -4,15 +4,12 @@
 //! away is noticed without a write. A character device has no such sign.
 
 use super::Kind;
-use super::end::{self, End, PipeTransport};
+use super::end::{self, PipeThis, PipeTransport, Side};
 use crate::error::os_error;
-use crate::event_loop::EventLoop;
 use crate::event_loop::source::Source;
-use crate::py::attached::Attached;
-use crate::py::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitStopped, create};
+use crate::py::class::{Class, OfNative, Ref, Slots, create};
 use crate::py::imports;
 use crate::py::method::Methods;
-use crate::transport::base::{BaseTransport, Parties};
 use crate::transport::flow_control::{self, FlowControl, FlowControlled};
 use crate::transport::write_queue::{Sends, WriteQueue, chunk_of, is_writable_data};
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError};
@@ -40,13 +37,8 @@ impl Sends for File {
     }
 }
 
-/// The payload of the writing end's transport.
-pub(crate) struct WritePipeTransport {
-    inner: Attached<Inner>,
-}
-
-struct Inner {
-    end: End,
+/// The writing end.
+pub(crate) struct Writing {
     queue: RefCell<WriteQueue>,
     flow: FlowControl,
     /// A readable event means that the reader is gone.
@@ -55,106 +47,60 @@ struct Inner {
     conn_lost: Cell<u32>,
 }
 
-type WriteThis<'a, 'py> = This<'a, 'py, WritePipeTransport>;
+pub(crate) type WritePipeTransport = PipeTransport<Writing>;
+
+type WriteThis<'a, 'py> = PipeThis<'a, 'py, Writing>;
 
 static CLASS: Class = Class::new();
 
-impl Native for WritePipeTransport {
-    fn class() -> &'static Class {
-        &CLASS
-    }
+impl Side for Writing {
+    const POLLED: Interest = Interest::WRITABLE;
+    const REFUSAL: &'static str = "Pipe transport is only for pipes, sockets and character devices";
 
-    fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
-        self.inner.during_collection().end.traverse(visit)
-    }
-
-    fn clear(&self, py: Python<'_>) {
-        self.inner.get(py).end.clear(py);
-    }
-
-    fn finalize(this: &This<'_, '_, Self>) {
-        this.finalize_end();
-    }
-}
-
-impl WritePipeTransport {
-    /// Makes the transport and queues `connection_made` and the waiter.
-    ///
-    /// # Errors
-    /// ValueError for a file that cannot be polled.
-    pub(crate) fn start(
-        event_loop: &Bound<'_, EventLoop>,
-        pipe: &Bound<'_, PyAny>,
-        protocol: &Bound<'_, PyAny>,
-        waiter: &Bound<'_, PyAny>,
-    ) -> PyResult<Py<PyAny>> {
-        let refusal = "Pipe transport is only for pipes, sockets and character devices";
-        let (end, kind) = End::open(event_loop, pipe, protocol, refusal)?;
-        let inner = Inner {
-            end,
+    fn new(kind: Kind) -> Self {
+        Self {
             queue: RefCell::new(WriteQueue::new()),
             flow: FlowControl::new(),
             notices_reader: kind != Kind::Device,
             conn_lost: Cell::new(0),
-        };
-        let inner = Attached::new(inner);
-        end::start(Self { inner }, pipe, waiter)
+        }
     }
 
-    /// What a fork's child must register again.
-    pub(crate) fn registration(&self) -> Option<(RawFd, Interest)> {
-        self.inner.during_collection().end.registration()
-    }
-}
-
-impl BaseTransport for WritePipeTransport {
-    fn parties(&self, py: Python<'_>) -> &Parties {
-        &self.end(py).parties
+    fn class() -> &'static Class {
+        &CLASS
     }
 
-    fn is_closing(&self, py: Python<'_>) -> bool {
-        self.end(py).closing.get()
-    }
-
-    fn close(this: &This<'_, '_, Self>) -> PyResult<()> {
-        this.write_eof()
-    }
-}
-
-impl PipeTransport for WritePipeTransport {
-    const SIDE: Interest = Interest::WRITABLE;
-
-    fn end(&self, py: Python<'_>) -> &End {
-        &self.inner.get(py).end
-    }
-
-    fn source(transport: Ref<Self>) -> Source {
+    fn source(transport: Ref<WritePipeTransport>) -> Source {
         Source::WritePipe(transport)
     }
 
-    fn begin(this: &This<'_, '_, Self>) -> PyResult<()> {
+    fn begin(this: &WriteThis<'_, '_>) -> PyResult<()> {
         this.end().started.set(true);
         this.listen()
     }
 
-    fn bufsize(this: &This<'_, '_, Self>) -> Option<usize> {
+    fn close(this: &WriteThis<'_, '_>) -> PyResult<()> {
+        this.write_eof()
+    }
+
+    fn bufsize(this: &WriteThis<'_, '_>) -> Option<usize> {
         Some(this.queued())
     }
 }
 
 impl FlowControlled for WritePipeTransport {
     fn flow(&self, py: Python<'_>) -> &FlowControl {
-        &self.inner.get(py).flow
+        &self.side(py).flow
     }
 
-    fn queued(this: &This<'_, '_, Self>) -> usize {
+    fn queued(this: &WriteThis<'_, '_>) -> usize {
         this.own().queue.borrow().size()
     }
 }
 
 impl<'py> WriteThis<'_, 'py> {
-    fn own(&self) -> &Inner {
-        self.payload().inner.get(self.py())
+    fn own(&self) -> &Writing {
+        self.side(self.py())
     }
 
     /// Registers what is to be heard of now.

@@ -25,13 +25,11 @@ mod pipes;
 
 pub(crate) use pipes::Command;
 
-use crate::event_loop::{EventLoop, State};
 use crate::py::attached::Attached;
 use crate::py::class::{Class, Native, OfNative, Slots, This, Visit, VisitStopped, create};
-use crate::py::context::Captured;
 use crate::py::imports;
 use crate::py::method::Methods;
-use crate::transport::base::warn_unclosed;
+use crate::transport::base::{self, BaseTransport, Parties, warn_unclosed};
 use crate::transport::visit_cell;
 use pyo3::exceptions::{PyPermissionError, PyProcessLookupError};
 use pyo3::intern;
@@ -47,9 +45,7 @@ pub(crate) struct SubprocessTransport {
 }
 
 struct Inner {
-    event_loop: Py<EventLoop>,
-    context: Captured,
-    protocol: RefCell<Option<Py<PyAny>>>,
+    parties: Parties,
     /// The `Popen`; None after `connection_lost`.
     process: RefCell<Option<Py<PyAny>>>,
     pid: i32,
@@ -82,10 +78,8 @@ impl Native for SubprocessTransport {
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         let inner = self.inner.during_collection();
-        visit.object(&inner.event_loop)?;
+        inner.parties.traverse(visit)?;
         visit.object(&inner.pipes)?;
-        inner.context.traverse(visit)?;
-        visit_cell(visit, &inner.protocol)?;
         visit_cell(visit, &inner.process)?;
         if let Ok(waiters) = inner.exit_waiters.try_borrow() {
             waiters.iter().try_for_each(|waiter| visit.object(waiter))?;
@@ -103,11 +97,10 @@ impl Native for SubprocessTransport {
 
     fn clear(&self, py: Python<'_>) {
         let inner = self.inner.get(py);
-        drop(inner.protocol.take());
+        inner.parties.clear(py);
         drop(inner.process.take());
         drop(inner.pending.take());
         drop(inner.exit_waiters.take());
-        inner.context.clear(py);
     }
 
     fn finalize(this: &This<'_, '_, Self>) {
@@ -125,6 +118,20 @@ impl Native for SubprocessTransport {
     }
 }
 
+impl BaseTransport for SubprocessTransport {
+    fn parties(&self, py: Python<'_>) -> &Parties {
+        &self.inner.get(py).parties
+    }
+
+    fn is_closing(&self, py: Python<'_>) -> bool {
+        self.inner.get(py).closed.get()
+    }
+
+    fn close(this: &This<'_, '_, Self>) -> PyResult<()> {
+        this.close()
+    }
+}
+
 impl SubprocessTransport {
     /// What the loop watches for the child's exit, if it does.
     pub(crate) fn pidfd(&self, py: Python<'_>) -> Option<RawFd> {
@@ -135,21 +142,6 @@ impl SubprocessTransport {
 impl<'py> SubprocessThis<'_, 'py> {
     fn own(&self) -> &Inner {
         self.payload().inner.get(self.py())
-    }
-
-    fn event_loop(&self) -> &Bound<'py, EventLoop> {
-        self.own().event_loop.bind(self.py())
-    }
-
-    fn loop_state(&self) -> &State {
-        self.event_loop().get().state(self.py())
-    }
-
-    fn protocol(&self) -> Option<Bound<'py, PyAny>> {
-        let protocol = self.own().protocol.borrow();
-        protocol
-            .as_ref()
-            .map(|protocol| protocol.bind(self.py()).clone())
     }
 
     fn process(&self) -> Option<Bound<'py, PyAny>> {
@@ -280,34 +272,7 @@ fn add_process_methods(methods: &mut Methods<OfNative<SubprocessTransport>>) {
     methods.nullary(c"kill", |this| this.send_named("SIGKILL"), c"Send SIGKILL.");
 }
 
-fn add_transport_methods(methods: &mut Methods<OfNative<SubprocessTransport>>) {
-    methods.nullary(
-        c"close",
-        |this| this.close().and_then(|()| this.none()),
-        c"Close the pipes, and kill the process if it runs.",
-    );
-    methods.nullary(
-        c"is_closing",
-        |this| this.boolean(this.own().closed.get()),
-        c"True once close() was called.",
-    );
-    methods.method(
-        c"set_protocol",
-        |this, args| {
-            let protocol = args.one("set_protocol", "protocol")?.to_owned().unbind();
-            let old = this.own().protocol.replace(Some(protocol));
-            drop(old);
-            this.none()
-        },
-        c"Replace the protocol.",
-    );
-    methods.nullary(
-        c"get_protocol",
-        |this| this.or_none(this.protocol()),
-        c"The current protocol.",
-    );
-    methods.getter(c"_loop", |this| Ok(this.event_loop().clone().into_any()));
-    methods.getter(c"_protocol", |this| this.or_none(this.protocol()));
+fn add_attributes(methods: &mut Methods<OfNative<SubprocessTransport>>) {
     methods.getter(c"_proc", |this| this.or_none(this.process()));
     methods.getter(c"_closed", |this| this.boolean(this.own().closed.get()));
     methods.getter(c"_pipes", |this| Ok(this.pipes().clone().into_any()));
@@ -318,7 +283,8 @@ pub(crate) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let mut methods = Methods::<OfNative<SubprocessTransport>>::new();
     add_process_methods(&mut methods);
-    add_transport_methods(&mut methods);
+    base::add_methods(&mut methods);
+    add_attributes(&mut methods);
     pipes::add_methods(&mut methods);
     exit::add_methods(&mut methods);
     let base = imports::subprocess_transport(py)?.cast::<PyType>()?;

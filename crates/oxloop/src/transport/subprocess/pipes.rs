@@ -5,7 +5,6 @@
 
 use super::{Inner, Pending, SubprocessThis, SubprocessTransport};
 use crate::event_loop::EventLoop;
-use crate::event_loop::schedule::soon_method;
 use crate::event_loop::turn::leaves_the_loop;
 use crate::py::args::Args;
 use crate::py::attached::Attached;
@@ -15,6 +14,7 @@ use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
+use crate::transport::base::Parties;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -72,9 +72,11 @@ impl SubprocessTransport {
             }
         }
         let inner = Inner {
-            event_loop: event_loop.clone().unbind(),
-            context: Captured::current(py)?,
-            protocol: RefCell::new(Some(protocol.clone().unbind())),
+            parties: Parties::new(
+                event_loop,
+                protocol.clone().unbind(),
+                Captured::current(py)?,
+            ),
             pid: process.getattr(intern!(py, "pid"))?.extract()?,
             process: RefCell::new(Some(process.clone().unbind())),
             returncode: Cell::new(None),
@@ -235,13 +237,6 @@ impl<'py> SubprocessThis<'_, 'py> {
         Ok(())
     }
 
-    fn soon(&self, callback: &Bound<'py, PyAny>, arguments: &[&Bound<'py, PyAny>]) -> PyResult<()> {
-        let py = self.py();
-        self.loop_state().check_closed()?;
-        let context = Captured::given(&self.own().context.object(py)?);
-        soon_method(py, self.event_loop(), callback, arguments, context)
-    }
-
     /// Queues a method of the protocol, behind `connection_made`.
     pub(super) fn call(&self, method: &str, arguments: &[&Bound<'py, PyAny>]) -> PyResult<()> {
         let Some(protocol) = self.protocol() else {
@@ -326,7 +321,7 @@ fn connection_lost<'py>(
         call_method(&protocol, intern!(py, "connection_lost"), &[&error]).map(drop)
     });
     drop(this.own().process.take());
-    drop(this.own().protocol.take());
+    this.forget_protocol();
     told.and_then(|()| this.none())
 }
 
