@@ -51,9 +51,10 @@ BROKEN = {
         ("crates/oxloop/src/server.rs", "use pyo3::{\n    ffi,\n    prelude::*,\n};"),
         ("crates/oxloop/src/handle/mod.rs", "let a = ffi::PyObject_Call(b);"),
     ],
-    "reactor_without_python": [
+    "crates_without_python": [
         ("crates/reactor/Cargo.toml", '[dependencies]\npyo3 = "0.30"  # no'),
         ("crates/reactor/Cargo.toml", '[dependencies]\noxloop = { path = "../oxloop" }'),
+        ("crates/tls/Cargo.toml", '[dependencies]\npyo3 = "0.30"  # no'),
     ],
     "file_name": [
         ("crates/reactor/src/utils.rs", ""),
@@ -120,7 +121,7 @@ KEPT = {
         ("crates/oxloop/src/server.rs", "use std::ffi::CStr;\nuse pyo3::{Bound, Python};"),
         ("crates/oxloop/src/server.rs", "// pyo3::ffi is not named here"),
     ],
-    "reactor_without_python": [
+    "crates_without_python": [
         ("crates/reactor/Cargo.toml", '[dependencies]\nlibc = "0.2"  # not pyo3'),
         ("crates/oxloop/Cargo.toml", '[dependencies]\npyo3 = "0.30"  # the binding'),
     ],
