@@ -5,6 +5,8 @@ import contextlib
 import logging
 import socket
 import ssl
+import sys
+import threading
 
 import pytest
 
@@ -73,6 +75,8 @@ class TestWays:
                     Recorder, host, port, ssl=client_context(), server_hostname=NAME
                 )
                 assert protocol.calls == ["made"]
+                sock = transport.get_extra_info("socket")
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
                 await dialogue(transport, protocol)
 
         run(main())
@@ -212,6 +216,80 @@ class TestWays:
             transport, peer = await secured(loop, pair, protocol, side, contexts)
             transport.write(b"done")
             assert await asyncio.to_thread(peer.receive_exactly, 4) == b"done"
+            transport.abort()
+            await until(lambda: protocol.is_lost)
+
+        run(main())
+
+
+class TestSharedContexts:
+    def test_of_loops_in_threads(self, loop_factory):
+        """Two contexts, four loops that shake hands at once."""
+        server, client = server_context(), client_context()
+        done = []
+
+        async def visits():
+            loop = asyncio.get_running_loop()
+            async with serving(loop, server) as address:
+                for number in range(10):
+                    transport, protocol = await loop.create_connection(
+                        Recorder, *address, ssl=client, server_hostname=NAME
+                    )
+                    await dialogue(transport, protocol, b"visit %d" % number)
+                    done.append(number)
+
+        def thread():
+            loop = loop_factory()
+            try:
+                loop.run_until_complete(asyncio.wait_for(visits(), 20))
+            finally:
+                loop.close()
+
+        threads = [threading.Thread(target=thread) for _ in range(4)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+        assert sorted(done) == sorted(list(range(10)) * 4)
+
+    def test_errors_of_others_in_the_same_thread(self, loop, run, pair):
+        """What OpenSSL remembers of other calls' failures is not taken for this connection's."""
+
+        class Failing(Recorder):
+            def data_received(self, data):
+                with pytest.raises(ssl.SSLError):
+                    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata="no PEM")
+                with pytest.raises(ssl.SSLError):
+                    peer_of(None, "client").tls.write(b"no handshake yet")
+                super().data_received(data)
+                self.transport.write(data)
+
+        protocol = Failing()
+
+        async def main():
+            _, peer = await secured(loop, pair, protocol)
+            for number in range(10):
+                await asyncio.to_thread(peer.send, b"%d" % number)
+                assert await asyncio.to_thread(peer.receive) == b"%d" % number
+            protocol.transport.abort()
+            await until(lambda: protocol.is_lost)
+
+        run(main())
+
+    def test_changed_while_connected(self, loop, run, pair, side):
+        """A context's new settings, and another context, concern later connections only."""
+        protocol = Recorder()
+
+        async def main():
+            transport, peer = await secured(loop, pair, protocol, side)
+            tls = transport.get_extra_info("ssl_object")
+            tls.context.minimum_version = tls.context.maximum_version = VERSIONS["1.2"]
+            tls.context = server_context(OTHER_NAME) if side == "server" else careless_context()
+            transport.write(b"hello")
+            assert await asyncio.to_thread(peer.receive_exactly, 5) == b"hello"
+            await asyncio.to_thread(peer.send, b"hello")
+            await until(lambda: protocol.received == b"hello")
+            assert tls.version() == "TLSv1.3"
             transport.abort()
             await until(lambda: protocol.is_lost)
 
@@ -573,8 +651,6 @@ class TestServerName:
 
     def test_callback_raises(self, loop, run, pair, monkeypatch):
         """It is nobody's to catch: sys.unraisablehook has it, the client an alert."""
-        import sys
-
         unraisable = []
         monkeypatch.setattr(sys, "unraisablehook", lambda info: unraisable.append(info.exc_type))
         server, client = server_context(), client_context()
