@@ -84,7 +84,8 @@ pub fn listen(fd: RawFd, backlog: i32) -> io::Result<()> {
 }
 
 /// Receives bytes to the start of `buffer` and returns how many; 0 is the end of the stream (or an
-/// empty `buffer`). See recv(2). Exactly the bytes counted are initialised.
+/// empty `buffer`). See recv(2). Never waits, even if the socket does. Exactly the bytes counted
+/// are initialised.
 #[inline]
 pub fn recv(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
     sys::socket::recv(fd, buffer)
@@ -96,8 +97,8 @@ pub fn recv_into_slice(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     sys::socket::recv_into_slice(fd, buffer)
 }
 
-/// Sends the start of `bytes` and returns how many the kernel took; see send(2). A peer that is
-/// gone is EPIPE, never SIGPIPE.
+/// Sends the start of `bytes` and returns how many the kernel took; see send(2). Never waits, even
+/// if the socket does. A peer that is gone is EPIPE, never SIGPIPE.
 #[inline]
 pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     sys::socket::send(fd, bytes)

@@ -5,6 +5,7 @@ use crate::error::errno_error;
 use crate::py::imports;
 use pyo3::exceptions::PyUnicodeDecodeError;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyString};
 use reactor::resolver::{AddrInfo, ResolveError};
 
@@ -13,19 +14,52 @@ use reactor::resolver::{AddrInfo, ResolveError};
 /// # Errors
 /// UnicodeDecodeError for a canonical name that is not UTF-8.
 pub(super) fn to_python(py: Python<'_>, found: &[AddrInfo]) -> PyResult<Py<PyAny>> {
-    let families = imports::address_family(py)?;
-    let kinds = imports::socket_kind(py)?;
     let list = PyList::empty(py);
     for info in found {
         list.append((
-            enum_member(families, info.family)?,
-            enum_member(kinds, info.socktype)?,
+            family_member(py, info.family)?,
+            kind_member(py, info.socktype)?,
             info.protocol,
             canonical_name(py, info)?,
             address::to_python(py, &info.address)?,
         ))?;
     }
     Ok(list.into_any().unbind())
+}
+
+/// A family as the socket module shows it; looking up a member of an enum takes longer than the
+/// rest of an answer, so the usual ones are kept.
+pub(super) fn family_member(py: Python<'_>, family: i32) -> PyResult<Bound<'_, PyAny>> {
+    static INET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static INET6: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let class = imports::address_family(py)?;
+    match family {
+        libc::AF_INET => kept(&INET, class, family),
+        libc::AF_INET6 => kept(&INET6, class, family),
+        _ => enum_member(class, family),
+    }
+}
+
+/// The same for a kind of socket.
+pub(super) fn kind_member(py: Python<'_>, kind: i32) -> PyResult<Bound<'_, PyAny>> {
+    static STREAM: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    static DATAGRAM: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let class = imports::socket_kind(py)?;
+    match kind {
+        libc::SOCK_STREAM => kept(&STREAM, class, kind),
+        libc::SOCK_DGRAM => kept(&DATAGRAM, class, kind),
+        _ => enum_member(class, kind),
+    }
+}
+
+fn kept<'py>(
+    place: &PyOnceLock<Py<PyAny>>,
+    class: &Bound<'py, PyAny>,
+    value: i32,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = class.py();
+    let member = place.get_or_try_init(py, || enum_member(class, value).map(Bound::unbind))?;
+    Ok(member.bind(py).clone())
 }
 
 /// The member of an IntEnum, or the number where there is none.

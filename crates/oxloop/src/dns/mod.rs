@@ -1,7 +1,8 @@
 //! Name resolution: what is behind `loop.getaddrinfo` and `loop.getnameinfo`.
 //!
-//! A question goes one of three ways:
-//! - a numeric host and service are answered by the C library at once, on the loop's thread: with
+//! A question goes one of four ways:
+//! - the plainest of numeric hosts and ports are answered at once (`numeric`);
+//! - other numeric ones are answered by the C library at once, on the loop's thread: with
 //!   AI_NUMERICHOST it does not ask anybody (`native`);
 //! - other ordinary arguments are looked up on a resolver thread, which does not need the GIL
 //!   before it has the answer (`native`, `background`);
@@ -17,12 +18,14 @@ mod answer;
 mod background;
 mod literal;
 mod native;
+mod numeric;
 mod question;
 
 use crate::event_loop::EventLoop;
 use crate::py::coroutine::await_python;
 use crate::py::imports;
 use background::{Pending, call_in_thread};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyFunction, PyTuple};
@@ -83,10 +86,14 @@ async fn answer(this: &Py<EventLoop>, question: &Question) -> PyResult<Py<PyAny>
 fn ask(this: &Bound<'_, EventLoop>, question: &Question) -> PyResult<Found> {
     let py = this.py();
     this.get().state(py).check_closed()?;
-    let function = imports::socket(py)?.getattr("getaddrinfo")?;
+    let function = imports::socket(py)?.getattr(intern!(py, "getaddrinfo"))?;
     let own = GETADDRINFO
         .get(py)
         .is_some_and(|original| function.is(original));
+    if own && let Some(found) = numeric::answer(py, question) {
+        question.audit(py)?;
+        return found.map(Found::Now);
+    }
     let native = if own { question.to_native(py) } else { None };
     let Some(native) = native else {
         let pending = call_in_thread(this, &function, question.arguments(py)?)?;

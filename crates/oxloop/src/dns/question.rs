@@ -1,7 +1,7 @@
 //! The arguments of `getaddrinfo`, as the program gave them and as the C library wants them.
 
 use super::native::NativeQuestion;
-use crate::py::imports;
+use crate::py::object::audit;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyString, PyTuple};
 use reactor::resolver::Hints;
@@ -54,16 +54,17 @@ impl Question {
 
     /// Tells the audit hooks what the socket module's function tells them.
     pub(super) fn audit(&self, py: Python<'_>) -> PyResult<()> {
-        let event = PyString::intern(py, "socket.getaddrinfo");
-        let arguments = (
-            event,
+        let arguments = [
             &self.host,
             &self.port,
             &self.family,
             &self.kind,
             &self.proto,
-        );
-        imports::sys(py)?.call_method1("audit", arguments).map(drop)
+        ];
+        audit(
+            c"socket.getaddrinfo",
+            arguments.map(|argument| argument.bind_borrowed(py)),
+        )
     }
 
     /// For the log of debug mode.

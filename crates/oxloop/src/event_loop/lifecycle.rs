@@ -70,6 +70,7 @@ pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
         resolver: RefCell::new(None),
         forks: Cell::new(super::fork::generation()),
         scratch: Cell::new(Some(new_scratch())),
+        last_sock_recv: Cell::new(0),
         hooks: RefCell::new(hooks),
     })
 }

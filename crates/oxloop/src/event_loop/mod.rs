@@ -139,6 +139,8 @@ pub(crate) struct State {
     forks: Cell<u32>,
     /// Where transports read before the size is known; shared, since one read runs at a time.
     scratch: Cell<Option<Box<[u8]>>>,
+    /// How much the latest `sock_recv` of any socket got.
+    last_sock_recv: Cell<usize>,
     hooks: RefCell<Hooks>,
 }
 

@@ -23,10 +23,11 @@ use super::attached::Attached;
 use super::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitStopped, create};
 use super::method::{Methods, guarded};
 use pyo3::exceptions::{
-    PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyTypeError, PyValueError,
+    PyBaseException, PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration,
+    PyTypeError, PyValueError,
 };
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyType};
+use pyo3::types::{PyString, PyTuple, PyType};
 use pyo3::{Borrowed, ffi};
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
@@ -457,9 +458,27 @@ unsafe extern "C" fn iternext(object: *mut ffi::PyObject) -> *mut ffi::PyObject 
     guarded(|py| {
         // SAFETY: CPython calls with a live instance.
         let this = unsafe { this(py, object) };
-        deliver(py, this.step(py, Resume::Send(py.None()))).map(Bound::into_ptr)
+        match this.step(py, Resume::Send(py.None()))? {
+            Err(yielded) => Ok(yielded.into_ptr()),
+            Ok(result) => stop_iteration(result.bind(py)).map(|()| ptr::null_mut()),
+        }
     })
     .unwrap_or(ptr::null_mut())
+}
+
+/// Ends an iteration with a result: without an exception if that is None, which CPython's own
+/// coroutines do as well, and with one that need not be built from arguments if it can be.
+fn stop_iteration(result: &Bound<'_, PyAny>) -> PyResult<()> {
+    if result.is_none() {
+        return Ok(());
+    }
+    if result.is_instance_of::<PyTuple>() || result.is_instance_of::<PyBaseException>() {
+        // As the value of StopIteration these would be taken for its arguments, or for itself.
+        return Err(PyStopIteration::new_err((result.clone().unbind(),)));
+    }
+    // SAFETY: the type and the value are live objects.
+    unsafe { ffi::PyErr_SetObject(ffi::PyExc_StopIteration, result.as_ptr()) };
+    Ok(())
 }
 
 unsafe extern "C" fn am_send(

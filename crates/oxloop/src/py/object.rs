@@ -1,9 +1,12 @@
-//! Small things that PyO3's safe API does not offer: generic attribute setting, type versions.
+//! Small things that PyO3's safe API does not offer: generic attribute setting, type versions,
+//! calls without a tuple, audit events.
 
+use pyo3::Borrowed;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple, PyType};
 use std::cell::Cell;
+use std::ffi::{CStr, c_char, c_int};
 use std::ptr;
 
 /// `object.__setattr__` (or `__delattr__` without a value), past any override.
@@ -16,6 +19,33 @@ pub(crate) fn generic_set(
     // SAFETY: all are live objects; a null value deletes.
     if unsafe { ffi::PyObject_GenericSetAttr(object.as_ptr(), name.as_ptr(), value) } < 0 {
         return Err(PyErr::fetch(object.py()));
+    }
+    Ok(())
+}
+
+unsafe extern "C" {
+    // PyO3 does not declare it.
+    fn PySys_Audit(event: *const c_char, format: *const c_char, ...) -> c_int;
+}
+
+/// `sys.audit` with five arguments; next to nothing if nobody listens.
+pub(crate) fn audit(event: &CStr, arguments: [Borrowed<'_, '_, PyAny>; 5]) -> PyResult<()> {
+    let py = arguments[0].py();
+    let [first, second, third, fourth, fifth] = arguments.map(|argument| argument.as_ptr());
+    // SAFETY: the format has a letter for each of the arguments, which are live objects.
+    let told = unsafe {
+        PySys_Audit(
+            event.as_ptr(),
+            c"OOOOO".as_ptr(),
+            first,
+            second,
+            third,
+            fourth,
+            fifth,
+        )
+    };
+    if told < 0 {
+        return Err(PyErr::fetch(py));
     }
     Ok(())
 }

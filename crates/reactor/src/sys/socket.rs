@@ -12,6 +12,8 @@ use crate::addr::SocketAddress;
 
 const NEW_SOCKET: c_int = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
 
+const SEND_NOW: c_int = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+
 /// writev(2) and sendmsg(2) take no more slices than this.
 const IOV_MAX: usize = libc::UIO_MAXIOV as usize;
 
@@ -112,21 +114,21 @@ pub(crate) fn recv(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usiz
     let (start, len) = (buffer.as_mut_ptr().cast::<c_void>(), buffer.len());
     // SAFETY: `buffer` is borrowed mutably during the call and has `len` bytes; the kernel only
     // writes to them.
-    transfer(|| unsafe { libc::recv(fd, start, len, 0) })
+    transfer(|| unsafe { libc::recv(fd, start, len, libc::MSG_DONTWAIT) })
 }
 
 #[inline]
 pub(crate) fn recv_into_slice(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     let (start, len) = (buffer.as_mut_ptr().cast::<c_void>(), buffer.len());
     // SAFETY: `buffer` is borrowed mutably during the call and has `len` bytes.
-    transfer(|| unsafe { libc::recv(fd, start, len, 0) })
+    transfer(|| unsafe { libc::recv(fd, start, len, libc::MSG_DONTWAIT) })
 }
 
 #[inline]
 pub(crate) fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     let (start, len) = (bytes.as_ptr().cast::<c_void>(), bytes.len());
     // SAFETY: `bytes` is borrowed during the call and has `len` bytes.
-    transfer(|| unsafe { libc::send(fd, start, len, libc::MSG_NOSIGNAL) })
+    transfer(|| unsafe { libc::send(fd, start, len, SEND_NOW) })
 }
 
 #[inline]

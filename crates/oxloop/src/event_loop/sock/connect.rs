@@ -133,7 +133,8 @@ fn connecting(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<b
     {
         return match errno.extract()? {
             0 => Ok(false),
-            libc::EINPROGRESS | libc::EALREADY | libc::EAGAIN | libc::EINTR => Ok(true),
+            libc::EINPROGRESS => still_connecting(sock, address),
+            libc::EALREADY | libc::EAGAIN | libc::EINTR => Ok(true),
             errno => Err(errno_error(errno)),
         };
     }
@@ -151,13 +152,29 @@ fn connecting(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<b
     }
 }
 
+/// Asks again: a peer on this machine has answered while connect(2) returned. What is over by now
+/// needs no registration, no turn of the loop and no future.
+fn still_connecting(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let errno = sock.call_method1(intern!(sock.py(), "connect_ex"), (address,))?;
+    match errno.extract()? {
+        0 | libc::EISCONN => Ok(false),
+        libc::EALREADY | libc::EINPROGRESS | libc::EAGAIN | libc::EINTR => Ok(true),
+        errno => Err(connect_error(errno, address)),
+    }
+}
+
+/// The error of a connection that was being made.
+fn connect_error(errno: i32, address: &Bound<'_, PyAny>) -> PyErr {
+    match address.str() {
+        Ok(shown) => errno_error_with(errno, &format!("Connect call failed {shown}")),
+        Err(error) => error,
+    }
+}
+
 /// The outcome of a connection that is not being made any more.
 fn connected(fd: RawFd, address: &Bound<'_, PyAny>) -> PyResult<()> {
     match socket::take_error(fd).map_err(|error| os_error(&error))? {
         None => Ok(()),
-        Some(errno) => {
-            let text = format!("Connect call failed {}", address.str()?);
-            Err(errno_error_with(errno, &text))
-        }
+        Some(errno) => Err(connect_error(errno, address)),
     }
 }

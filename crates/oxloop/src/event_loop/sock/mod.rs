@@ -8,8 +8,8 @@
 //! | sock_recvmsg, sock_sendmsg (not in asyncio) | `message` |
 //!
 //! Each tries first and waits only if the kernel has nothing (`until_ready`). Bytes move natively
-//! for a plain non-blocking `socket.socket`; subclasses, sockets with a timeout and whatever else
-//! looks like a socket have their own methods called.
+//! for a plain `socket.socket`; subclasses and whatever else looks like a socket have their own
+//! methods called, and so has a socket with a timeout when there is something to wait for.
 //!
 //! Invariants:
 //! - what the kernel gave is returned in the very step that took it: a cancellation loses no data,
@@ -76,17 +76,24 @@ pub(super) fn check_not_ssl(sock: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-/// The descriptor of a non-blocking `socket.socket`, on which the loop may call the kernel itself.
+/// The descriptor of a `socket.socket`, on which the loop may call the kernel itself as long as
+/// that does not wait.
 fn plain_descriptor(sock: &Bound<'_, PyAny>) -> PyResult<Option<RawFd>> {
-    let py = sock.py();
-    if !sock.get_type().is(imports::socket_class(py)?) {
-        return Ok(None);
-    }
-    let timeout = call_method(sock, intern!(py, "gettimeout"), &[])?;
-    if !matches!(timeout.extract::<f64>(), Ok(0.0)) {
+    if !is_plain(sock)? {
         return Ok(None);
     }
     descriptor(sock).map(Some)
+}
+
+fn is_plain(sock: &Bound<'_, PyAny>) -> PyResult<bool> {
+    Ok(sock.get_type().is(imports::socket_class(sock.py())?))
+}
+
+/// Whether the socket's own methods wait for the kernel: where the loop would wait for readiness,
+/// asyncio is in one of them, until it returns or the socket's timeout is over.
+fn blocks(sock: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let timeout = call_method(sock, intern!(sock.py(), "gettimeout"), &[])?;
+    Ok(!matches!(timeout.extract::<f64>(), Ok(0.0)))
 }
 
 fn descriptor(sock: &Bound<'_, PyAny>) -> PyResult<RawFd> {

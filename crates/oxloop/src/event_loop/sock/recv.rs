@@ -1,14 +1,19 @@
 //! Receiving, and accepting.
 
-use super::{attempt_method, attempted, method_coroutine, plain_descriptor, until_ready};
-use crate::event_loop::EventLoop;
+use super::{attempt_method, attempted, blocks, method_coroutine, plain_descriptor, until_ready};
 use crate::event_loop::watchers::Side;
+use crate::event_loop::{EventLoop, State};
 use crate::py::buffer::{WritableBuffer, bytes_filled_by};
 use crate::py::coroutine::Coroutine;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyBytes, PyTuple};
 use reactor::socket;
+use std::io;
+use std::os::fd::RawFd;
+
+/// Shorter receives than this are worth a copy.
+const BULK: usize = 4096;
 
 #[pymethods]
 impl EventLoop {
@@ -21,7 +26,7 @@ impl EventLoop {
         let this = slf.clone().unbind();
         Coroutine::object(slf.py(), "EventLoop.sock_recv", async move {
             until_ready(&this, &sock, Side::Reader, |sock| {
-                recv(sock, n.bind(sock.py()))
+                recv(&this, sock, n.bind(sock.py()))
             })
             .await
         })
@@ -96,6 +101,7 @@ impl EventLoop {
 }
 
 fn recv<'py>(
+    this: &Py<EventLoop>,
     sock: &Bound<'py, PyAny>,
     size: &Bound<'py, PyAny>,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
@@ -105,12 +111,37 @@ fn recv<'py>(
     if let Some(capacity) = capacity
         && let Some(fd) = plain_descriptor(sock)?
     {
-        let received = bytes_filled_by(py, capacity.unsigned_abs(), |memory| {
-            socket::recv(fd, memory)
-        })?;
-        return Ok(attempted(received)?.map(Bound::into_any));
+        let received = recv_bytes(this.get().state(py), py, fd, capacity.unsigned_abs())?;
+        let received = attempted(received)?;
+        if received.is_some() || !blocks(sock)? {
+            return Ok(received.map(Bound::into_any));
+        }
     }
     attempt_method(sock, intern!(py, "recv"), &PyTuple::new(py, [size])?)
+}
+
+/// Receives up to `capacity` bytes. A large object is made only for what is likely to fill it:
+/// programs ask for much and get little.
+fn recv_bytes<'py>(
+    state: &State,
+    py: Python<'py>,
+    fd: RawFd,
+    capacity: usize,
+) -> PyResult<io::Result<Bound<'py, PyBytes>>> {
+    let copied = state.with_scratch(|scratch| {
+        let sparse = capacity > BULK && state.last_sock_recv.get() < BULK;
+        let scratch = scratch.get_mut(..capacity).filter(|_| sparse)?;
+        let received = socket::recv_into_slice(fd, scratch);
+        Some(received.map(|count| PyBytes::new(py, &scratch[..count])))
+    });
+    let received = match copied {
+        Some(copied) => copied,
+        None => bytes_filled_by(py, capacity, |memory| socket::recv(fd, memory))?,
+    };
+    if let Ok(received) = &received {
+        state.last_sock_recv.set(received.as_bytes().len());
+    }
+    Ok(received)
 }
 
 fn recv_into<'py>(
@@ -124,10 +155,11 @@ fn recv_into<'py>(
         && let Some(fd) = plain_descriptor(sock)?
     {
         let received = attempted(memory.with_memory(|memory| socket::recv(fd, memory)))?;
-        return match received {
-            Some(count) => Ok(Some(count.into_pyobject(py)?.into_any())),
-            None => Ok(None),
-        };
+        match received {
+            Some(count) => return Ok(Some(count.into_pyobject(py)?.into_any())),
+            None if !blocks(sock)? => return Ok(None),
+            None => {}
+        }
     }
     attempt_method(sock, intern!(py, "recv_into"), &PyTuple::new(py, [buffer])?)
 }

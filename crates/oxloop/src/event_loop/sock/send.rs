@@ -1,6 +1,8 @@
 //! Sending: everything, or one datagram.
 
-use super::{attempt_method, attempted, check_sock, method_coroutine, plain_descriptor, ready};
+use super::{
+    attempt_method, attempted, blocks, check_sock, method_coroutine, plain_descriptor, ready,
+};
 use crate::event_loop::EventLoop;
 use crate::event_loop::watchers::Side;
 use crate::py::buffer::ReadableBuffer;
@@ -67,12 +69,17 @@ impl Progress {
     /// Sends as much as the kernel takes at once; true if that was the rest.
     fn send(&mut self, sock: &Bound<'_, PyAny>) -> PyResult<bool> {
         let data = self.data.bind(sock.py()).clone();
-        let (sent, left) = match plain_descriptor(sock)? {
+        let sent = match plain_descriptor(sock)? {
             Some(fd) => {
                 let buffer = ReadableBuffer::of(&data)?;
                 let rest = buffer.as_slice().get(self.sent..).unwrap_or_default();
-                (attempted(socket::send(fd, rest))?, rest.len())
+                let sent = attempted(socket::send(fd, rest))?;
+                (sent.is_some() || !blocks(sock)?).then_some((sent, rest.len()))
             }
+            None => None,
+        };
+        let (sent, left) = match sent {
+            Some(sent) => sent,
             None => self.send_by_method(sock, &data)?,
         };
         self.sent += sent.unwrap_or(0);
