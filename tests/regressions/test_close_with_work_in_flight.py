@@ -94,8 +94,8 @@ PROGRAMS = {
             far.close()
     """,
 }
-# By a thread, by an unclosed transport; up to 3.11 a thread of asyncio's waits for the child.
-KEPT_ALIVE = {"lookup", "handshake"} | ({"child"} if sys.version_info < (3, 12) else set())
+# By a thread; up to 3.11 a thread of asyncio's waits for the child as well.
+KEPT_ALIVE = {"lookup"} | ({"child"} if sys.version_info < (3, 12) else set())
 ENDS_WITH = """
 loop.run_until_complete(asyncio.sleep(0.01))
 loop.close()
@@ -125,6 +125,17 @@ class InFlight:
     def connection(self):
         hanging = self.stack.enter_context(Unresponsive())
         return self.loop.create_connection(Recorder, *hanging.address)
+
+    def connections(self):
+        """Happy eyeballs: several attempts at once, each a task of its own."""
+        hosts = ("127.0.0.1", "127.0.0.2")
+        hanging = [self.stack.enter_context(Unresponsive(host=host)) for host in hosts]
+
+        async def getaddrinfo(*args, **kwargs):
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", each.address) for each in hanging]
+
+        self.loop.getaddrinfo = getaddrinfo
+        return self.loop.create_connection(Recorder, "faked", 1, happy_eyeballs_delay=0.001)
 
     def reading(self):
         near, far = unix_pair()
@@ -160,7 +171,18 @@ def begun(loop, kind, stack, tmp_path):
     return weakref.ref(task)
 
 
-@pytest.mark.parametrize("kind", ["connection", "reading", "writing", "accepting", "serving"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "connection",
+        # What the collector closes of asyncio's race stumbles over names that are gone already.
+        pytest.param("connections", marks=pytest.mark.asyncio_wrong((3, 11), (4, 0))),
+        "reading",
+        "writing",
+        "accepting",
+        "serving",
+    ],
+)
 def test_nothing_keeps_the_task_alive(loop_factory, kind, tmp_path):
     messages = []  # not the contexts: they hold the task
     with contextlib.ExitStack() as stack:

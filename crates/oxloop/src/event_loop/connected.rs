@@ -4,7 +4,7 @@ use super::EventLoop;
 use super::sock::check_not_ssl;
 use super::tls::TlsOptions;
 use crate::py::context::Captured;
-use crate::py::coroutine::{Coroutine, await_python};
+use crate::py::coroutine::{Coroutine, await_python_keeping};
 use crate::py::imports;
 use crate::transport::stream::{self, Connected, Descriptor};
 use pyo3::exceptions::PyValueError;
@@ -165,13 +165,21 @@ pub(super) async fn open_transport(
 ) -> PyResult<Pair> {
     let (pair, waiter) =
         Python::attach(|py| make_transport(this.bind(py), sock, factory, tls, server_side))?;
-    match await_python(waiter).await {
-        Ok(_) => Ok(pair),
-        Err(error) => Python::attach(|py| {
+    // A TLS transport leads to the waiter.
+    let kept = Python::attach(|py| pair.into_python(py))?;
+    let (outcome, kept) = await_python_keeping(waiter, kept).await;
+    Python::attach(|py| {
+        let (transport, protocol) = kept.extract(py)?;
+        let pair = Pair {
+            transport,
+            protocol,
+        };
+        if let Err(error) = outcome {
             pair.transport.bind(py).call_method0(intern!(py, "close"))?;
-            Err(error)
-        }),
-    }
+            return Err(error);
+        }
+        Ok(pair)
+    })
 }
 
 fn make_transport(

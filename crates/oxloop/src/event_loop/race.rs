@@ -3,7 +3,7 @@
 use super::EventLoop;
 use super::attempts::Attempts;
 use super::connected::OpenSocket;
-use crate::py::coroutine::{Coroutine, await_python};
+use crate::py::coroutine::{Coroutine, await_python_keeping};
 use crate::py::imports;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -59,8 +59,7 @@ impl Race {
 
     /// Waits until an attempt ends or `timeout` passes, and takes out what has ended.
     async fn wait(&mut self, timeout: Option<&Py<PyAny>>) -> PyResult<()> {
-        let waiting = Python::attach(|py| wait(py, &self.running, timeout, "FIRST_COMPLETED"))?;
-        await_python(waiting).await?;
+        self.wait_until("FIRST_COMPLETED", timeout).await?;
         Python::attach(|py| self.collect(py))
     }
 
@@ -69,18 +68,30 @@ impl Race {
     async fn end(&mut self) -> PyResult<()> {
         let mut outcome = Ok(());
         while !self.running.is_empty() {
-            let waiting = Python::attach(|py| {
-                for task in &self.running {
-                    task.bind(py).call_method0(intern!(py, "cancel"))?;
-                }
-                wait(py, &self.running, None, "ALL_COMPLETED")
+            Python::attach(|py| {
+                let cancel = intern!(py, "cancel");
+                let mut running = self.running.iter();
+                running.try_for_each(|task| task.bind(py).call_method0(cancel).map(drop))
             })?;
-            if let Err(error) = await_python(waiting).await {
+            if let Err(error) = self.wait_until("ALL_COMPLETED", None).await {
                 outcome = Err(error);
             }
             Python::attach(|py| self.collect(py))?;
         }
         outcome
+    }
+
+    /// `asyncio.wait`. The tasks lead to what is awaited: they are in the coroutine's care.
+    async fn wait_until(&mut self, until: &str, timeout: Option<&Py<PyAny>>) -> PyResult<()> {
+        let running = std::mem::take(&mut self.running);
+        let (waiting, tasks) = Python::attach(|py| {
+            let tasks = PyList::new(py, running)?;
+            let waiting = wait(&tasks, timeout, until)?;
+            Ok::<_, PyErr>((waiting, tasks.into_any().unbind()))
+        })?;
+        let (outcome, tasks) = await_python_keeping(waiting, tasks).await;
+        self.running = Python::attach(|py| tasks.extract(py))?;
+        outcome.map(drop)
     }
 
     fn collect(&mut self, py: Python<'_>) -> PyResult<()> {
@@ -121,15 +132,14 @@ fn start(this: &Bound<'_, EventLoop>, attempts: &Attempts, index: usize) -> PyRe
 
 /// `asyncio.wait(tasks, timeout=..., return_when=...)`.
 fn wait(
-    py: Python<'_>,
-    tasks: &[Py<PyAny>],
+    tasks: &Bound<'_, PyList>,
     timeout: Option<&Py<PyAny>>,
     until: &str,
 ) -> PyResult<Py<PyAny>> {
+    let py = tasks.py();
     let kwargs = PyDict::new(py);
     kwargs.set_item("timeout", timeout)?;
     kwargs.set_item("return_when", until)?;
-    let tasks = PyList::new(py, tasks)?;
     imports::wait(py)?
         .call((tasks,), Some(&kwargs))
         .map(Bound::unbind)

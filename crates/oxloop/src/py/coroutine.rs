@@ -14,7 +14,7 @@
 //!   the cycle of a task, its coroutine, the future that this waits for and the task's callback on
 //!   that, so a task that nobody will ever wake is destroyed with its message, as in asyncio. What
 //!   else a Rust future holds stays invisible: it may not lead back to what it awaits, except
-//!   through what `Coroutine::of` shares with it.
+//!   through what `Coroutine::of` shares with it or `await_python_keeping` leaves in its care.
 //!
 //! Cost: one boxed future and one object a call; nothing a step.
 
@@ -45,16 +45,17 @@ enum Resume {
     Throw(PyErr),
 }
 
-/// The iterator of what is awaited, and what it yielded to the task.
-struct Suspension {
+/// What the coroutine owns while its future is suspended.
+struct Held {
+    /// The iterator of what is awaited.
     awaited: Py<PyAny>,
-    yielded: Py<PyAny>,
+    kept: Option<Py<PyAny>>,
 }
 
 thread_local! {
     /// The exchange between a coroutine's step and the `await_python` inside it.
-    static RESUME: Cell<Option<(Py<PyAny>, Resume)>> = const { Cell::new(None) };
-    static YIELDED: Cell<Option<Suspension>> = const { Cell::new(None) };
+    static RESUME: Cell<Option<(Held, Resume)>> = const { Cell::new(None) };
+    static YIELDED: Cell<Option<(Held, Py<PyAny>)>> = const { Cell::new(None) };
 }
 
 enum Stage {
@@ -62,7 +63,7 @@ enum Stage {
     Fresh(BoxedFuture),
     /// What is awaited is dropped first, as it would be if the future owned it.
     Suspended {
-        awaited: Py<PyAny>,
+        held: Held,
         future: BoxedFuture,
     },
     Running,
@@ -107,9 +108,10 @@ impl Native for Coroutine {
             shared.traverse(visit)?;
         }
         if let Ok(stage) = self.stage.during_collection().try_borrow()
-            && let Stage::Suspended { awaited, .. } = &*stage
+            && let Stage::Suspended { held, .. } = &*stage
         {
-            visit.object(awaited)?;
+            visit.object(&held.awaited)?;
+            visit.option(held.kept.as_ref())?;
         }
         Ok(())
     }
@@ -200,8 +202,8 @@ impl Coroutine {
                     return Err(error);
                 }
             },
-            Stage::Suspended { awaited, future } => {
-                RESUME.set(Some((awaited, resume)));
+            Stage::Suspended { held, future } => {
+                RESUME.set(Some((held, resume)));
                 future
             }
             Stage::Running => return Err(PyValueError::new_err("coroutine already executing")),
@@ -216,10 +218,10 @@ impl Coroutine {
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()));
         let Poll::Ready(outcome) = polled else {
-            let Suspension { awaited, yielded } = YIELDED
+            let (held, yielded) = YIELDED
                 .take()
                 .expect("invariant: only await_python makes a future wait");
-            *self.stage.get(py).borrow_mut() = Stage::Suspended { awaited, future };
+            *self.stage.get(py).borrow_mut() = Stage::Suspended { held, future };
             return Ok(Err(yielded));
         };
         self.finish(py);
@@ -232,6 +234,22 @@ impl Coroutine {
 /// # Errors
 /// What the awaitable raises, which includes what the task throws into it.
 pub(crate) async fn await_python(awaitable: Py<PyAny>) -> PyResult<Py<PyAny>> {
+    drive(awaitable, &mut None).await
+}
+
+/// As `await_python`, and gives back `kept`, which the collector sees meanwhile: for objects that
+/// lead to what is awaited and that the caller needs afterwards.
+pub(crate) async fn await_python_keeping(
+    awaitable: Py<PyAny>,
+    kept: Py<PyAny>,
+) -> (PyResult<Py<PyAny>>, Py<PyAny>) {
+    let mut kept = Some(kept);
+    let outcome = drive(awaitable, &mut kept).await;
+    let kept = kept.expect("invariant: a step gives back what the coroutine held");
+    (outcome, kept)
+}
+
+async fn drive(awaitable: Py<PyAny>, kept: &mut Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
     let mut iterator = Python::attach(|py| await_iterator(awaitable.bind(py)).map(Bound::unbind))?;
     drop(awaitable);
     let mut resume = Python::attach(|py| Resume::Send(py.None()));
@@ -240,16 +258,20 @@ pub(crate) async fn await_python(awaitable: Py<PyAny>) -> PyResult<Py<PyAny>> {
         match outcome {
             Ok(value) => return Ok(value),
             Err(yielded) => {
-                let awaited = iterator;
-                (iterator, resume) = suspend(Suspension { awaited, yielded }).await;
+                let held = Held {
+                    awaited: iterator,
+                    kept: kept.take(),
+                };
+                let (held, answer) = suspend(held, yielded).await;
+                (iterator, *kept, resume) = (held.awaited, held.kept, answer);
             }
         }
     }
 }
 
 /// Yields to the task, and gives back what is awaited with what the task answers.
-async fn suspend(suspension: Suspension) -> (Py<PyAny>, Resume) {
-    let mut suspension = Some(suspension);
+async fn suspend(held: Held, yielded: Py<PyAny>) -> (Held, Resume) {
+    let mut suspension = Some((held, yielded));
     poll_fn(move |_context| {
         if let Some(suspension) = suspension.take() {
             YIELDED.set(Some(suspension));
