@@ -89,8 +89,9 @@ test: test-rust test-python test-conformance ## Rust tests, the Python suite, CP
 test-rust: $(STAMPS)/venv ## The Rust part of `make test`
 	$(CARGO_ENV) cargo test $(LOCKED) --workspace
 
-test-python: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests ## The Python suite, on asyncio and on oxloop
+test-python: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests ## The Python suite, on asyncio and on oxloop; TLS on both data paths
 	$(PY) -m pytest $(PYTEST_ARGS)
+	OXLOOP_TLS=memorybio $(PY) -m pytest tests/tls --loop oxloop
 
 test-conformance: $(STAMPS)/oxloop-$(PROFILE) ## CPython's test.test_asyncio with the loop swapped in
 	$(PY) tests/conformance/run.py --loop oxloop $(CONFORMANCE_ARGS)
