@@ -2,6 +2,7 @@
 
 import array
 import asyncio
+import itertools
 import os
 import socket
 import ssl
@@ -53,6 +54,12 @@ def first_step(coro):
         return stop.value
     coro.close()
     pytest.fail("the coroutine suspended")
+
+
+async def spin():
+    """Keeps the loop from sleeping."""
+    while True:
+        await asyncio.sleep(0)
 
 
 async def cancelled(task):
@@ -585,6 +592,61 @@ class TestLife:
                 task = await suspended(loop.sock_recv(near, 10))
                 peer.send(b"new")
                 assert await task == b"new"
+
+        run(main())
+
+    @pytest.mark.parametrize("busy", [False, True], ids=["else quiet", "else busy"])
+    def test_other_sockets_put_in_the_places_of_several(self, loop, run, busy):
+        """Whether the loop has other things to do or sleeps at once."""
+
+        async def main():
+            pairs = [socket.socketpair() for _ in range(6)]
+            for sock in itertools.chain(*pairs):
+                sock.setblocking(False)
+            try:
+                for near, far in pairs[:3]:
+                    task = await suspended(loop.sock_recv(near, 10))
+                    far.send(b"old")
+                    assert await task == b"old"
+                for (near, _), (other, _) in zip(pairs[:3], pairs[3:], strict=True):
+                    os.dup2(other.fileno(), near.fileno())
+                tasks = [asyncio.create_task(loop.sock_recv(near, 10)) for near, _ in pairs[:3]]
+                spinner = asyncio.create_task(spin()) if busy else None
+                await asyncio.sleep(0.01)
+                for _, peer in pairs[3:]:
+                    peer.send(b"new")
+                assert await asyncio.gather(*tasks) == [b"new"] * 3
+                if spinner is not None:
+                    await cancelled(spinner)
+            finally:
+                for sock in itertools.chain(*pairs):
+                    sock.close()
+
+        run(main())
+
+    def test_sockets_served_by_turns_and_waited_for_together(self, loop, run):
+        """Data reaches whom it is for, however the waits, the ends and the new sockets mix."""
+
+        async def echo_all(sock):
+            with sock:
+                while data := await loop.sock_recv(sock, 100):
+                    await loop.sock_sendall(sock, data)
+
+        async def client(number):
+            near, far = socket.socketpair()
+            for sock in (near, far):
+                sock.setblocking(False)
+            server = asyncio.create_task(echo_all(far))
+            with near:
+                for turn in range(number + 3):
+                    message = b"%d of %d" % (turn, number)
+                    await loop.sock_sendall(near, message)
+                    assert await loop.sock_recv(near, 100) == message
+            await server
+
+        async def main():
+            for _ in range(3):
+                await asyncio.gather(*(client(number) for number in range(30)))
 
         run(main())
 

@@ -54,6 +54,7 @@ pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
         written: RefCell::new(Vec::new()),
         poller: RefCell::new(Some(poller)),
         stale: RefCell::default(),
+        unconfirmed: RefCell::default(),
         wait_numbers: Cell::default(),
         events: RefCell::new(Vec::new()),
         notifier: RefCell::new(Some(Arc::new(notifier))),

@@ -32,6 +32,7 @@
 
 mod asyncgens;
 mod attempts;
+mod confirm;
 mod connect;
 mod connected;
 mod datagram;
@@ -65,6 +66,7 @@ use crate::py::handle::HandleRef;
 use crate::py::method::{Methods, OfPyClass, extend_class};
 use crate::py::object::TypeWatch;
 use crate::transport::Written;
+use confirm::Unconfirmed;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
@@ -112,6 +114,7 @@ pub(crate) struct State {
     poller: RefCell<Option<Poller>>,
     /// Tokens that events came with after their registrations had ended.
     stale: RefCell<Stale>,
+    unconfirmed: RefCell<Unconfirmed>,
     /// How many waits for descriptors there have been.
     wait_numbers: Cell<u64>,
     /// Where the events of one poll are kept while they are dispatched.

@@ -6,6 +6,7 @@
 //!
 //! Differs from asyncio: a transport's callbacks run within the poll, ahead of what is queued.
 
+use super::confirm::{Plan, confirm};
 use super::readiness::{Woken, wake};
 use super::source::Source;
 use super::turn::leaves_the_loop;
@@ -49,9 +50,34 @@ enum Target {
 /// # Errors
 /// KeyboardInterrupt, SystemExit, or what epoll_wait(2) refuses.
 pub(super) fn poll(this: &Bound<'_, EventLoop>, timeout: Option<Duration>) -> PyResult<()> {
-    let (py, state) = (this.py(), this.get().state(this.py()));
+    let state = this.get().state(this.py());
+    let plan = state.unconfirmed.borrow_mut().plan(timeout);
+    match plan {
+        Plan::Wait => return poll_once(this, state, timeout).map(drop),
+        Plan::Ask => {
+            if poll_once(this, state, Some(Duration::ZERO))? > 0 {
+                return Ok(());
+            }
+        }
+        Plan::Confirm => {}
+    }
+    confirm(this, state)?;
+    // Who waited for a descriptor that is gone is ready to run.
+    let ready = !state.ready.borrow().is_empty();
+    let timeout = if ready { Some(Duration::ZERO) } else { timeout };
+    poll_once(this, state, timeout).map(drop)
+}
+
+/// One call of epoll_wait(2); returns how many events it brought.
+#[inline]
+fn poll_once(
+    this: &Bound<'_, EventLoop>,
+    state: &State,
+    timeout: Option<Duration>,
+) -> PyResult<usize> {
+    let py = this.py();
     let Some(mut poller) = state.poller.borrow_mut().take() else {
-        return state.check_closed();
+        return state.check_closed().map(|()| 0);
     };
     let waited = wait(py, state, &mut poller, timeout);
     let mut events = state.events.take();
@@ -72,9 +98,10 @@ pub(super) fn poll(this: &Bound<'_, EventLoop>, timeout: Option<Duration>) -> Py
     });
     state.in_callback.set(false);
     state.drop_ghosts(py);
+    let count = events.len();
     events.clear();
     *state.events.borrow_mut() = events;
-    outcome
+    outcome.map(|()| count)
 }
 
 fn wait(

@@ -1,8 +1,9 @@
 //! Waiting for a descriptor in Rust code: one event, one future.
 //!
-//! After a wait for reading has ended with its event, the registration stays: the next wait on the
-//! descriptor costs one epoll_ctl(2), which makes sure that it is still the same one. An event that
-//! nobody waits for any more ends the registration.
+//! After a wait for reading has ended with its event, the registration stays for the next wait
+//! on the descriptor. That the descriptor is still the same one costs one epoll_ctl(2) to find out,
+//! but only if the event is not there already at the next poll, see `confirm`. An event that nobody
+//! waits for any more ends the registration.
 //!
 //! That must not go wrong when a socket is closed while a duplicate of its descriptor lives on,
 //! here or in a child process: the kernel then keeps a registration that no descriptor of ours can
@@ -157,6 +158,13 @@ impl State {
             let Some(Source::Watch(watch)) = sources.get_mut(token) else {
                 unreachable!("invariant: a watched entry's token leads to its watch");
             };
+            if watch.registered.contains(waiter.side.interest()) {
+                watch.waiters.push(waiter);
+                if !std::mem::replace(&mut watch.unconfirmed, true) {
+                    self.unconfirmed.borrow_mut().note(token);
+                }
+                return Ok(());
+            }
             let kept = Interest::READABLE;
             let kept = watch.registered.contains(kept).then_some(kept);
             watch.waiters.push(waiter);

@@ -78,6 +78,8 @@ pub(crate) struct Watch {
     pub(super) waiters: Vec<Waiter>,
     /// What the kernel was told last.
     pub(super) registered: Interest,
+    /// Listed to be confirmed before the loop sleeps, see `confirm`.
+    pub(super) unconfirmed: bool,
 }
 
 impl Watch {
@@ -89,6 +91,7 @@ impl Watch {
             writer: None,
             waiters: Vec::new(),
             registered: Interest::NONE,
+            unconfirmed: false,
         }
     }
 

@@ -1,0 +1,108 @@
+//! Registrations that are taken on trust for a while.
+//!
+//! A registration that is kept between two waits may be the kernel's no more: its descriptor was
+//! closed and its number given to another file. One epoll_ctl(2) tells. Under load the event that
+//! is waited for is there at the next poll, which tells as well; so the loop asks the kernel what
+//! is ready first, and confirms what is left only before it sleeps.
+//!
+//! Invariants:
+//! - the loop never sleeps with a registration unconfirmed, and none stays so for more than
+//!   `POLLS_MOST` polls.
+//!
+//! Cost: at most one epoll_ctl(2) for each wait, and one epoll_wait(2) for each sleep.
+
+use super::readiness::{Woken, wake};
+use super::source::Source;
+use super::{EventLoop, State};
+use pyo3::prelude::*;
+use reactor::token::Token;
+use std::time::Duration;
+
+/// Most polls before what is unconfirmed is confirmed, asleep or not.
+const POLLS_MOST: u32 = 64;
+/// From so many registrations on it pays to ask first: the question costs half of a confirmation.
+const WORTH_ASKING: usize = 2;
+
+/// The registrations to confirm.
+#[derive(Default)]
+pub(super) struct Unconfirmed {
+    tokens: Vec<Token>,
+    polls: u32,
+}
+
+/// What the next poll has to do.
+pub(super) enum Plan {
+    /// Poll as asked.
+    Wait,
+    /// Ask what is ready, without sleeping; if nothing is, confirm and poll as asked.
+    Ask,
+    /// Confirm, then poll as asked.
+    Confirm,
+}
+
+impl Unconfirmed {
+    pub(super) fn note(&mut self, token: Token) {
+        self.tokens.push(token);
+    }
+
+    /// What a poll with `timeout` has to do.
+    #[inline]
+    pub(super) fn plan(&mut self, timeout: Option<Duration>) -> Plan {
+        if self.tokens.is_empty() {
+            return Plan::Wait;
+        }
+        self.polls += 1;
+        let sleeps = timeout != Some(Duration::ZERO);
+        if self.polls >= POLLS_MOST || (sleeps && self.tokens.len() < WORTH_ASKING) {
+            return Plan::Confirm;
+        }
+        if sleeps { Plan::Ask } else { Plan::Wait }
+    }
+}
+
+/// Makes sure that the kernel has every registration that somebody waits for.
+///
+/// # Errors
+/// As `wake`.
+pub(super) fn confirm(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> {
+    let tokens = {
+        let mut unconfirmed = state.unconfirmed.borrow_mut();
+        unconfirmed.polls = 0;
+        std::mem::take(&mut unconfirmed.tokens)
+    };
+    for token in &tokens {
+        let lost = state.confirm(*token);
+        wake(this.py(), lost)?;
+    }
+    let mut unconfirmed = state.unconfirmed.borrow_mut();
+    if unconfirmed.tokens.is_empty() {
+        // Its memory is for the next ones.
+        unconfirmed.tokens = tokens;
+        unconfirmed.tokens.clear();
+    }
+    Ok(())
+}
+
+impl State {
+    /// Confirms one registration; returns who waits for a descriptor that cannot be watched, to be
+    /// told by the next system call.
+    fn confirm(&self, token: Token) -> Woken {
+        let (fd, interest) = match self.sources.borrow_mut().get_mut(token) {
+            Some(Source::Watch(watch)) => {
+                watch.unconfirmed = false;
+                if watch.waiters.is_empty() {
+                    return Woken::new();
+                }
+                (watch.fd, watch.interest().with(watch.registered))
+            }
+            _ => return Woken::new(),
+        };
+        if self.rewatch(fd, token, interest).is_ok() {
+            return Woken::new();
+        }
+        match self.sources.borrow_mut().get_mut(token) {
+            Some(Source::Watch(watch)) => std::mem::take(&mut watch.waiters),
+            _ => Woken::new(),
+        }
+    }
+}
