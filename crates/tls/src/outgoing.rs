@@ -30,6 +30,12 @@ impl Outgoing {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Makes room for `more` bytes at once.
+    #[inline]
+    pub(crate) fn reserve(&mut self, more: usize) {
+        self.bytes.reserve_exact(more);
+    }
+
     /// Takes the first `count` bytes off: they were sent.
     #[inline]
     pub fn advance(&mut self, count: usize) {
