@@ -6,6 +6,7 @@ use super::tls::TlsOptions;
 use crate::py::context::Captured;
 use crate::py::coroutine::{Coroutine, await_python_keeping};
 use crate::py::imports;
+use crate::tls::Waiter;
 use crate::transport::stream::{self, Connected, Descriptor};
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
@@ -200,7 +201,13 @@ fn make_transport(
     this.call_method1(intern!(py, "_ensure_fd_no_transport"), (&socket,))?;
     let waiter = this.call_method0(intern!(py, "create_future"))?;
     let secured = if tls.is_wanted(py)? {
-        Some(tls.protocol(this, &protocol, Some(&waiter), server_side, true)?)
+        Some(tls.protocol(
+            this,
+            &protocol,
+            Waiter::Future(waiter.clone().unbind()),
+            server_side,
+            true,
+        )?)
     } else {
         None
     };

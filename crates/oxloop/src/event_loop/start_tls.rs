@@ -6,7 +6,7 @@ use super::tls::TlsOptions;
 use crate::py::buffer::copy_to_bytes;
 use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::imports;
-use crate::tls::TlsThis;
+use crate::tls::{TlsThis, Waiter};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -91,7 +91,13 @@ fn begin(
         )));
     }
     let waiter = this.call_method0(intern!(py, "create_future"))?;
-    let secured = tls.protocol(this, protocol, Some(&waiter), server_side, false)?;
+    let secured = tls.protocol(
+        this,
+        protocol,
+        Waiter::Future(waiter.clone().unbind()),
+        server_side,
+        false,
+    )?;
     let tls = secured.this(py);
     let app_transport = tls
         .app_transport()
@@ -102,6 +108,7 @@ fn begin(
     if server_side {
         move_buffered(protocol, &tls)?;
     }
+    tls.inherit_pause(transport);
     transport.call_method1("set_protocol", (secured.as_object(),))?;
     let soon = intern!(py, "call_soon");
     let connection_made = tls.object().getattr("connection_made")?;

@@ -2,7 +2,7 @@
 
 use super::EventLoop;
 use crate::py::class::{Ref, Visit, VisitStopped};
-use crate::tls::{Options, TlsProtocol};
+use crate::tls::{Options, TlsProtocol, Waiter};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBool;
@@ -71,8 +71,8 @@ impl TlsOptions {
         self.check_timeouts(meaningful)
     }
 
-    /// The protocol to put on a transport; the program gets its `app_transport`. `waiter` is done
-    /// once the handshake is.
+    /// The protocol to put on a transport; the program gets its `app_transport`. `waiter` hears
+    /// how the handshake ends.
     ///
     /// # Errors
     /// ValueError for what cannot be, and what the SSLContext raises.
@@ -80,7 +80,7 @@ impl TlsOptions {
         &self,
         event_loop: &Bound<'py, EventLoop>,
         protocol: &Bound<'py, PyAny>,
-        waiter: Option<&Bound<'py, PyAny>>,
+        waiter: Waiter,
         server_side: bool,
         call_connection_made: bool,
     ) -> PyResult<Ref<TlsProtocol>> {
@@ -92,7 +92,7 @@ impl TlsOptions {
             server_hostname: self.server_hostname.as_ref().map(|name| name.bind(py)),
             handshake_timeout: self.handshake_timeout.as_ref().map(|it| it.bind(py)),
             shutdown_timeout: self.shutdown_timeout.as_ref().map(|it| it.bind(py)),
-            waiter: waiter.map(|waiter| waiter.clone().unbind()),
+            waiter,
             call_connection_made,
         };
         TlsProtocol::create(event_loop, protocol, options)

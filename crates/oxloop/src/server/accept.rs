@@ -7,6 +7,7 @@ use crate::event_loop::exceptions;
 use crate::event_loop::tls::TlsOptions;
 use crate::event_loop::turn::leaves_the_loop;
 use crate::py::imports;
+use crate::tls::Waiter;
 use crate::transport::stream::{self, Connected, Descriptor};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -91,8 +92,8 @@ fn accept(
     exceptions::report(inner.event_loop.bind(py), &context)
 }
 
-/// The TLS protocol between the transport and the program's `protocol`. Nobody waits for the
-/// handshake: when it fails, the TLS protocol closes the connection.
+/// The TLS protocol between the transport and the program's `protocol`. When the
+/// handshake fails, the TLS protocol closes the connection.
 fn secured<'py>(
     inner: &Inner,
     tls: &TlsOptions,
@@ -100,7 +101,7 @@ fn secured<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = protocol.py();
     let event_loop = inner.event_loop.bind(py);
-    let secured = tls.protocol(event_loop, protocol, None, true, true)?;
+    let secured = tls.protocol(event_loop, protocol, Waiter::Server, true, true)?;
     Ok(secured.as_object().bind(py).clone())
 }
 

@@ -1,7 +1,8 @@
 //! The handshake: calls of `SSLObject.do_handshake` until it succeeds, fails or takes too long.
 
-use super::protocol::{AppState, State, TlsProtocol, TlsThis};
+use super::protocol::{AppState, State, TlsProtocol, TlsThis, Waiter};
 use super::records::is_again;
+use crate::event_loop::exceptions;
 use crate::py::class::OfNative;
 use crate::py::imports;
 use crate::py::method::Methods;
@@ -9,6 +10,7 @@ use crate::py::object::call_method;
 use pyo3::exceptions::{PyConnectionAbortedError, PyException};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use std::cell::RefCell;
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
@@ -151,13 +153,17 @@ impl<'py> TlsThis<'_, 'py> {
         self.wake_waiter(Some(&error))
     }
 
-    /// Tells whoever awaits the handshake how it ended.
+    /// Tells whoever wants to know how the handshake ended.
     pub(super) fn wake_waiter(&self, error: Option<&PyErr>) -> PyResult<()> {
+        match self.own().waiter.take() {
+            Waiter::Future(waiter) => self.finish(waiter.bind(self.py()), error),
+            Waiter::Server => error.map_or(Ok(()), |error| self.report_to_server(error)),
+            Waiter::Nobody => Ok(()),
+        }
+    }
+
+    fn finish(&self, waiter: &Bound<'py, PyAny>, error: Option<&PyErr>) -> PyResult<()> {
         let py = self.py();
-        let Some(waiter) = self.own().waiter.take() else {
-            return Ok(());
-        };
-        let waiter = waiter.bind(py);
         if call_method(waiter, intern!(py, "cancelled"), &[])?.is_truthy()? {
             return Ok(());
         }
@@ -169,6 +175,25 @@ impl<'py> TlsThis<'_, 'py> {
             None => (intern!(py, "set_result"), py.None().into_bound(py)),
         };
         call_method(waiter, method, &[&value]).map(drop)
+    }
+
+    /// asyncio's report of a connection that a server accepted, in debug mode.
+    fn report_to_server(&self, error: &PyErr) -> PyResult<()> {
+        let py = self.py();
+        if !self.loop_state().is_debug() {
+            return Ok(());
+        }
+        let context = PyDict::new(py);
+        context.set_item(
+            "message",
+            "Error on transport creation for incoming connection",
+        )?;
+        context.set_item("exception", error.value(py))?;
+        if let (Some(protocol), Some(transport)) = (self.app_protocol(), self.app_transport()) {
+            context.set_item("protocol", protocol)?;
+            context.set_item("transport", transport.as_object())?;
+        }
+        exceptions::report(self.event_loop(), &context)
     }
 }
 

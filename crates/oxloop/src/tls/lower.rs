@@ -2,6 +2,7 @@
 
 use super::records::Ciphertext;
 use crate::py::class::{Ref, Visit, VisitStopped};
+use crate::transport::flow_control::FlowControlled;
 use crate::transport::stream::StreamTransport;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -55,6 +56,17 @@ impl Lower {
                     .call_method1(intern!(py, "write"), (bytes,))
                     .map(drop)
             }
+        }
+    }
+
+    /// True if the transport told its protocol to write no more.
+    pub(super) fn has_paused(&self, py: Python<'_>) -> bool {
+        match self {
+            Self::Stream(transport) => transport.flow(py).is_paused(),
+            Self::Other(transport) => transport
+                .bind(py)
+                .getattr(intern!(py, "_protocol_paused"))
+                .is_ok_and(|paused| paused.is_truthy().unwrap_or(false)),
         }
     }
 

@@ -56,10 +56,21 @@ pub(crate) struct Options<'a, 'py> {
     /// In seconds; None or Python's None for asyncio's default.
     pub(crate) handshake_timeout: Option<&'a Bound<'py, PyAny>>,
     pub(crate) shutdown_timeout: Option<&'a Bound<'py, PyAny>>,
-    /// A future that is done once the handshake is.
-    pub(crate) waiter: Option<Py<PyAny>>,
+    pub(crate) waiter: Waiter,
     /// False for `start_tls`, whose protocol has a connection already.
     pub(crate) call_connection_made: bool,
+}
+
+/// Who wants to know how the handshake ends.
+#[derive(Default)]
+pub(crate) enum Waiter {
+    /// A future, done once the handshake is.
+    Future(Py<PyAny>),
+    /// A server: in debug mode it reports a failure.
+    Server,
+    /// Nobody, or nobody any more.
+    #[default]
+    Nobody,
 }
 
 /// The payload of a protocol object.
@@ -78,7 +89,7 @@ pub(super) struct Inner {
     pub(super) app_transport: RefCell<Option<Ref<TlsTransport>>>,
     pub(super) app_protocol: RefCell<Option<Py<PyAny>>>,
     pub(super) delivery: Cell<Delivery>,
-    pub(super) waiter: RefCell<Option<Py<PyAny>>>,
+    pub(super) waiter: RefCell<Waiter>,
     pub(super) state: Cell<State>,
     pub(super) app_state: Cell<AppState>,
     pub(super) handshake_timeout: Py<PyAny>,
@@ -102,6 +113,8 @@ pub(super) struct Flags {
     /// The transport below told us to write no more.
     pub(super) ssl_writing_paused: Cell<bool>,
     pub(super) eof_received: Cell<bool>,
+    /// The program closed the transport: what still arrives is not for it.
+    pub(super) app_closed: Cell<bool>,
     /// Counts the connection's end and writes after it.
     pub(super) conn_lost: Cell<u32>,
 }
@@ -122,7 +135,11 @@ impl Native for TlsProtocol {
         visit.object(&inner.shutdown_timeout)?;
         inner.records.traverse(visit)?;
         visit_cell(visit, &inner.app_protocol)?;
-        visit_cell(visit, &inner.waiter)?;
+        if let Ok(waiter) = inner.waiter.try_borrow()
+            && let Waiter::Future(waiter) = &*waiter
+        {
+            visit.object(waiter)?;
+        }
         visit_cell(visit, &inner.handshake_timer)?;
         visit_cell(visit, &inner.shutdown_timer)?;
         if let Ok(transport) = inner.transport.try_borrow()
@@ -366,6 +383,15 @@ impl<'py> TlsThis<'_, 'py> {
         let old = self.own().transport.replace(Some(Lower::of(transport)));
         drop(old);
         self.start_handshake()
+    }
+
+    /// The protocol takes the place of the program's on `transport`, which may have told that one
+    /// to write no more: it must hear of it when it may again.
+    pub(crate) fn inherit_pause(&self, transport: &Bound<'py, PyAny>) {
+        if Lower::of(transport).has_paused(self.py()) {
+            self.own().flags.ssl_writing_paused.set(true);
+            self.own().outgoing.set_paused();
+        }
     }
 
     /// Ciphertext arrived.

@@ -119,6 +119,7 @@ impl<'py> TlsThis<'_, 'py> {
 
     fn read_and_answer(&self, ciphertext: &[u8]) -> PyResult<()> {
         match self.own().delivery.get() {
+            _ if self.own().flags.app_closed.get() => self.discard(ciphertext)?,
             Delivery::Buffered => self.read_into_buffer(ciphertext)?,
             Delivery::StreamReader => self.read_onto_reader(ciphertext)?,
             Delivery::Data | Delivery::Tls => self.read_data(ciphertext)?,
@@ -146,6 +147,12 @@ impl<'py> TlsThis<'_, 'py> {
                 )?),
             }
         }
+        self.ended(end)
+    }
+
+    /// After `close()` nothing is delivered, but close_notify is looked for.
+    fn discard(&self, ciphertext: &[u8]) -> PyResult<()> {
+        let Decrypted { end, .. } = self.own().records.decrypt(self.py(), ciphertext)?;
         self.ended(end)
     }
 

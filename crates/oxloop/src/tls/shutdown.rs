@@ -1,6 +1,7 @@
 //! Closing: close_notify both ways, the shutdown timeout, and the end of the connection.
 
 use super::handshake::cancel;
+use super::lower::Lower;
 use super::protocol::{AppState, State, TlsProtocol, TlsThis};
 use super::records::is_again;
 use super::write::Backlog;
@@ -156,7 +157,9 @@ impl<'py> TlsThis<'_, 'py> {
         let py = self.py();
         let lower = self.lower();
         if let Some(lower) = &lower {
+            let told = self.send_alert(lower);
             lower.force_close(py, Some(&error))?;
+            told?;
         }
         if error.is_instance_of::<PyOSError>(py) {
             return self.log_failure(&error, message);
@@ -169,6 +172,14 @@ impl<'py> TlsThis<'_, 'py> {
         let own = Some(self.object().to_owned());
         let value = error.into_value(py).into_any();
         report_error(self.event_loop(), &transport, own, &value, message)
+    }
+
+    /// What OpenSSL has to say to the peer about an error. asyncio leaves the peer to guess.
+    fn send_alert(&self, lower: &Lower) -> PyResult<()> {
+        match self.own().records.take_ciphertext(self.py())? {
+            Some(alert) => lower.write(self.py(), alert),
+            None => Ok(()),
+        }
     }
 
     fn log_failure(&self, error: &PyErr, message: &str) -> PyResult<()> {
@@ -214,11 +225,12 @@ impl<'py> TlsThis<'_, 'py> {
                 .call_method1(intern!(py, "call_soon"), (lost, error))?;
         }
         inner.state.set(State::Unwrapped);
+        let raised = (!error.is_none()).then(|| PyErr::from_value(error.clone()));
+        let woken = self.wake_waiter(raised.as_ref());
         drop(inner.transport.take());
         drop(inner.app_transport.take());
         drop(inner.app_protocol.take());
-        let raised = (!error.is_none()).then(|| PyErr::from_value(error.clone()));
-        self.wake_waiter(raised.as_ref())?;
+        woken?;
         cancel(py, &inner.shutdown_timer)?;
         cancel(py, &inner.handshake_timer)
     }

@@ -359,7 +359,10 @@ impl<'py> TransportThis<'_, 'py> {
     fn close(&self) -> PyResult<()> {
         let own = self.own();
         if !own.closed.replace(true) {
-            return self.with_tls(|tls| tls.start_shutdown());
+            return self.with_tls(|tls| {
+                tls.own().flags.app_closed.set(true);
+                tls.start_shutdown()
+            });
         }
         own.closed_twice.set(true);
         if self.tls().is_none_or(|tls| tls.this(self.py()).is_lost()) {

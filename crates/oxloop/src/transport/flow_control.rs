@@ -93,9 +93,16 @@ impl FlowControl {
         !self.paused.get() && queued > self.high.get() && !self.paused.replace(true)
     }
 
-    /// As `pauses_at`, for those who pause at the mark and not above it: asyncio's TLS.
+    /// As `pauses_at`, for those who pause at the mark and not above it: asyncio's TLS. Nothing is
+    /// never too much.
     pub(crate) fn pauses_from(&self, queued: usize) -> bool {
-        !self.paused.get() && queued >= self.high.get() && !self.paused.replace(true)
+        let high = self.high.get().max(1);
+        !self.paused.get() && queued >= high && !self.paused.replace(true)
+    }
+
+    /// The protocol was told by somebody else to write no more.
+    pub(crate) fn set_paused(&self) {
+        self.paused.set(true);
     }
 
     /// True if the protocol is to be told to resume now that `queued` bytes wait.
