@@ -1,6 +1,7 @@
 //! How an endpoint's transport is made, and how its socket ends.
 
 use super::queue::SendQueue;
+use super::receive::Expectation;
 use super::{DatagramThis, DatagramTransport, Inner, Kind, extra_info};
 use crate::event_loop::EventLoop;
 use crate::py::attached::Attached;
@@ -60,6 +61,7 @@ pub(crate) fn start(event_loop: &Bound<'_, EventLoop>, opened: Opened) -> PyResu
         peers: RefCell::new(Peers::new()),
         queue: RefCell::new(SendQueue::new(header_size(py)?, sends_runs)),
         undelivered: RefCell::new(VecDeque::new()),
+        expectation: Expectation::new(),
         reading_soon: Cell::new(false),
     };
     let inner = Attached::new(inner);

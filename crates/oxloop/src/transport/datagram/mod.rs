@@ -43,6 +43,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyType};
 use queue::SendQueue;
 use reactor::poller::{Event, Interest};
+use receive::Expectation;
 use send::Flusher;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -73,6 +74,7 @@ struct Inner {
     peers: RefCell<Peers>,
     queue: RefCell<SendQueue>,
     undelivered: RefCell<VecDeque<Undelivered>>,
+    expectation: Expectation,
     /// A handle that reads is scheduled.
     reading_soon: Cell<bool>,
 }

@@ -19,6 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use reactor::addr::SocketAddress;
 use reactor::{clock, datagram};
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 
 /// Most system calls of one event.
@@ -27,6 +28,46 @@ const RECEIVES_MOST: usize = 64;
 const SECONDS_MOST: f64 = 100e-6;
 /// What asyncio asks `recvfrom` for.
 const SIZE_MOST: usize = 256 * 1024;
+
+/// Events between two that are read to their end.
+const EVENTS_TRUSTED: u32 = 7;
+
+/// How many receives an event is good for, by the latest that was read to its end. The system call
+/// that finds nothing more costs as much as one that finds a datagram; polling again costs less,
+/// and reports what an event leaves behind.
+pub(super) struct Expectation {
+    receives: Cell<usize>,
+    /// Events until one is read to its end again.
+    trusted: Cell<u32>,
+}
+
+impl Expectation {
+    pub(super) const fn new() -> Self {
+        Self {
+            receives: Cell::new(RECEIVES_MOST),
+            trusted: Cell::new(0),
+        }
+    }
+
+    /// Most receives of the next event.
+    fn next(&self) -> usize {
+        match self.trusted.get().checked_sub(1) {
+            Some(left) => {
+                self.trusted.set(left);
+                self.receives.get()
+            }
+            None => RECEIVES_MOST,
+        }
+    }
+
+    /// An event had so many receives, and then there was nothing.
+    fn ended_after(&self, receives: usize) {
+        if self.trusted.get() == 0 {
+            self.trusted.set(EVENTS_TRUSTED);
+        }
+        self.receives.set(receives.max(1));
+    }
+}
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<DatagramTransport>>) {
     methods.nullary(
@@ -71,7 +112,8 @@ impl<'py> DatagramThis<'_, 'py> {
             return self.read_by_object();
         }
         let begun = clock::now();
-        for _ in 0..RECEIVES_MOST {
+        let expected = self.own().expectation.next();
+        for count in 0..expected {
             if !self.wants_to_read() {
                 return Ok(());
             }
@@ -80,6 +122,7 @@ impl<'py> DatagramThis<'_, 'py> {
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
                 {
+                    self.own().expectation.ended_after(count);
                     return Ok(());
                 }
                 Err(error) => return self.error_received(os_error(&error), Flusher::Loop),
