@@ -150,10 +150,6 @@ class Run:
             result = method(*arguments)
         except (RuntimeError, ValueError, TypeError, AttributeError) as exc:
             result = f"{type(exc).__name__}: {exc}"
-        if self.peer_is_gone and name in {"write", "writelines"}:
-            # A write fails at once in asyncio and at the callback's end here, and only if it comes
-            # before write_eof does that show in the next one.
-            result = None
         self.note(operation, result)
 
     def report(self, loop, context):

@@ -221,10 +221,11 @@ impl<'py> StreamThis<'_, 'py> {
     fn write_eof(&self) -> PyResult<Bound<'py, PyAny>> {
         let (inner, flags) = (self.own(), &self.own().flags);
         let none = self.py().None().into_bound(self.py());
+        // First, as a connection that fails now takes no end, and drops what is written behind it.
+        self.try_flush()?;
         if flags.closing.get() || inner.eof.replace(true) {
             return Ok(none);
         }
-        self.flush();
         if inner.queue.borrow().is_empty() && flags.conn_lost.get() == 0 {
             self.shutdown_writing();
         }
