@@ -290,6 +290,32 @@ class TestEndpoints:
 
         run(main())
 
+    def test_exception_of_a_callback(self, loop, run, unhandled):
+        """It is reported as that of a callback; the endpoint goes on."""
+
+        class Protocol(Recorder):
+            def datagram_received(self, data, addr):
+                super().datagram_received(data, addr)
+                if data == b"bad":
+                    raise LookupError(data)
+
+        async def main():
+            transport, protocol = await loop.create_datagram_endpoint(
+                Protocol, local_addr=("127.0.0.1", 0)
+            )
+            with bound() as peer:
+                for data in (b"bad", b"good"):
+                    peer.sendto(data, address_of(transport))
+                await until(lambda: b"good" in protocol.payloads)
+            context = unhandled.take_one()
+            assert context["message"].startswith("Exception in callback ")
+            assert type(context["exception"]) is LookupError
+            assert protocol.payloads == [b"bad", b"good"]
+            assert not transport.is_closing()
+            await closed(protocol)
+
+        run(main())
+
     def test_log(self, loop, run, debug_mode, caplog):
         async def main():
             with caplog.at_level(logging.DEBUG, logger="asyncio"):

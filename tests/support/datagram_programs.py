@@ -126,8 +126,9 @@ class Run(asyncio.DatagramProtocol):
 
     def report(self, loop, context):
         exception = context.get("exception")
-        # asyncio's message names a method of its transport, which no other loop has.
-        self.trace.append(("handler", type(exception).__name__, str(exception)))
+        # Behind this it names a method: asyncio's one of its transport, which no other loop has.
+        message = context["message"].partition("Exception in callback ")[1] or context["message"]
+        self.trace.append(("handler", message, type(exception).__name__, str(exception)))
 
     def peer_sends(self, size, count):
         for number in range(count):

@@ -163,6 +163,17 @@ impl<'py, T: BaseTransport> This<'_, 'py, T> {
         self.call_exception_handler(&error.into_value(py).into_any(), message)
     }
 
+    /// As `report`, where asyncio leaves the exception to the handle that runs the callback: the
+    /// message is as a handle's, of the protocol's own method `name`.
+    #[cold]
+    pub(super) fn report_callback(&self, error: PyErr, name: &str) -> PyResult<()> {
+        let Some(protocol) = self.protocol() else {
+            return self.report(error, &format!("Exception in callback {name}()"));
+        };
+        let class = protocol.get_type().qualname()?;
+        self.report(error, &format!("Exception in callback {class}.{name}()"))
+    }
+
     /// Reports an exception that ends the transport, and gives its value back. One of the peer's
     /// doing (`expected`) is logged in debug mode only.
     ///

@@ -219,7 +219,7 @@ impl<'py> DatagramThis<'_, 'py> {
         let name = intern!(self.py(), "datagram_received");
         match call_method(&protocol, name, &[datagram.as_any(), from]) {
             Ok(_) => Ok(()),
-            Err(error) => self.report(error, "protocol.datagram_received() failed"),
+            Err(error) => self.report_callback(error, "datagram_received"),
         }
     }
 
@@ -242,7 +242,7 @@ impl<'py> DatagramThis<'_, 'py> {
                 return context
                     .run(py, || call_method(&protocol, name, &[&data, &from]))
                     .map(drop)
-                    .or_else(|error| self.report(error, "protocol.datagram_received() failed"));
+                    .or_else(|error| self.report_callback(error, "datagram_received"));
             }
             Err(error) => error,
         };

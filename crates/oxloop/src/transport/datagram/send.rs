@@ -244,7 +244,7 @@ impl<'py> DatagramThis<'_, 'py> {
             Flusher::Loop => self.own().context.run(py, tell),
         };
         told.map(drop)
-            .or_else(|error| self.report(error, "protocol.error_received() failed"))
+            .or_else(|error| self.report_callback(error, "error_received"))
     }
 
     /// The kernel takes more.
