@@ -87,6 +87,31 @@ class TestHandles:
             run_once(loop)
         assert collected(ref)
 
+    @pytest.mark.parametrize(
+        "schedule",
+        [
+            lambda loop: loop.call_soon(int),
+            lambda loop: loop.call_soon_threadsafe(int),
+            lambda loop: loop.call_later(0, int),
+        ],
+        ids=["call_soon", "call_soon_threadsafe", "call_later"],
+    )
+    @pytest.mark.parametrize("cancelled", [False, True], ids=["ran", "cancelled"])
+    def test_loop_that_leads_to_a_handle_of_its_own(self, loop_factory, schedule, cancelled):
+        async def main(loop):
+            loop.handle = schedule(loop)
+            if cancelled:
+                loop.handle.cancel()
+            await asyncio.sleep(0.001)
+            await turns(1)
+
+        loop = loop_factory()
+        loop.run_until_complete(main(loop))
+        loop.close()
+        ref = weakref.ref(loop)
+        del loop
+        assert collected(ref)
+
     def test_cycle_through_the_arguments(self, loop_factory):
         loop = loop_factory()
         owner = Owner()

@@ -3,9 +3,9 @@
 //! The objects themselves (layout, free list, running) are in `py::handle` and `py::call`; here are
 //! their Python methods.
 //!
-//! Differs from asyncio: a handle releases its callback and arguments when it has run, not only
-//! when it is cancelled. `asyncio.Handle` is the `__class__` of a handle but not a base of its
-//! type.
+//! Differs from asyncio: a handle releases its callback, arguments and loop when it has run, not
+//! only when it is cancelled (asyncio never releases the loop). `asyncio.Handle` is the `__class__`
+//! of a handle but not a base of its type.
 
 use crate::event_loop::schedule::timer_cancelled;
 use crate::py::args::Args;
@@ -59,7 +59,10 @@ fn add_methods<A: Access<Target = Call>>(methods: &mut Methods<A>) {
     methods.getter(c"_cancelled", |this| {
         bool_object(this.py(), this.is_cancelled())
     });
-    methods.getter(c"_loop", |this| Ok(this.owner(this.py())));
+    methods.getter(c"_loop", |this| {
+        let owner = this.owner(this.py());
+        Ok(owner.unwrap_or_else(|| this.py().None().into_bound(this.py())))
+    });
     methods.getter(c"_context", |this| this.context().object(this.py()));
     methods.getter(c"_callback", |this| {
         Ok(this
@@ -127,9 +130,12 @@ fn cancel<'py>(this: &This<'_, 'py, Call>, args: Args<'_, 'py>) -> PyResult<Boun
     if !this.is_cancelled() {
         keep_repr(this)?;
         wait_while_running_elsewhere(this)?;
+        let owner = this.owner(py);
         this.payload().cancel(py);
-        if this.is_scheduled() {
-            timer_cancelled(&this.owner(py));
+        if let Some(owner) = owner
+            && this.is_scheduled()
+        {
+            timer_cancelled(&owner);
         }
     }
     Ok(py.None().into_bound(py))
@@ -138,11 +144,10 @@ fn cancel<'py>(this: &This<'_, 'py, Call>, args: Args<'_, 'py>) -> PyResult<Boun
 /// In debug mode a cancelled handle can still say what it was.
 fn keep_repr(this: &This<'_, '_, Call>) -> PyResult<()> {
     let py = this.py();
-    if !this
-        .owner(py)
-        .call_method0(intern!(py, "get_debug"))?
-        .is_truthy()?
-    {
+    let Some(owner) = this.owner(py) else {
+        return Ok(());
+    };
+    if !owner.call_method0(intern!(py, "get_debug"))?.is_truthy()? {
         return Ok(());
     }
     let source_traceback = this
@@ -175,7 +180,8 @@ fn wait_while_running_elsewhere(this: &This<'_, '_, Call>) -> PyResult<()> {
         return Ok(());
     }
     let py = this.py();
-    if imports::get_running_loop(py)?.call0()?.is(this.owner(py)) {
+    let running = imports::get_running_loop(py)?.call0()?;
+    if this.owner(py).is_none_or(|owner| running.is(owner)) {
         return Ok(());
     }
     WAITING.fetch_add(1, Ordering::Relaxed);

@@ -3,9 +3,9 @@
 //! The arguments lie behind the struct, so scheduling makes one allocation however many there are.
 //!
 //! Invariants:
-//! - `callback` and the arguments are owned while the call is pending or running. They are released
-//!   when it has run or was cancelled, not when the handle dies: a handle that its owner keeps does
-//!   not keep its owner alive.
+//! - `callback`, the arguments and the loop are owned while the call is pending or running, and
+//!   released when it has run or was cancelled, not when the handle dies: a handle that its owner
+//!   keeps does not keep its owner alive, nor the loop, which the collector could not see.
 //! - while RUNNING is set, nothing of the call is released; whoever cancels then only sets a flag.
 
 use super::class::{Visit, VisitStopped};
@@ -40,8 +40,8 @@ pub(crate) struct Trace {
 pub(crate) struct Call {
     callback: Cell<*mut ffi::PyObject>,
     context: Captured,
-    /// The loop, owned.
-    owner: *mut ffi::PyObject,
+    /// The loop, owned; null once the callback ran or was cancelled.
+    owner: Cell<*mut ffi::PyObject>,
     trace: Cell<*mut Trace>,
     flags: Cell<u32>,
     count: u32,
@@ -67,7 +67,7 @@ impl Call {
             call.write(Self {
                 callback: Cell::new(ffi::Py_NewRef(callback)),
                 context,
-                owner: ffi::Py_NewRef(owner),
+                owner: Cell::new(ffi::Py_NewRef(owner)),
                 trace: Cell::new(ptr::null_mut()),
                 flags: Cell::new(flags),
                 count: arguments.len() as u32,
@@ -145,10 +145,10 @@ impl Call {
         &self.context
     }
 
-    /// The loop that the handle belongs to.
-    pub(crate) fn owner<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
-        // SAFETY: the field owns a reference for the whole life of the handle.
-        unsafe { Bound::from_borrowed_ptr(py, self.owner) }
+    /// The loop that the handle belongs to, or None once the callback ran or was cancelled.
+    pub(crate) fn owner<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        // SAFETY: the field owns a reference or is null.
+        unsafe { Bound::from_borrowed_ptr_or_opt(py, self.owner.get()) }
     }
 
     /// The callback, or None once it ran or was cancelled.
@@ -218,7 +218,7 @@ impl Call {
         true
     }
 
-    /// Releases callback, arguments and context: the call will not run (again).
+    /// Releases callback, arguments, context and loop: the call will not run (again).
     #[inline(always)]
     pub(crate) fn release(&self, py: Python<'_>) {
         let callback = self.callback.replace(ptr::null_mut());
@@ -240,6 +240,9 @@ impl Call {
             // SAFETY: the field owned this reference.
             drop(unsafe { Bound::from_owned_ptr(py, context) });
         }
+        let owner = self.owner.replace(ptr::null_mut());
+        // SAFETY: the field owned this reference, as `callback` was not null.
+        unsafe { ffi::Py_DECREF(owner) };
     }
 
     pub(crate) fn trace(&self) -> Option<&Trace> {
@@ -271,15 +274,13 @@ impl Call {
             // SAFETY: a non-null trace came from a box.
             drop(unsafe { Box::from_raw(trace) });
         }
-        // SAFETY: the handle owned its loop and is being freed.
-        unsafe { ffi::Py_DECREF(self.owner) };
     }
 
     /// Shows the collector what the call owns.
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         // SAFETY: every pointer is null or owned; arguments are owned while `callback` is set.
         unsafe {
-            visit.raw(self.owner)?;
+            visit.raw(self.owner.get())?;
             visit.raw(self.context.as_ptr())?;
             if let Some(trace) = self.trace() {
                 visit.option(trace.source_traceback.as_ref())?;
