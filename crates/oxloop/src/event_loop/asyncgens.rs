@@ -1,12 +1,13 @@
 //! Asynchronous generators that the loop iterates, and their shutdown.
 
 use super::EventLoop;
-use crate::py::coroutine::{Coroutine, await_python};
+use crate::py::coroutine::{Coroutine, await_python_keeping};
 use crate::py::imports;
 use pyo3::exceptions::{PyException, PyResourceWarning};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
+use std::rc::Rc;
 
 /// Makes the interpreter tell the loop about generators, while it runs.
 pub(super) fn install(this: &Bound<'_, EventLoop>) -> PyResult<()> {
@@ -64,18 +65,19 @@ impl EventLoop {
     /// Close every asynchronous generator that is still active.
     fn shutdown_asyncgens<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.clone().unbind();
-        Coroutine::object(slf.py(), "EventLoop.shutdown_asyncgens", shutdown(this))
+        Coroutine::of(slf.py(), "EventLoop.shutdown_asyncgens", this, shutdown)
     }
 }
 
-async fn shutdown(this: Py<EventLoop>) -> PyResult<Py<PyAny>> {
+async fn shutdown(this: Rc<Py<EventLoop>>) -> PyResult<Py<PyAny>> {
     let started = Python::attach(|py| begin_shutdown(this.bind(py)))?;
     let Some((generators, closing)) = started else {
         return Ok(Python::attach(|py| py.None()));
     };
-    let results = await_python(closing).await?;
+    let (results, generators) = await_python_keeping(closing, generators.into_any()).await;
+    let results = results?;
     Python::attach(|py| {
-        report_failures(this.bind(py), generators.bind(py), results.bind(py))?;
+        report_failures(this.bind(py), generators.bind(py).cast()?, results.bind(py))?;
         Ok(py.None())
     })
 }

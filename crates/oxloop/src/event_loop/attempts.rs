@@ -103,8 +103,7 @@ impl Attempts {
 
     async fn in_turn(&self, this: &Py<EventLoop>) -> PyResult<Option<OpenSocket>> {
         for index in 0..self.remote.len() {
-            let this = Python::attach(|py| this.clone_ref(py));
-            match self.attempt(this, index).await {
+            match self.attempt(index).connect(this).await {
                 Ok(sock) => return Ok(Some(sock)),
                 Err(error) if Python::attach(|py| error.is_instance_of::<PyOSError>(py)) => {}
                 Err(error) => return Err(error),
@@ -113,29 +112,38 @@ impl Attempts {
         Ok(None)
     }
 
-    /// An attempt at one address, as a future of its own.
-    pub(super) fn attempt(
-        &self,
-        this: Py<EventLoop>,
-        index: usize,
-    ) -> impl Future<Output = PyResult<OpenSocket>> + 'static {
-        let info = Python::attach(|py| self.remote[index].clone_ref(py));
-        let (local, errors) = (Rc::clone(&self.local), self.errors.clone());
-        async move {
-            let attempt = errors.begin();
-            let connected = connect_one(&this, &info, local.as_ref().as_deref(), |error| {
-                errors.add(attempt, error);
-            });
-            let outcome = connected.await;
-            if let Err(error) = &outcome {
-                Python::attach(|py| {
-                    if error.is_instance_of::<PyOSError>(py) {
-                        errors.add(attempt, error.clone_ref(py));
-                    }
-                });
-            }
-            outcome
+    pub(super) fn attempt(&self, index: usize) -> Attempt {
+        Attempt {
+            info: Python::attach(|py| self.remote[index].clone_ref(py)),
+            local: Rc::clone(&self.local),
+            errors: self.errors.clone(),
         }
+    }
+}
+
+/// An attempt at one address.
+pub(super) struct Attempt {
+    info: Py<PyAny>,
+    local: Rc<Option<Vec<Py<PyAny>>>>,
+    errors: Errors,
+}
+
+impl Attempt {
+    /// # Errors
+    /// What the task throws in, and what the attempt says, which is noted too.
+    pub(super) async fn connect(self, this: &Py<EventLoop>) -> PyResult<OpenSocket> {
+        let number = self.errors.begin();
+        let local = self.local.as_ref().as_deref();
+        let note = |error| self.errors.add(number, error);
+        let outcome = connect_one(this, &self.info, local, note).await;
+        if let Err(error) = &outcome {
+            Python::attach(|py| {
+                if error.is_instance_of::<PyOSError>(py) {
+                    self.errors.add(number, error.clone_ref(py));
+                }
+            });
+        }
+        outcome
     }
 }
 

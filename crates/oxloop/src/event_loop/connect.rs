@@ -2,7 +2,7 @@
 
 use super::EventLoop;
 use super::attempts::{Attempts, NextAddress};
-use super::connected::{OpenSocket, Pair, check_stream, open_transport};
+use super::connected::{Caller, OpenSocket, Pair, check_stream, open_transport};
 use super::keywords::{Truth, or_zero};
 use super::sock::{check_not_ssl, connect_made};
 use super::tls::{TlsOptions, only_with_ssl};
@@ -13,6 +13,7 @@ use pyo3::exceptions::{PyAssertionError, PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
+use std::rc::Rc;
 
 #[pymethods]
 impl EventLoop {
@@ -67,7 +68,6 @@ impl EventLoop {
             all_errors: all_errors.0,
         };
         let connection = Connection {
-            factory: protocol_factory,
             host,
             port,
             sock,
@@ -75,8 +75,10 @@ impl EventLoop {
             wanted,
             next,
         };
-        let made = create_connection(slf.clone().unbind(), connection, tls);
-        Coroutine::object(py, "EventLoop.create_connection", made)
+        let caller = (slf.clone().unbind(), protocol_factory);
+        Coroutine::of(py, "EventLoop.create_connection", caller, |caller| {
+            create_connection(caller, connection, tls)
+        })
     }
 
     /// Connect to a Unix socket's path (or take a sock over); return (transport, protocol).
@@ -94,7 +96,7 @@ impl EventLoop {
         ssl_handshake_timeout: Option<Py<PyAny>>,
         ssl_shutdown_timeout: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (py, this) = (slf.py(), slf.clone().unbind());
+        let (py, caller) = (slf.py(), (slf.clone().unbind(), protocol_factory));
         let tls = TlsOptions::new(
             py,
             ssl,
@@ -102,32 +104,37 @@ impl EventLoop {
             ssl_handshake_timeout,
             ssl_shutdown_timeout,
         );
-        Coroutine::object(py, "EventLoop.create_unix_connection", async move {
-            Python::attach(|py| check_unix_tls(py, &tls))?;
-            let sock = match (path, sock) {
-                (Some(_), Some(_)) => {
-                    return Err(PyValueError::new_err(
-                        "path and sock can not be specified at the same time",
-                    ));
-                }
-                (Some(path), None) => connect_path(&this, path).await?,
-                (None, Some(sock)) => {
-                    Python::attach(|py| check_unix_stream(sock.bind(py)))?;
-                    OpenSocket::given(sock)
-                }
-                (None, None) => {
-                    return Err(PyValueError::new_err("no path and sock were specified"));
-                }
-            };
-            let pair = open_transport(&this, sock, &protocol_factory, &tls, false).await?;
-            Python::attach(|py| pair.into_python(py))
-        })
+        Coroutine::of(
+            py,
+            "EventLoop.create_unix_connection",
+            caller,
+            |caller| async move {
+                let (this, factory) = &*caller;
+                Python::attach(|py| check_unix_tls(py, &tls))?;
+                let sock = match (path, sock) {
+                    (Some(_), Some(_)) => {
+                        return Err(PyValueError::new_err(
+                            "path and sock can not be specified at the same time",
+                        ));
+                    }
+                    (Some(path), None) => connect_path(this, path).await?,
+                    (None, Some(sock)) => {
+                        Python::attach(|py| check_unix_stream(sock.bind(py)))?;
+                        OpenSocket::given(sock)
+                    }
+                    (None, None) => {
+                        return Err(PyValueError::new_err("no path and sock were specified"));
+                    }
+                };
+                let pair = open_transport(this, sock, factory, &tls, false).await?;
+                Python::attach(|py| pair.into_python(py))
+            },
+        )
     }
 }
 
-/// The arguments of `create_connection`.
+/// The arguments of `create_connection`, but for the factory.
 struct Connection {
-    factory: Py<PyAny>,
     host: Option<Py<PyAny>>,
     port: Option<Py<PyAny>>,
     sock: Option<Py<PyAny>>,
@@ -137,10 +144,11 @@ struct Connection {
 }
 
 async fn create_connection(
-    this: Py<EventLoop>,
+    caller: Rc<Caller>,
     connection: Connection,
     mut tls: TlsOptions,
 ) -> PyResult<Py<PyAny>> {
+    let (this, factory) = &*caller;
     Python::attach(|py| check_tls(py, &mut tls, connection.host.as_ref()))?;
     if let Some(sock) = &connection.sock {
         Python::attach(|py| check_not_ssl(sock.bind(py)))?;
@@ -156,14 +164,14 @@ async fn create_connection(
             check_stream(sock.bind(py))?;
             Ok::<_, PyErr>(OpenSocket::given(sock.clone_ref(py)))
         })?,
-        None if named => connect_host(&this, &connection).await?,
+        None if named => connect_host(this, &connection).await?,
         None => {
             return Err(PyValueError::new_err(
                 "host and port was not specified and no sock specified",
             ));
         }
     };
-    let pair = open_transport(&this, sock, &connection.factory, &tls, false).await?;
+    let pair = open_transport(this, sock, factory, &tls, false).await?;
     Python::attach(|py| {
         log_connected(this.bind(py), &connection, &pair)?;
         pair.into_python(py)

@@ -27,7 +27,7 @@ impl EventLoop {
         ssl_handshake_timeout: Option<Py<PyAny>>,
         ssl_shutdown_timeout: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (py, this) = (slf.py(), slf.clone().unbind());
+        let (py, caller) = (slf.py(), (slf.clone().unbind(), protocol_factory));
         let no_name = PyString::new(py, "").into_any().unbind();
         let tls = TlsOptions::new(
             py,
@@ -36,19 +36,25 @@ impl EventLoop {
             ssl_handshake_timeout,
             ssl_shutdown_timeout,
         );
-        Coroutine::object(py, "EventLoop.connect_accepted_socket", async move {
-            Python::attach(|py| {
-                check_stream(sock.bind(py))?;
-                tls.check_timeouts(tls.is_wanted(py)?)?;
-                check_not_ssl(sock.bind(py))
-            })?;
-            let sock = OpenSocket::given(sock);
-            let pair = open_transport(&this, sock, &protocol_factory, &tls, true).await?;
-            Python::attach(|py| {
-                log_handled(this.bind(py), &pair)?;
-                pair.into_python(py)
-            })
-        })
+        Coroutine::of(
+            py,
+            "EventLoop.connect_accepted_socket",
+            caller,
+            |caller| async move {
+                let (this, factory) = &*caller;
+                Python::attach(|py| {
+                    check_stream(sock.bind(py))?;
+                    tls.check_timeouts(tls.is_wanted(py)?)?;
+                    check_not_ssl(sock.bind(py))
+                })?;
+                let sock = OpenSocket::given(sock);
+                let pair = open_transport(this, sock, factory, &tls, true).await?;
+                Python::attach(|py| {
+                    log_handled(this.bind(py), &pair)?;
+                    pair.into_python(py)
+                })
+            },
+        )
     }
 }
 
@@ -131,6 +137,10 @@ impl Drop for OpenSocket {
         Python::attach(|py| drop(socket.bind(py).call_method0(intern!(py, "close"))));
     }
 }
+
+/// The loop and the protocol factory of a call. Both may lead to what the call waits for: the
+/// collector has to see them (`Coroutine::of`).
+pub(super) type Caller = (Py<EventLoop>, Py<PyAny>);
 
 /// What a connecting method returns.
 pub(super) struct Pair {

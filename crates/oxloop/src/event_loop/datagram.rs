@@ -1,7 +1,7 @@
 //! `create_datagram_endpoint`.
 
 use super::EventLoop;
-use super::connected::{OpenSocket, Pair};
+use super::connected::{Caller, OpenSocket, Pair};
 use super::keywords::or_zero;
 use super::sock::connect_made;
 use crate::dns::{Wanted, ensure_resolved};
@@ -13,6 +13,7 @@ use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyTypeError, PyValueError
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
+use std::rc::Rc;
 
 #[pymethods]
 impl EventLoop {
@@ -39,7 +40,6 @@ impl EventLoop {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let endpoint = Endpoint {
-            factory: protocol_factory,
             local: local_addr,
             remote: remote_addr,
             wanted: Wanted {
@@ -51,14 +51,15 @@ impl EventLoop {
             reuse_port,
             allow_broadcast,
         };
-        let made = create_datagram_endpoint(slf.clone().unbind(), endpoint, sock);
-        Coroutine::object(py, "EventLoop.create_datagram_endpoint", made)
+        let caller = (slf.clone().unbind(), protocol_factory);
+        Coroutine::of(py, "EventLoop.create_datagram_endpoint", caller, |caller| {
+            create_datagram_endpoint(caller, endpoint, sock)
+        })
     }
 }
 
-/// The arguments of `create_datagram_endpoint`.
+/// The arguments of `create_datagram_endpoint`, but for the factory.
 struct Endpoint {
-    factory: Py<PyAny>,
     local: Option<Py<PyAny>>,
     remote: Option<Py<PyAny>>,
     wanted: Wanted,
@@ -75,7 +76,7 @@ struct Place {
 }
 
 async fn create_datagram_endpoint(
-    this: Py<EventLoop>,
+    caller: Rc<Caller>,
     endpoint: Endpoint,
     sock: Option<Py<PyAny>>,
 ) -> PyResult<Py<PyAny>> {
@@ -86,13 +87,13 @@ async fn create_datagram_endpoint(
             (sock, None, None)
         }
         None => {
-            let (made, remote) = open_socket(&this, &endpoint).await?;
+            let (made, remote) = open_socket(&caller.0, &endpoint).await?;
             let socket = Python::attach(|py| made.object().clone_ref(py));
             (socket, Some(made), remote)
         }
     };
     let (pair, waiter) =
-        Python::attach(|py| make_transport(this.bind(py), &endpoint, socket, remote))?;
+        Python::attach(|py| make_transport(py, &caller, &endpoint, socket, remote))?;
     drop(made.map(OpenSocket::keep));
     match await_python(waiter).await {
         Ok(_) => Python::attach(|py| pair.into_python(py)),
@@ -382,14 +383,15 @@ fn reuse_port(socket: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 fn make_transport(
-    this: &Bound<'_, EventLoop>,
+    py: Python<'_>,
+    (this, factory): &Caller,
     endpoint: &Endpoint,
     socket: Py<PyAny>,
     remote: Option<Py<PyAny>>,
 ) -> PyResult<(Pair, Py<PyAny>)> {
-    let py = this.py();
+    let this = this.bind(py);
     let context = Captured::current(py)?;
-    let protocol = endpoint.factory.bind(py).call0()?.unbind();
+    let protocol = factory.bind(py).call0()?.unbind();
     let waiter = this.call_method0(intern!(py, "create_future"))?.unbind();
     let opened = Opened {
         socket,

@@ -2,7 +2,7 @@
 
 use super::EventLoop;
 use super::attempts::bind_error;
-use super::connected::check_stream;
+use super::connected::{Caller, check_stream};
 use super::keywords::{Truth, or_zero};
 use super::sock::check_not_ssl;
 use super::tls::TlsOptions;
@@ -14,6 +14,7 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use std::rc::Rc;
 
 #[pymethods]
 impl EventLoop {
@@ -69,13 +70,14 @@ impl EventLoop {
             options,
         };
         let serving = Serving {
-            factory: protocol_factory,
             backlog,
             tls,
             start_serving: start_serving.0,
         };
-        let made = create_server(slf.clone().unbind(), place, serving);
-        Coroutine::object(py, "EventLoop.create_server", made)
+        let caller = (slf.clone().unbind(), protocol_factory);
+        Coroutine::of(py, "EventLoop.create_server", caller, |caller| {
+            create_server(caller, place, serving)
+        })
     }
 }
 
@@ -97,13 +99,13 @@ struct SocketOptions {
 
 /// What is done with the bound sockets.
 pub(super) struct Serving {
-    pub(super) factory: Py<PyAny>,
     pub(super) backlog: i32,
     pub(super) tls: TlsOptions,
     pub(super) start_serving: bool,
 }
 
-async fn create_server(this: Py<EventLoop>, place: Place, serving: Serving) -> PyResult<Py<PyAny>> {
+async fn create_server(caller: Rc<Caller>, place: Place, serving: Serving) -> PyResult<Py<PyAny>> {
+    let (this, _factory) = &*caller;
     Python::attach(|py| {
         let secure = !serving.tls.ssl.is_none(py);
         serving.tls.check_server(py, secure)?;
@@ -124,7 +126,7 @@ async fn create_server(this: Py<EventLoop>, place: Place, serving: Serving) -> P
             OpenSockets::given(sock)
         }
         None if named => {
-            let infos = resolve_hosts(&this, &place).await?;
+            let infos = resolve_hosts(this, &place).await?;
             Python::attach(|py| bind_all(this.bind(py), infos.bind(py), place.options))?
         }
         None => {
@@ -133,7 +135,7 @@ async fn create_server(this: Py<EventLoop>, place: Place, serving: Serving) -> P
             ));
         }
     };
-    let server = serve(&this, sockets, None, serving).await?;
+    let server = serve(&caller, sockets, None, serving).await?;
     Python::attach(|py| {
         if this.get().state(py).is_debug() {
             imports::logger(py)?.call_method1("info", ("%r is serving", &server))?;
@@ -147,13 +149,13 @@ async fn create_server(this: Py<EventLoop>, place: Place, serving: Serving) -> P
 /// # Errors
 /// What listen(2) says; the sockets that were made here are closed then.
 pub(super) async fn serve(
-    this: &Py<EventLoop>,
+    caller: &Caller,
     sockets: OpenSockets,
     cleanup: Option<(Py<PyAny>, u64)>,
     serving: Serving,
 ) -> PyResult<Py<PyAny>> {
     let start_serving = serving.start_serving;
-    let server = Python::attach(|py| make_server(this.bind(py), sockets, cleanup, serving))?;
+    let server = Python::attach(|py| make_server(py, caller, sockets, cleanup, serving))?;
     if start_serving {
         // One iteration, as asyncio takes it.
         let turn = Python::attach(|py| imports::sleep(py)?.call1((0,)).map(Bound::unbind))?;
@@ -163,12 +165,12 @@ pub(super) async fn serve(
 }
 
 fn make_server(
-    this: &Bound<'_, EventLoop>,
+    py: Python<'_>,
+    (this, factory): &Caller,
     mut sockets: OpenSockets,
     mut cleanup: Option<(Py<PyAny>, u64)>,
     serving: Serving,
 ) -> PyResult<Py<PyAny>> {
-    let py = this.py();
     let mut bound = Vec::with_capacity(sockets.sockets.len());
     for socket in &sockets.sockets {
         socket
@@ -180,7 +182,8 @@ fn make_server(
         });
     }
     let tls = (!serving.tls.ssl.is_none(py)).then_some(serving.tls);
-    let server = Server::make(this, bound, serving.factory.bind(py), serving.backlog, tls)?;
+    let (this, factory) = (this.bind(py), factory.bind(py));
+    let server = Server::make(this, bound, factory, serving.backlog, tls)?;
     if serving.start_serving {
         begin_serving(&server).inspect_err(|_error| {
             if !sockets.given {
@@ -233,20 +236,17 @@ impl Drop for OpenSockets {
 /// The address infos of all hosts, each once.
 async fn resolve_hosts(this: &Py<EventLoop>, place: &Place) -> PyResult<Py<PyAny>> {
     let hosts = Python::attach(|py| hosts(py, place.host.as_ref()))?;
-    let mut lookups = Vec::with_capacity(hosts.len());
-    for host in hosts {
-        let (this, port, wanted) = Python::attach(|py| {
-            let port = place.port.as_ref().map(|port| port.clone_ref(py));
-            (this.clone_ref(py), port, place.wanted.clone_ref(py))
-        });
-        lookups.push(resolve_host(this, host, port, wanted));
-    }
-    let found = if lookups.len() == 1 {
-        vec![lookups.remove(0).await?]
+    let found = if let [host] = &*hosts {
+        vec![resolve_host(this, host, place.port.as_ref(), &place.wanted).await?]
     } else {
         let gathered = Python::attach(|py| {
-            let lookups = lookups.into_iter().map(|lookup| {
-                Coroutine::object(py, "EventLoop._create_server_getaddrinfo", lookup)
+            let lookups = hosts.into_iter().map(|host| {
+                let port = place.port.as_ref().map(|port| port.clone_ref(py));
+                let (this, wanted) = (this.clone_ref(py), place.wanted.clone_ref(py));
+                let name = "EventLoop._create_server_getaddrinfo";
+                Coroutine::of(py, name, this, move |this| async move {
+                    resolve_host(&this, &host, port.as_ref(), &wanted).await
+                })
             });
             let lookups = PyTuple::new(py, lookups.collect::<PyResult<Vec<_>>>()?)?;
             imports::gather(py)?.call1(lookups).map(Bound::unbind)
@@ -282,16 +282,16 @@ fn hosts(py: Python<'_>, host: Option<&Py<PyAny>>) -> PyResult<Vec<Py<PyAny>>> {
 }
 
 async fn resolve_host(
-    this: Py<EventLoop>,
-    host: Py<PyAny>,
-    port: Option<Py<PyAny>>,
-    wanted: Wanted,
+    this: &Py<EventLoop>,
+    host: &Py<PyAny>,
+    port: Option<&Py<PyAny>>,
+    wanted: &Wanted,
 ) -> PyResult<Py<PyAny>> {
     let address = Python::attach(|py| {
-        let address = (&host, &port).into_pyobject(py)?;
+        let address = (host, port).into_pyobject(py)?;
         Ok::<_, PyErr>(address.into_any().unbind())
     })?;
-    let infos = ensure_resolved(&this, address, &wanted).await?;
+    let infos = ensure_resolved(this, address, wanted).await?;
     Python::attach(|py| {
         if infos.bind(py).is_truthy()? {
             return Ok(infos);

@@ -37,27 +37,31 @@ impl EventLoop {
         start_serving: Truth,
         cleanup_socket: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (py, this) = (slf.py(), slf.clone().unbind());
+        let (py, caller) = (slf.py(), (slf.clone().unbind(), protocol_factory));
         let tls = TlsOptions::new(py, ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout);
-        Coroutine::object(py, "EventLoop.create_unix_server", async move {
-            let (sockets, cleanup) = Python::attach(|py| {
-                tls.check_server(py, tls.is_wanted(py)?)?;
-                let (socket, sockets) = open(py, path.as_ref(), sock.as_ref())?;
-                let cleanup = if cleanup_socket.0 {
-                    path_and_inode(&socket)?
-                } else {
-                    None
+        Coroutine::of(
+            py,
+            "EventLoop.create_unix_server",
+            caller,
+            move |caller| async move {
+                let (sockets, cleanup) = Python::attach(|py| {
+                    tls.check_server(py, tls.is_wanted(py)?)?;
+                    let (socket, sockets) = open(py, path.as_ref(), sock.as_ref())?;
+                    let cleanup = if cleanup_socket.0 {
+                        path_and_inode(&socket)?
+                    } else {
+                        None
+                    };
+                    Ok::<_, PyErr>((sockets, cleanup))
+                })?;
+                let serving = Serving {
+                    backlog,
+                    tls,
+                    start_serving: start_serving.0,
                 };
-                Ok::<_, PyErr>((sockets, cleanup))
-            })?;
-            let serving = Serving {
-                factory: protocol_factory,
-                backlog,
-                tls,
-                start_serving: start_serving.0,
-            };
-            serve(&this, sockets, cleanup, serving).await
-        })
+                serve(&caller, sockets, cleanup, serving).await
+            },
+        )
     }
 }
 

@@ -52,24 +52,29 @@ pub(super) struct Stale {
 const STALE_MOST: usize = 1024;
 
 /// A descriptor that is being watched until it is ready.
-pub(super) struct Readiness {
-    event_loop: Py<EventLoop>,
+pub(super) struct Readiness<'a> {
+    /// Borrowed: the collector has to see every reference of a coroutine to its loop.
+    event_loop: &'a Py<EventLoop>,
     fd: RawFd,
     number: u64,
     /// Taken by `wait`.
     future: Option<Py<PyAny>>,
 }
 
-impl Readiness {
+impl<'a> Readiness<'a> {
     /// Begins to watch `fd`.
     ///
     /// # Errors
     /// RuntimeError for a transport's descriptor; what epoll_ctl(2) says.
-    pub(super) fn of(event_loop: &Bound<'_, EventLoop>, fd: RawFd, side: Side) -> PyResult<Self> {
-        let py = event_loop.py();
+    pub(super) fn of(
+        py: Python<'_>,
+        event_loop: &'a Py<EventLoop>,
+        fd: RawFd,
+        side: Side,
+    ) -> PyResult<Self> {
         let state = event_loop.get().state(py);
         state.ensure_no_transport(fd.into_pyobject(py)?.as_any(), fd)?;
-        let future = new_future(state, event_loop.as_any())?;
+        let future = new_future(state, event_loop.bind(py).as_any())?;
         let number = state.wait_numbers.get();
         state.wait_numbers.set(number + 1);
         let waiter = Waiter {
@@ -78,7 +83,7 @@ impl Readiness {
             future: future.clone().unbind(),
         };
         let readiness = Self {
-            event_loop: event_loop.clone().unbind(),
+            event_loop,
             fd,
             number,
             future: Some(future.unbind()),
@@ -99,7 +104,7 @@ impl Readiness {
     }
 }
 
-impl Drop for Readiness {
+impl Drop for Readiness<'_> {
     fn drop(&mut self) {
         Python::attach(|py| {
             let state = self.event_loop.get().state(py);

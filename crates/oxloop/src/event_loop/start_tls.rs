@@ -4,7 +4,7 @@ use super::EventLoop;
 use super::keywords::Truth;
 use super::tls::TlsOptions;
 use crate::py::buffer::copy_to_bytes;
-use crate::py::coroutine::{Coroutine, await_python};
+use crate::py::coroutine::{Coroutine, await_python_keeping};
 use crate::py::imports;
 use crate::tls::{TlsThis, Waiter};
 use pyo3::exceptions::PyTypeError;
@@ -40,30 +40,50 @@ impl EventLoop {
             ssl_handshake_timeout,
             ssl_shutdown_timeout,
         );
-        Coroutine::object(py, "EventLoop.start_tls", async move {
-            let upgrade = Python::attach(|py| {
+        Coroutine::of(py, "EventLoop.start_tls", this, move |this| async move {
+            let (waiter, upgrade) = Python::attach(|py| {
                 let (transport, protocol) = (transport.bind(py), protocol.bind(py));
-                begin(this.bind(py), transport, protocol, &tls, server_side.0)
+                let (waiter, upgrade) =
+                    begin(this.bind(py), transport, protocol, &tls, server_side.0)?;
+                let upgrade = upgrade.into_pyobject(py)?.into_any().unbind();
+                Ok::<_, PyErr>((waiter, upgrade))
             })?;
-            let waiter = Python::attach(|py| upgrade.waiter.clone_ref(py));
-            match await_python(waiter).await {
-                Ok(_) => Ok(upgrade.app_transport),
-                Err(error) => Python::attach(|py| {
-                    transport.bind(py).call_method0(intern!(py, "close"))?;
-                    for callback in &upgrade.callbacks {
-                        callback.bind(py).call_method0(intern!(py, "cancel"))?;
-                    }
-                    Err(error)
-                }),
-            }
+            // All of these lead to the waiter.
+            drop((transport, protocol));
+            let (outcome, upgrade) = await_python_keeping(waiter, upgrade).await;
+            Python::attach(|py| {
+                let upgrade: Upgrade = upgrade.extract(py)?;
+                if let Err(error) = outcome {
+                    give_up(py, &upgrade)?;
+                    return Err(error);
+                }
+                Ok(upgrade.app_transport)
+            })
         })
     }
 }
 
+/// What a call has made, and works on until the handshake is over.
+#[derive(FromPyObject, IntoPyObject)]
 struct Upgrade {
+    #[pyo3(item)]
+    transport: Py<PyAny>,
+    #[pyo3(item)]
     app_transport: Py<PyAny>,
-    waiter: Py<PyAny>,
+    /// The handles of `connection_made` and of `resume_reading`.
+    #[pyo3(item)]
     callbacks: [Py<PyAny>; 2],
+}
+
+fn give_up(py: Python<'_>, upgrade: &Upgrade) -> PyResult<()> {
+    upgrade
+        .transport
+        .bind(py)
+        .call_method0(intern!(py, "close"))?;
+    for callback in &upgrade.callbacks {
+        callback.bind(py).call_method0(intern!(py, "cancel"))?;
+    }
+    Ok(())
 }
 
 fn begin(
@@ -72,7 +92,7 @@ fn begin(
     protocol: &Bound<'_, PyAny>,
     tls: &TlsOptions,
     server_side: bool,
-) -> PyResult<Upgrade> {
+) -> PyResult<(Py<PyAny>, Upgrade)> {
     let py = this.py();
     let context = tls.ssl.bind(py);
     if !context.is_instance(imports::ssl_context(py)?)? {
@@ -114,11 +134,12 @@ fn begin(
     let connection_made = tls.object().getattr("connection_made")?;
     let made = this.call_method1(soon, (connection_made, transport))?;
     let resumed = this.call_method1(soon, (transport.getattr("resume_reading")?,))?;
-    Ok(Upgrade {
+    let upgrade = Upgrade {
+        transport: transport.clone().unbind(),
         app_transport,
-        waiter: waiter.unbind(),
         callbacks: [made.unbind(), resumed.unbind()],
-    })
+    };
+    Ok((waiter.unbind(), upgrade))
 }
 
 /// What a StreamReader took in already is the start of the handshake.

@@ -78,7 +78,7 @@ pub(crate) struct Coroutine {
     stage: Attached<RefCell<Stage>>,
 }
 
-/// A reference that a coroutine and its future own together.
+/// References that a coroutine and its future own together.
 pub(crate) trait Shared {
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped>;
 }
@@ -86,6 +86,13 @@ pub(crate) trait Shared {
 impl<T> Shared for Py<T> {
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         visit.object(self)
+    }
+}
+
+impl<T, U> Shared for (Py<T>, Py<U>) {
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        visit.object(&self.0)?;
+        visit.object(&self.1)
     }
 }
 

@@ -23,11 +23,16 @@ impl EventLoop {
         address: Py<PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.clone().unbind();
-        Coroutine::object(slf.py(), "EventLoop.sock_connect", async move {
-            Python::attach(|py| check_sock(this.bind(py), sock.bind(py)))?;
-            sock_connect(&this, &sock, address).await?;
-            Ok(Python::attach(|py| py.None()))
-        })
+        Coroutine::of(
+            slf.py(),
+            "EventLoop.sock_connect",
+            this,
+            move |this| async move {
+                Python::attach(|py| check_sock(this.bind(py), sock.bind(py)))?;
+                sock_connect(&this, &sock, address).await?;
+                Ok(Python::attach(|py| py.None()))
+            },
+        )
     }
 }
 
@@ -86,7 +91,7 @@ async fn connect_resolved(
     sock: &Py<PyAny>,
     address: Py<PyAny>,
 ) -> PyResult<()> {
-    let begun = Python::attach(|py| connect(this.bind(py), sock.bind(py), address.bind(py)))?;
+    let begun = Python::attach(|py| connect(this, sock.bind(py), address.bind(py)))?;
     let Some((fd, writable)) = begun else {
         return Ok(());
     };
@@ -110,18 +115,18 @@ fn internet_socket(sock: &Bound<'_, PyAny>) -> PyResult<Option<Wanted>> {
 }
 
 /// Starts to connect; None if it is done already.
-fn connect(
-    this: &Bound<'_, EventLoop>,
+fn connect<'a>(
+    this: &'a Py<EventLoop>,
     sock: &Bound<'_, PyAny>,
     address: &Bound<'_, PyAny>,
-) -> PyResult<Option<(RawFd, Readiness)>> {
+) -> PyResult<Option<(RawFd, Readiness<'a>)>> {
     let py = sock.py();
     this.get().state(py).check_closed()?;
     let fd = sock.call_method0(intern!(py, "fileno"))?.extract()?;
     if !connecting(sock, address)? {
         return Ok(None);
     }
-    let readiness = Readiness::of(this, fd, Side::Writer)?;
+    let readiness = Readiness::of(py, this, fd, Side::Writer)?;
     Ok(Some((fd, readiness)))
 }
 

@@ -41,10 +41,15 @@ impl EventLoop {
     /// Wait until a socket takes data; its transport, if it has one, must not be writing.
     fn _sock_writable<'py>(slf: &Bound<'py, Self>, sock: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.clone().unbind();
-        Coroutine::object(slf.py(), "EventLoop._sock_writable", async move {
-            ready(&this, &sock, Side::Writer).await?;
-            Ok(Python::attach(|py| py.None()))
-        })
+        Coroutine::of(
+            slf.py(),
+            "EventLoop._sock_writable",
+            this,
+            |this| async move {
+                ready(&this, &sock, Side::Writer).await?;
+                Ok(Python::attach(|py| py.None()))
+            },
+        )
     }
 }
 
@@ -159,7 +164,7 @@ where
 async fn ready(this: &Py<EventLoop>, sock: &Py<PyAny>, side: Side) -> PyResult<()> {
     let readiness = Python::attach(|py| {
         let fd = descriptor(sock.bind(py))?;
-        Readiness::of(this.bind(py), fd, side)
+        Readiness::of(py, this, fd, side)
     })?;
     readiness.wait().await
 }
@@ -173,13 +178,10 @@ fn method_coroutine<'py>(
     method: &Bound<'py, PyString>,
     arguments: &Bound<'py, PyTuple>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let (event_loop, method, arguments) = (
-        this.clone().unbind(),
-        method.clone().unbind(),
-        arguments.clone().unbind(),
-    );
-    Coroutine::object(this.py(), name, async move {
-        until_ready(&event_loop, &sock, side, |sock| {
+    let (method, arguments) = (method.clone().unbind(), arguments.clone().unbind());
+    let (py, this) = (this.py(), this.clone().unbind());
+    Coroutine::of(py, name, this, move |this| async move {
+        until_ready(&this, &sock, side, |sock| {
             let py = sock.py();
             attempt_method(sock, method.bind(py), arguments.bind(py))
         })

@@ -24,12 +24,17 @@ impl EventLoop {
         n: Py<PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.clone().unbind();
-        Coroutine::object(slf.py(), "EventLoop.sock_recv", async move {
-            until_ready(&this, &sock, Side::Reader, |sock| {
-                recv(&this, sock, n.bind(sock.py()))
-            })
-            .await
-        })
+        Coroutine::of(
+            slf.py(),
+            "EventLoop.sock_recv",
+            this,
+            move |this| async move {
+                until_ready(&this, &sock, Side::Reader, |sock| {
+                    recv(&this, sock, n.bind(sock.py()))
+                })
+                .await
+            },
+        )
     }
 
     /// Receive into a writable buffer; return how many bytes.
@@ -39,12 +44,17 @@ impl EventLoop {
         buf: Py<PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.clone().unbind();
-        Coroutine::object(slf.py(), "EventLoop.sock_recv_into", async move {
-            until_ready(&this, &sock, Side::Reader, |sock| {
-                recv_into(sock, buf.bind(sock.py()))
-            })
-            .await
-        })
+        Coroutine::of(
+            slf.py(),
+            "EventLoop.sock_recv_into",
+            this,
+            move |this| async move {
+                until_ready(&this, &sock, Side::Reader, |sock| {
+                    recv_into(sock, buf.bind(sock.py()))
+                })
+                .await
+            },
+        )
     }
 
     /// Receive a datagram of up to bufsize bytes; return (bytes, address).
@@ -94,9 +104,12 @@ impl EventLoop {
     /// Accept a connection; return (socket, address).
     fn sock_accept<'py>(slf: &Bound<'py, Self>, sock: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.clone().unbind();
-        Coroutine::object(slf.py(), "EventLoop.sock_accept", async move {
-            until_ready(&this, &sock, Side::Reader, accept).await
-        })
+        Coroutine::of(
+            slf.py(),
+            "EventLoop.sock_accept",
+            this,
+            move |this| async move { until_ready(&this, &sock, Side::Reader, accept).await },
+        )
     }
 }
 

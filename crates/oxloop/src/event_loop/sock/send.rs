@@ -21,11 +21,16 @@ impl EventLoop {
         data: Py<PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.clone().unbind();
-        Coroutine::object(slf.py(), "EventLoop.sock_sendall", async move {
-            Python::attach(|py| check_sock(this.bind(py), sock.bind(py)))?;
-            sendall(&this, &sock, data).await?;
-            Ok(Python::attach(|py| py.None()))
-        })
+        Coroutine::of(
+            slf.py(),
+            "EventLoop.sock_sendall",
+            this,
+            move |this| async move {
+                Python::attach(|py| check_sock(this.bind(py), sock.bind(py)))?;
+                sendall(&this, &sock, data).await?;
+                Ok(Python::attach(|py| py.None()))
+            },
+        )
     }
 
     /// Send a datagram to an address; return how many bytes.
