@@ -14,6 +14,7 @@ use super::native::NativeQuestion;
 use crate::event_loop::EventLoop;
 use crate::event_loop::names::soon_from_thread;
 use crate::py::coroutine::await_python;
+use crate::py::object::call_with_tuple;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -72,7 +73,11 @@ pub(super) fn call_in_thread<'py>(
     let (function, arguments) = (function.clone().unbind(), arguments.unbind());
     // None: the interpreter is about to end, and nobody waits any more.
     let job = Job::new(
-        move || Python::try_attach(move |py| function.call1(py, arguments)),
+        move || {
+            Python::try_attach(move |py| {
+                call_with_tuple(function.bind(py), arguments.bind(py)).map(Bound::unbind)
+            })
+        },
         move |outcome| {
             if let Some(outcome) = outcome {
                 answering.deliver(|_py| outcome);

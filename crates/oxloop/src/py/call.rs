@@ -10,6 +10,7 @@
 
 use super::class::{Visit, VisitStopped};
 use super::context::{Captured, Entered};
+use super::ending;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -187,7 +188,7 @@ impl Call {
         self.set(RUNNING);
         // SAFETY: the callback and `count` arguments are owned and not released while RUNNING.
         let result = unsafe {
-            ffi::PyObject_Vectorcall(
+            ending::vectorcall(
                 self.callback.get(),
                 self.arguments_ptr(),
                 self.count(),

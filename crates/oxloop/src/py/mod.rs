@@ -17,6 +17,7 @@ pub(crate) mod call;
 pub(crate) mod class;
 pub(crate) mod context;
 pub(crate) mod coroutine;
+mod ending;
 pub(crate) mod handle;
 pub(crate) mod imports;
 pub(crate) mod method;

@@ -1,6 +1,7 @@
 //! Small things that PyO3's safe API does not offer: generic attribute setting, type versions,
 //! calls without a tuple, audit events.
 
+use super::ending;
 use pyo3::Borrowed;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -132,6 +133,18 @@ pub(crate) fn call_only_keyword<'py>(
     vectorcall(callable, [ptr::null_mut(), value.as_ptr()], 0, Some(&names))
 }
 
+/// `callable(*arguments)`, on a thread that the interpreter's end may catch inside of it.
+pub(crate) fn call_with_tuple<'py>(
+    callable: &Bound<'py, PyAny>,
+    arguments: &Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: both objects are alive, and a null means no keywords.
+    unsafe {
+        let result = ending::object_call(callable.as_ptr(), arguments.as_ptr(), ptr::null_mut());
+        Bound::from_owned_ptr_or_err(callable.py(), result)
+    }
+}
+
 /// Calls with `positional` arguments and the keywords that `names` lists. The first place of
 /// `arguments` is for the callee's use.
 fn vectorcall<'py, const N: usize>(
@@ -144,7 +157,7 @@ fn vectorcall<'py, const N: usize>(
     // SAFETY: the arguments are live objects behind one spare place, as the offset flag promises,
     // and `names` has one name for each value after the positional arguments.
     unsafe {
-        let result = ffi::PyObject_Vectorcall(
+        let result = ending::vectorcall(
             callable.as_ptr(),
             arguments.as_mut_ptr().add(1),
             positional | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
@@ -170,7 +183,7 @@ pub(crate) fn call_method<'py>(
     debug_assert!(arguments.len() + 2 <= MOST);
     // SAFETY: the values are live objects behind one spare place, as the offset flag promises.
     unsafe {
-        let result = ffi::PyObject_VectorcallMethod(
+        let result = ending::vectorcall_method(
             name.as_ptr(),
             values.as_mut_ptr().add(1),
             (arguments.len() + 1) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
