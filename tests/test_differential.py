@@ -48,6 +48,39 @@ def writes_when_lost(program):
     return sys.version_info < (3, 14) and bool(names & {"write", "writelines"})
 
 
+def operations_of(program):
+    """The names of all operations of our side."""
+    own = [step[1:] for step in program.steps if step[0] == "own"]
+    return {operation[0] for some in (*own, *program.reactions.values()) for operation in some}
+
+
+def pauses_no_writer(program):
+    """Whether writelines() may fill the queue: asyncio 3.12.0-8 and 3.13.0-1 tell no protocol."""
+    without_pause = ((3, 12), (3, 12, 9)), ((3, 13), (3, 13, 2))
+    concerned = any(since <= sys.version_info < until for since, until in without_pause)
+    return concerned and "writelines" in operations_of(program)
+
+
+def miscounts(trace):
+    """Whether datagrams were queued on 3.13: it adds their headers, and never takes them off."""
+    counts = [entry[2] for entry in trace if entry[0] == "at rest"]
+    counts += [result for name, result in trace_results(trace) if name == "get_write_buffer_size"]
+    paused = ("called", "pause_writing") in trace
+    return sys.version_info[:2] == (3, 13) and (paused or any(counts))
+
+
+def trace_results(trace):
+    """The operations in the trace of a datagram endpoint, with their results."""
+    return [(entry[0][0], entry[1]) for entry in trace if isinstance(entry[0], tuple)]
+
+
+def untrue(kind, program, trace):
+    """Whether this version of asyncio has a bug that the trace shows."""
+    if kind is datagram_programs:
+        return miscounts(trace)
+    return writes_when_lost(program) or pauses_no_writer(program)
+
+
 @pytest.fixture
 def compare(loop_name, loop_factory):
     """Runs a program on stock asyncio and on the loop under test, and compares the traces."""
@@ -58,7 +91,7 @@ def compare(loop_name, loop_factory):
         got = (
             on_asyncio(kind, program) if loop_name == "asyncio" else kind.trace_of(subject, program)
         )
-        if flaws(expected) or writes_when_lost(program):
+        if flaws(expected) or untrue(kind, program, expected):
             # There is nothing to follow: this asyncio trips over itself.
             assert loop_name == "asyncio" or not flaws(got)
         else:
