@@ -318,7 +318,7 @@ class TimerHandle(asyncio.TimerHandle):
 class StreamTransport(asyncio.Transport): ...
 
 @final
-class TlsTransport(asyncio.Transport):
+class SSLTransport(asyncio.Transport):
     """A TLS connection; its ssl_object is an ssl.SSLObject of the program's SSLContext."""
 
     def set_read_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...

@@ -70,12 +70,12 @@ pub(crate) fn create_types(module: &Bound<'_, PyModule>) -> PyResult<()> {
     transport::add_methods(&mut methods);
     create::<TlsTransport>(
         py,
-        c"oxloop._oxloop.TlsTransport",
+        c"oxloop._oxloop.SSLTransport",
         c"A TLS connection, see asyncio.Transport.",
         imports::transport(py)?.cast::<PyType>()?,
         methods,
         Slots::default(),
     )?;
     transport::declare(py)?;
-    module.add("TlsTransport", transport::type_object(py))
+    module.add("SSLTransport", transport::type_object(py))
 }
