@@ -714,6 +714,35 @@ class TestProtocols:
         run(main())
         assert seen == ["opener"] * 3
 
+    @pytest.mark.asyncio_since(3, 15)
+    def test_context_after_resuming(self, loop, run, pair):
+        """It is not the one of whoever resumes reading."""
+        variable = contextvars.ContextVar("variable", default="unset")
+        seen = []
+
+        class Looking(Recorder):
+            def data_received(self, data):
+                super().data_received(data)
+                seen.append(variable.get())
+
+        protocol = Looking()
+
+        async def resume(transport):
+            variable.set("resumer")
+            transport.resume_reading()
+
+        async def main():
+            transport, peer = await secured(loop, pair, protocol)
+            transport.pause_reading()
+            await asyncio.to_thread(peer.send, b"data")
+            await turns(20)
+            await asyncio.create_task(resume(transport))
+            await until(lambda: protocol.received)
+            await finish(protocol)
+
+        run(main())
+        assert seen == ["unset"]
+
 
 class TestClosing:
     def test_close_flushes(self, loop, run, pair, side):

@@ -49,7 +49,8 @@ use crate::py::method::Methods;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-/// Makes the two types; called once, at import.
+/// Makes the two types; called once, at import. Python knows them by the names that asyncio's have:
+/// programs look for "ssl" in the name of a transport's class, CPython's tests do.
 pub(crate) fn create_types(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let mut methods = Methods::<OfNative<TlsProtocol>>::new();
@@ -60,7 +61,7 @@ pub(crate) fn create_types(module: &Bound<'_, PyModule>) -> PyResult<()> {
     shutdown::add_methods(&mut methods);
     create::<TlsProtocol>(
         py,
-        c"oxloop._oxloop.TlsProtocol",
+        c"oxloop._oxloop.SSLProtocol",
         c"Between a transport and the program's protocol: TLS.",
         imports::buffered_protocol(py)?.cast::<PyType>()?,
         methods,

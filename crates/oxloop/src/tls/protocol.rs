@@ -290,6 +290,9 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
                 .map(|it| it.as_object().bind(this.py()).clone()),
         )
     });
+    methods.getter(c"_app_reading_paused", |this| {
+        this.boolean(this.own().flags.app_reading_paused.get())
+    });
     methods.getter(c"_app_protocol", |this| this.or_none(this.app_protocol()));
     methods.getter(c"_app_transport", |this| {
         let transport = this.app_transport();

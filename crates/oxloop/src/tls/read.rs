@@ -3,6 +3,7 @@
 //! Differs from asyncio: what was decrypted before an error is delivered before the error is
 //! reported; asyncio drops it.
 
+use super::lower::Lower;
 use super::protocol::{AppState, State, TlsProtocol, TlsThis};
 use super::records::{Decrypted, End};
 use crate::event_loop::turn::leaves_the_loop;
@@ -173,8 +174,7 @@ impl<'py> TlsThis<'_, 'py> {
         let Decrypted { plaintext, end } = self.own().records.decrypt_into(&buffer, ciphertext)?;
         if let End::Full = end {
             let again = self.object().getattr(intern!(py, "_do_read"))?;
-            self.event_loop()
-                .call_method1(intern!(py, "call_soon"), (again,))?;
+            self.soon(&again)?;
         }
         if plaintext > 0 {
             let count = PyInt::new(py, plaintext);
@@ -244,8 +244,16 @@ impl<'py> TlsThis<'_, 'py> {
             return Ok(());
         }
         let resume = self.object().getattr(intern!(py, "_resume"))?;
+        self.soon(&resume)
+    }
+
+    /// Queues a method of our own, in the connection's context: who resumes reading has another.
+    fn soon(&self, method: &Bound<'py, PyAny>) -> PyResult<()> {
+        if let Some(Lower::Stream(transport)) = self.lower() {
+            return transport.this(self.py()).soon(method, &[]);
+        }
         self.event_loop()
-            .call_method1(intern!(py, "call_soon"), (resume,))
+            .call_method1(intern!(self.py(), "call_soon"), (method,))
             .map(drop)
     }
 

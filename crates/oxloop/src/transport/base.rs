@@ -109,7 +109,7 @@ impl<'py, T: BaseTransport> This<'_, 'py, T> {
     ///
     /// # Errors
     /// RuntimeError on a closed loop.
-    pub(super) fn soon(
+    pub(crate) fn soon(
         &self,
         callback: &Bound<'py, PyAny>,
         arguments: &[&Bound<'py, PyAny>],
