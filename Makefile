@@ -7,6 +7,7 @@ LOOP    ?= oxloop:new_event_loop
 HOST    ?= 127.0.0.1
 PORT    ?= 8000
 PYTEST_ARGS      ?=
+PYTEST_WORKERS   ?=
 CONFORMANCE_ARGS ?=
 BENCH_ARGS       ?=
 CARGO_TARGET_DIR ?= target
@@ -21,6 +22,9 @@ PY     := $(VENV)/bin/python
 STAMPS := $(VENV)/.stamps
 LOCKED := $(if $(CI),--locked)
 
+# Tests wait more than they work. A file's tests stay together: some share what is dear to make.
+WORKERS := $(if $(PYTEST_WORKERS),--numprocesses=$(PYTEST_WORKERS) --dist=loadfile)
+
 # What cargo needs to know of Python when maturin is not the one who calls it.
 CARGO_ENV := PYO3_PYTHON=$(abspath $(PY)) PYO3_BUILD_EXTENSION_MODULE=1
 
@@ -33,7 +37,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables: PYTHON=$(PYTHON) VENV=$(VENV) PROFILE=$(PROFILE) LOOP=$(LOOP)"
-	@echo "             HOST=$(HOST) PORT=$(PORT) PYTEST_ARGS= CONFORMANCE_ARGS= BENCH_ARGS="
+	@echo "             HOST=$(HOST) PORT=$(PORT) PYTEST_ARGS= PYTEST_WORKERS= CONFORMANCE_ARGS= BENCH_ARGS="
 
 # --- build --------------------------------------------------------------------------------------
 
@@ -90,8 +94,8 @@ test-rust: $(STAMPS)/venv ## The Rust part of `make test`
 	$(CARGO_ENV) cargo test $(LOCKED) --workspace
 
 test-python: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests ## The Python suite, on asyncio and on oxloop; TLS on both data paths
-	$(PY) -m pytest $(PYTEST_ARGS)
-	OXLOOP_TLS=memorybio $(PY) -m pytest tests/tls --loop oxloop
+	$(PY) -m pytest $(WORKERS) $(PYTEST_ARGS)
+	OXLOOP_TLS=memorybio $(PY) -m pytest $(WORKERS) tests/tls --loop oxloop
 
 test-conformance: $(STAMPS)/oxloop-$(PROFILE) ## CPython's test.test_asyncio with the loop swapped in
 	$(PY) tests/conformance/run.py --loop oxloop $(CONFORMANCE_ARGS)
