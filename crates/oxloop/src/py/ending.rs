@@ -10,7 +10,11 @@
 //! - the calls below are the innermost Rust frame, so nothing else has been dropped by then.
 //! - a Rust panic never gets here: the entry points of methods catch it inside of CPython's frames.
 //!
-//! Cost: none, unless a thread ends; a landing pad is no instruction on the way.
+//! - the calls go through pointers that the compiler cannot see through. PyO3 declares the same
+//!   functions as ones that never unwind; link-time optimisation merges the declarations, and
+//!   would drop the destructor.
+//!
+//! Cost: an indirect call, before 3.14.
 
 #[cfg(not(Py_3_14))]
 pub(super) use guarded::{iter_send, object_call, vectorcall, vectorcall_method};
@@ -23,6 +27,7 @@ pub(super) use pyo3::ffi::{
 #[cfg(not(Py_3_14))]
 mod guarded {
     use pyo3::ffi::{PyObject, PySendResult};
+    use std::hint::black_box;
     use std::mem;
     use std::thread;
 
@@ -56,6 +61,20 @@ mod guarded {
         }
     }
 
+    type IterSend = unsafe extern "C-unwind" fn(
+        *mut PyObject,
+        *mut PyObject,
+        *mut *mut PyObject,
+    ) -> PySendResult;
+    type ObjectCall =
+        unsafe extern "C-unwind" fn(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
+    type Vectorcall = unsafe extern "C-unwind" fn(
+        *mut PyObject,
+        *const *mut PyObject,
+        usize,
+        *mut PyObject,
+    ) -> *mut PyObject;
+
     /// Dropped only by the unwinding of a thread that CPython ends; it holds no GIL then.
     struct WaitsForTheEnd;
 
@@ -75,9 +94,10 @@ mod guarded {
         value: *mut PyObject,
         result: *mut *mut PyObject,
     ) -> PySendResult {
+        let call: IterSend = black_box(unwinding::PyIter_Send);
         let end = WaitsForTheEnd;
         // SAFETY: as the caller promises.
-        let sent = unsafe { unwinding::PyIter_Send(iterator, value, result) };
+        let sent = unsafe { call(iterator, value, result) };
         mem::forget(end);
         sent
     }
@@ -90,9 +110,10 @@ mod guarded {
         arguments: *mut PyObject,
         keywords: *mut PyObject,
     ) -> *mut PyObject {
+        let call: ObjectCall = black_box(unwinding::PyObject_Call);
         let end = WaitsForTheEnd;
         // SAFETY: as the caller promises.
-        let result = unsafe { unwinding::PyObject_Call(callable, arguments, keywords) };
+        let result = unsafe { call(callable, arguments, keywords) };
         mem::forget(end);
         result
     }
@@ -106,10 +127,10 @@ mod guarded {
         flagged_count: usize,
         names: *mut PyObject,
     ) -> *mut PyObject {
+        let call: Vectorcall = black_box(unwinding::PyObject_Vectorcall);
         let end = WaitsForTheEnd;
         // SAFETY: as the caller promises.
-        let result =
-            unsafe { unwinding::PyObject_Vectorcall(callable, arguments, flagged_count, names) };
+        let result = unsafe { call(callable, arguments, flagged_count, names) };
         mem::forget(end);
         result
     }
@@ -123,10 +144,10 @@ mod guarded {
         flagged_count: usize,
         names: *mut PyObject,
     ) -> *mut PyObject {
+        let call: Vectorcall = black_box(unwinding::PyObject_VectorcallMethod);
         let end = WaitsForTheEnd;
         // SAFETY: as the caller promises.
-        let result =
-            unsafe { unwinding::PyObject_VectorcallMethod(name, arguments, flagged_count, names) };
+        let result = unsafe { call(name, arguments, flagged_count, names) };
         mem::forget(end);
         result
     }
