@@ -20,14 +20,20 @@ print("resized", *os.get_terminal_size())
 
 LINES = """
 import os, sys
-try:
-    print("foreground", os.tcgetpgrp(0) == os.getpgrp(), os.getsid(0) == os.getpid())
-    for line in iter(sys.stdin.readline, ""):
-        print("line", repr(line), flush=True)
-    print("end of file", flush=True)
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
-    sys.exit(7)
+print("foreground", os.tcgetpgrp(0) == os.getpgrp(), os.getsid(0) == os.getpid())
+for line in iter(sys.stdin.readline, ""):
+    print("line", repr(line), flush=True)
+print("end of file", flush=True)
+"""
+
+# It waits by sigwait: an interrupt just before a blocking read(2) would wait for the next line.
+INTERRUPTED = """
+import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+print("ready", flush=True)
+signal.sigwait([signal.SIGINT])
+print("interrupted", flush=True)
+sys.exit(7)
 """
 
 END_OF_FILE = b"\x04"
@@ -119,8 +125,8 @@ def test_lines_and_end_of_file(loop, run):
 
 def test_interrupt(loop, run):
     async def main():
-        async with Terminal.running(sys.executable, "-c", LINES) as terminal:
-            assert await terminal.line() == "foreground True True"
+        async with Terminal.running(sys.executable, "-c", INTERRUPTED) as terminal:
+            assert await terminal.line() == "ready"
             terminal.writer.write(b"half a line")
             assert await terminal.reader.readexactly(11) == b"half a line"
             terminal.writer.write(INTERRUPT)
