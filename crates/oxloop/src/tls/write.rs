@@ -7,17 +7,13 @@ use super::protocol::{State, TlsProtocol, TlsThis};
 use super::records::Encrypted;
 use crate::event_loop::turn::leaves_the_loop;
 use crate::py::class::OfNative;
-use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
-use crate::transport::base::report_error;
+use crate::transport::base::{count_lost_write, report_error};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::collections::VecDeque;
-
-/// Writes to a lost connection before asyncio warns.
-const WARN_AFTER: u32 = 5;
 
 /// Plaintext that waits to be encrypted.
 #[derive(Default)]
@@ -92,7 +88,11 @@ impl<'py> TlsThis<'_, 'py> {
     pub(super) fn write_appdata(&self, chunk: Bound<'py, PyBytes>) -> PyResult<()> {
         let inner = self.own();
         if !matches!(inner.state.get(), State::DoHandshake | State::Wrapped) {
-            return self.write_after_the_end();
+            return count_lost_write(
+                self.py(),
+                &inner.flags.conn_lost,
+                "SSL connection is closed",
+            );
         }
         let first = inner.backlog.borrow().is_empty();
         if inner.state.get() != State::Wrapped {
@@ -106,15 +106,6 @@ impl<'py> TlsThis<'_, 'py> {
             self.do_write()
         };
         self.or_fatal(outcome)
-    }
-
-    fn write_after_the_end(&self) -> PyResult<()> {
-        let lost = &self.own().flags.conn_lost;
-        if lost.get() >= WARN_AFTER {
-            imports::logger(self.py())?.call_method1("warning", ("SSL connection is closed",))?;
-        }
-        lost.set(lost.get().saturating_add(1));
-        Ok(())
     }
 
     fn encrypt_and_send(&self, chunk: Bound<'py, PyBytes>) -> PyResult<()> {

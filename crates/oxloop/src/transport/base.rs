@@ -16,7 +16,10 @@ use pyo3::exceptions::PyResourceWarning;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+
+/// Writes to a lost connection before asyncio warns.
+const WARN_AFTER: u32 = 5;
 
 /// The two that a transport stands between, and the context that the protocol is called in.
 pub(crate) struct Parties {
@@ -248,6 +251,19 @@ pub(crate) fn report_error(
     context.set_item("transport", transport)?;
     context.set_item("protocol", protocol)?;
     exceptions::report(event_loop, &context)
+}
+
+/// Counts a write to a connection that is lost: it is dropped, with a warning in the end.
+///
+/// # Errors
+/// What a log handler raises.
+#[cold]
+pub(crate) fn count_lost_write(py: Python<'_>, lost: &Cell<u32>, warning: &str) -> PyResult<()> {
+    if lost.get() >= WARN_AFTER {
+        imports::logger(py)?.call_method1("warning", (warning,))?;
+    }
+    lost.set(lost.get().saturating_add(1));
+    Ok(())
 }
 
 /// The warning of a transport that dies without having been closed.

@@ -9,8 +9,8 @@ use crate::error::os_error;
 use crate::event_loop::turn::leaves_the_loop;
 use crate::py::args::Args;
 use crate::py::class::OfNative;
-use crate::py::imports;
 use crate::py::method::Methods;
+use crate::transport::base::count_lost_write;
 use crate::transport::write_queue::{chunk_of, is_writable_data};
 use pyo3::exceptions::{
     PyBlockingIOError, PyInterruptedError, PyOSError, PyTypeError, PyValueError,
@@ -19,9 +19,6 @@ use pyo3::prelude::*;
 use pyo3::{Borrowed, intern};
 use reactor::datagram;
 use std::io::ErrorKind;
-
-/// Datagrams for a lost connection before asyncio warns.
-const WARN_AFTER: u32 = 5;
 
 /// Who flushes: the program, in a context of its own, or the loop.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -99,11 +96,7 @@ impl<'py> DatagramThis<'_, 'py> {
         if open && (lost.get() == 0 || inner.address.is_none()) {
             return Ok(false);
         }
-        if lost.get() >= WARN_AFTER {
-            imports::logger(self.py())?
-                .call_method1("warning", ("socket.send() raised exception.",))?;
-        }
-        lost.set(lost.get().saturating_add(1));
+        count_lost_write(self.py(), lost, "socket.send() raised exception.")?;
         Ok(true)
     }
 

@@ -10,6 +10,7 @@ use crate::event_loop::source::Source;
 use crate::py::class::{Class, OfNative, Ref, Slots, create};
 use crate::py::imports;
 use crate::py::method::Methods;
+use crate::transport::base::count_lost_write;
 use crate::transport::flow_control::{self, FlowControl, FlowControlled};
 use crate::transport::write_queue::{Sends, WriteQueue, chunk_of, is_writable_data};
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError};
@@ -20,9 +21,6 @@ use reactor::socket;
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::RawFd;
-
-/// Writes to a lost pipe before asyncio warns.
-const WARN_AFTER: u32 = 5;
 
 /// A descriptor that is written with write(2), to a write queue.
 struct File(RawFd);
@@ -139,11 +137,8 @@ impl<'py> WriteThis<'_, 'py> {
         if lost.get() == 0 && !self.end().closing.get() {
             return Ok(false);
         }
-        if lost.get() >= WARN_AFTER {
-            let text = "pipe closed by peer or os.write(pipe, data) raised exception.";
-            imports::logger(self.py())?.call_method1("warning", (text,))?;
-        }
-        lost.set(lost.get().saturating_add(1));
+        let warning = "pipe closed by peer or os.write(pipe, data) raised exception.";
+        count_lost_write(self.py(), lost, warning)?;
         Ok(true)
     }
 

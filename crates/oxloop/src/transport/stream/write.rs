@@ -7,8 +7,8 @@ use super::connection::FatalError;
 use super::{StreamThis, StreamTransport};
 use crate::py::args::Args;
 use crate::py::class::OfNative;
-use crate::py::imports;
 use crate::py::method::Methods;
+use crate::transport::base::count_lost_write;
 use crate::transport::write_queue::{Sends, chunk_of, is_writable_data};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
@@ -16,9 +16,6 @@ use pyo3::types::{PyBytes, PyList, PyString};
 use reactor::socket::{self, How};
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::RawFd;
-
-/// Writes to a lost connection before asyncio warns.
-const WARN_AFTER: u32 = 5;
 
 /// A stream socket, to a write queue.
 struct Socket(RawFd);
@@ -112,11 +109,7 @@ impl<'py> StreamThis<'_, 'py> {
         if lost.get() == 0 {
             return Ok(false);
         }
-        if lost.get() >= WARN_AFTER {
-            imports::logger(self.py())?
-                .call_method1("warning", ("socket.send() raised exception.",))?;
-        }
-        lost.set(lost.get().saturating_add(1));
+        count_lost_write(self.py(), lost, "socket.send() raised exception.")?;
         Ok(true)
     }
 
