@@ -3,13 +3,14 @@
 use super::EventLoop;
 use super::connected::{Caller, OpenSocket, Pair};
 use super::keywords::or_zero;
+use super::listen_unix::remove_stale;
 use super::sock::connect_made;
 use crate::dns::{Wanted, ensure_resolved};
 use crate::py::context::Captured;
 use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::imports;
 use crate::transport::datagram::{self, Opened};
-use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
@@ -218,32 +219,7 @@ fn check_unix(py: Python<'_>, endpoint: &Endpoint) -> PyResult<()> {
     if !path.is_truthy()? || path.get_item(0)?.eq("\0")? {
         return Ok(());
     }
-    let Err(error) = remove_stale(path) else {
-        return Ok(());
-    };
-    if error.is_instance_of::<PyFileNotFoundError>(py) {
-        return Ok(());
-    }
-    if !error.is_instance_of::<PyOSError>(py) {
-        return Err(error);
-    }
-    // The directory may only permit to create the socket.
-    let text = "Unable to check or remove stale UNIX socket %r: %r";
-    imports::logger(py)?
-        .call_method1("error", (text, path, error.value(py)))
-        .map(drop)
-}
-
-fn remove_stale(path: &Bound<'_, PyAny>) -> PyResult<()> {
-    let os = imports::os(path.py())?;
-    let mode: u32 = os
-        .call_method1("stat", (path,))?
-        .getattr("st_mode")?
-        .extract()?;
-    if mode & libc::S_IFMT == libc::S_IFSOCK {
-        os.call_method1("remove", (path,))?;
-    }
-    Ok(())
+    remove_stale(path)
 }
 
 /// Looks both addresses up and joins the answers by family and protocol.

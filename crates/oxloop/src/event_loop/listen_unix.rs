@@ -121,9 +121,12 @@ fn is_abstract(path: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(first.eq(0)? || first.eq("\0")?)
 }
 
-/// Removes a socket that an earlier server left at `path`. A file of another kind stays, and makes
+/// Removes a socket that an earlier process left at `path`. A file of another kind stays, and makes
 /// bind(2) fail.
-fn remove_stale(path: &Bound<'_, PyAny>) -> PyResult<()> {
+///
+/// # Errors
+/// What is no OSError: ValueError for a NUL in the path.
+pub(super) fn remove_stale(path: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = path.py();
     match try_remove_stale(path) {
         Err(error) if error.is_instance_of::<PyFileNotFoundError>(py) => Ok(()),
