@@ -10,7 +10,7 @@ use crate::py::buffer::ReadableBuffer;
 use crate::py::class::{Class, Native, OfNative, Ref, This, Visit, VisitStopped};
 use crate::py::imports;
 use crate::py::method::Methods;
-use crate::transport::base::BaseTransport;
+use crate::transport::base::{BaseTransport, log_in_debug};
 use crate::transport::delivery::Delivery;
 use crate::transport::flow_control::FlowControl;
 use crate::transport::visit_cell;
@@ -446,11 +446,6 @@ impl<'py> TlsThis<'_, 'py> {
     /// # Errors
     /// What a log handler raises.
     pub(super) fn log_in_debug(&self, text: &str) -> PyResult<()> {
-        if !self.loop_state().is_debug() {
-            return Ok(());
-        }
-        imports::logger(self.py())?
-            .call_method1("debug", (text, self.object()))
-            .map(drop)
+        log_in_debug(self.event_loop(), &self.object(), "debug", text)
     }
 }

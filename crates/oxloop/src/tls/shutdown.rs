@@ -10,11 +10,10 @@ use crate::py::class::OfNative;
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
-use crate::transport::base::report_error;
+use crate::transport::base::{log_failure_in_debug, report_error};
 use pyo3::exceptions::{PyOSError, PyTimeoutError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
     methods.method(
@@ -162,7 +161,8 @@ impl<'py> TlsThis<'_, 'py> {
             told?;
         }
         if error.is_instance_of::<PyOSError>(py) {
-            return self.log_failure(&error, message);
+            let value = error.value(py).as_any();
+            return log_failure_in_debug(self.event_loop(), &self.object(), value, message);
         }
         if error.is_instance(py, imports::cancelled_error(py)?) {
             return Ok(());
@@ -180,19 +180,6 @@ impl<'py> TlsThis<'_, 'py> {
             Some(alert) => lower.write(self.py(), alert),
             None => Ok(()),
         }
-    }
-
-    fn log_failure(&self, error: &PyErr, message: &str) -> PyResult<()> {
-        let py = self.py();
-        if !self.loop_state().is_debug() {
-            return Ok(());
-        }
-        let kwargs = PyDict::new(py);
-        kwargs.set_item("exc_info", error.value(py))?;
-        let arguments = ("%r: %s", self.object(), message);
-        imports::logger(py)?
-            .call_method("debug", arguments, Some(&kwargs))
-            .map(drop)
     }
 
     /// True once the transport below is gone.

@@ -194,17 +194,10 @@ impl<'py, T: BaseTransport> This<'_, 'py, T> {
             return Err(error);
         }
         let value = error.into_value(py).into_any();
-        if !expected {
+        if expected {
+            log_failure_in_debug(self.event_loop(), &self.object(), value.bind(py), message)?;
+        } else {
             self.call_exception_handler(&value, message)?;
-        } else if self
-            .event_loop()
-            .call_method0(intern!(py, "get_debug"))?
-            .is_truthy()?
-        {
-            let kwargs = PyDict::new(py);
-            kwargs.set_item("exc_info", &value)?;
-            let arguments = ("%r: %s", self.object(), message);
-            imports::logger(py)?.call_method("debug", arguments, Some(&kwargs))?;
         }
         Ok(value)
     }
@@ -215,12 +208,7 @@ impl<'py, T: BaseTransport> This<'_, 'py, T> {
     }
 
     pub(super) fn log_in_debug(&self, level: &str, text: &str) -> PyResult<()> {
-        if !self.loop_state().is_debug() {
-            return Ok(());
-        }
-        imports::logger(self.py())?
-            .call_method1(level, (text, self.object()))
-            .map(drop)
+        log_in_debug(self.event_loop(), &self.object(), level, text)
     }
 
     /// The transport dies without having been closed: warns, then closes with `close`.
@@ -251,6 +239,49 @@ pub(crate) fn report_error(
     context.set_item("transport", transport)?;
     context.set_item("protocol", protocol)?;
     exceptions::report(event_loop, &context)
+}
+
+/// Logs `text` about a transport or protocol, in debug mode.
+///
+/// # Errors
+/// What a log handler raises.
+#[inline]
+pub(crate) fn log_in_debug(
+    event_loop: &Bound<'_, EventLoop>,
+    subject: &Bound<'_, PyAny>,
+    level: &str,
+    text: &str,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    if !event_loop.get().state(py).is_debug() {
+        return Ok(());
+    }
+    imports::logger(py)?
+        .call_method1(level, (text, subject))
+        .map(drop)
+}
+
+/// Logs a failure that is the peer's doing, in debug mode.
+///
+/// # Errors
+/// What `get_debug` or a log handler raises.
+#[cold]
+pub(crate) fn log_failure_in_debug(
+    event_loop: &Bound<'_, EventLoop>,
+    subject: &Bound<'_, PyAny>,
+    error: &Bound<'_, PyAny>,
+    message: &str,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    let debug = event_loop.call_method0(intern!(py, "get_debug"))?;
+    if !debug.is_truthy()? {
+        return Ok(());
+    }
+    let kwargs = PyDict::new(py);
+    kwargs.set_item("exc_info", error)?;
+    imports::logger(py)?
+        .call_method("debug", ("%r: %s", subject, message), Some(&kwargs))
+        .map(drop)
 }
 
 /// Counts a write to a connection that is lost: it is dropped, with a warning in the end.
