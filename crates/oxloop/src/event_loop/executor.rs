@@ -123,7 +123,7 @@ impl EventLoop {
         let call = intern!(py, "call_soon_threadsafe");
         match outcome {
             Ok(_) => {
-                let set = imports::asyncio_futures(py)?.getattr("_set_result_unless_cancelled")?;
+                let set = imports::set_result_unless_cancelled(py)?;
                 slf.call_method1(call, (set, future, py.None())).map(drop)
             }
             Err(error) if error.is_instance_of::<PyException>(py) => {

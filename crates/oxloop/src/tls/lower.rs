@@ -2,6 +2,7 @@
 
 use super::records::Ciphertext;
 use crate::py::class::{Ref, Visit, VisitStopped};
+use crate::transport::base::BaseTransport;
 use crate::transport::flow_control::FlowControlled;
 use crate::transport::stream::StreamTransport;
 use pyo3::intern;
@@ -67,6 +68,18 @@ impl Lower {
                 .bind(py)
                 .getattr(intern!(py, "_protocol_paused"))
                 .is_ok_and(|paused| paused.is_truthy().unwrap_or(false)),
+        }
+    }
+
+    /// # Errors
+    /// What the transport's `is_closing` raises.
+    pub(super) fn is_closing(&self, py: Python<'_>) -> PyResult<bool> {
+        match self {
+            Self::Stream(transport) => Ok(transport.is_closing(py)),
+            Self::Other(transport) => transport
+                .bind(py)
+                .call_method0(intern!(py, "is_closing"))?
+                .is_truthy(),
         }
     }
 

@@ -10,14 +10,14 @@ use crate::py::buffer::ReadableBuffer;
 use crate::py::class::{Class, Native, OfNative, Ref, This, Visit, VisitStopped};
 use crate::py::imports;
 use crate::py::method::Methods;
-use crate::transport::base::{BaseTransport, log_in_debug};
+use crate::transport::base::log_in_debug;
 use crate::transport::delivery::Delivery;
 use crate::transport::flow_control::FlowControl;
 use crate::transport::visit_cell;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyDict};
+use pyo3::types::{PyByteArray, PyDict, PyString};
 use std::cell::{Cell, RefCell};
 
 use super::write::Backlog;
@@ -176,8 +176,16 @@ impl TlsProtocol {
         options: Options<'_, 'py>,
     ) -> PyResult<Ref<Self>> {
         let py = event_loop.py();
-        let handshake_timeout = timeout(py, options.handshake_timeout, "handshake")?;
-        let shutdown_timeout = timeout(py, options.shutdown_timeout, "shutdown")?;
+        let handshake_timeout = timeout(
+            options.handshake_timeout,
+            "ssl_handshake_timeout",
+            intern!(py, "SSL_HANDSHAKE_TIMEOUT"),
+        )?;
+        let shutdown_timeout = timeout(
+            options.shutdown_timeout,
+            "ssl_shutdown_timeout",
+            intern!(py, "SSL_SHUTDOWN_TIMEOUT"),
+        )?;
         let context = match options.context {
             Some(context) => context,
             None => default_context(py, options.server_side, options.server_hostname)?,
@@ -189,6 +197,8 @@ impl TlsProtocol {
         let (records, ssl_object) = Records::new(&context, options.server_side, hostname)?;
         let extra = PyDict::new(py);
         extra.set_item(intern!(py, "sslcontext"), &context)?;
+        let write_mark = intern!(py, "FLOW_CONTROL_HIGH_WATER_SSL_WRITE");
+        let read_mark = intern!(py, "FLOW_CONTROL_HIGH_WATER_SSL_READ");
         let inner = Inner {
             event_loop: event_loop.clone().unbind(),
             records,
@@ -212,8 +222,8 @@ impl TlsProtocol {
             shutdown_timer: RefCell::new(None),
             handshake_start: Cell::new(None),
             backlog: RefCell::new(Backlog::default()),
-            outgoing: FlowControl::with_high_water(water_mark(py, "WRITE")?),
-            incoming: FlowControl::with_high_water(water_mark(py, "READ")?),
+            outgoing: FlowControl::with_high_water(water_mark(write_mark)?),
+            incoming: FlowControl::with_high_water(water_mark(read_mark)?),
             lent: RefCell::new(None),
             flags: Flags::default(),
         };
@@ -227,25 +237,29 @@ impl TlsProtocol {
     }
 }
 
-/// Seconds as a Python number.
-fn timeout(py: Python<'_>, given: Option<&Bound<'_, PyAny>>, what: &str) -> PyResult<Py<PyAny>> {
+/// Seconds as a Python number: the parameter's value, or asyncio's constant.
+fn timeout(
+    given: Option<&Bound<'_, PyAny>>,
+    parameter: &str,
+    constant: &Bound<'_, PyString>,
+) -> PyResult<Py<PyAny>> {
     match given.filter(|given| !given.is_none()) {
         Some(given) if given.le(0)? => Err(PyValueError::new_err(format!(
-            "ssl_{what}_timeout should be a positive number, got {}",
+            "{parameter} should be a positive number, got {}",
             given.str()?
         ))),
         Some(given) => Ok(given.clone().unbind()),
         None => {
-            let name = format!("SSL_{}_TIMEOUT", what.to_uppercase());
-            Ok(imports::asyncio_constants(py)?.getattr(name)?.unbind())
+            let constants = imports::asyncio_constants(constant.py())?;
+            Ok(constants.getattr(constant)?.unbind())
         }
     }
 }
 
 /// asyncio's own number of bytes.
-fn water_mark(py: Python<'_>, direction: &str) -> PyResult<usize> {
-    let name = format!("FLOW_CONTROL_HIGH_WATER_SSL_{direction}");
-    let kibibytes: usize = imports::asyncio_constants(py)?.getattr(name)?.extract()?;
+fn water_mark(constant: &Bound<'_, PyString>) -> PyResult<usize> {
+    let constants = imports::asyncio_constants(constant.py())?;
+    let kibibytes: usize = constants.getattr(constant)?.extract()?;
     Ok(kibibytes * 1024)
 }
 
@@ -344,17 +358,6 @@ impl<'py> TlsThis<'_, 'py> {
     pub(super) fn lower(&self) -> Option<Lower> {
         let lower = self.own().transport.borrow();
         lower.as_ref().map(|lower| lower.clone_ref(self.py()))
-    }
-
-    pub(super) fn is_lower_closing(&self) -> PyResult<bool> {
-        match self.lower() {
-            Some(Lower::Stream(transport)) => Ok(transport.is_closing(self.py())),
-            Some(Lower::Other(transport)) => transport
-                .bind(self.py())
-                .call_method0(intern!(self.py(), "is_closing"))?
-                .is_truthy(),
-            None => Ok(false),
-        }
     }
 
     pub(super) fn app_protocol(&self) -> Option<Bound<'py, PyAny>> {

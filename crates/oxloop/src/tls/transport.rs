@@ -350,10 +350,11 @@ impl<'py> TransportThis<'_, 'py> {
         if self.own().closed.get() {
             return Ok(true);
         }
-        match self.tls() {
-            Some(tls) => tls.this(self.py()).is_lower_closing(),
-            None => Ok(true),
-        }
+        let Some(tls) = self.tls() else {
+            return Ok(true);
+        };
+        let lower = tls.this(self.py()).lower();
+        lower.map_or(Ok(false), |lower| lower.is_closing(self.py()))
     }
 
     fn close(&self) -> PyResult<()> {

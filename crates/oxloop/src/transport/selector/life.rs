@@ -4,10 +4,10 @@
 use super::{SelectorState, SelectorTransport};
 use crate::py::args::Args;
 use crate::py::class::{OfNative, Ref, This};
+use crate::py::imports;
 use crate::py::method::Methods;
 use crate::transport::{base, flow_control};
 use pyo3::exceptions::PyOSError;
-use pyo3::intern;
 use pyo3::prelude::*;
 
 impl SelectorState {
@@ -31,17 +31,6 @@ impl SelectorState {
     }
 }
 
-/// Wakes whoever awaits `waiter`, unless it was cancelled meanwhile.
-fn set_result_unless_cancelled(waiter: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = waiter.py();
-    if waiter.call_method0(intern!(py, "cancelled"))?.is_truthy()? {
-        return Ok(());
-    }
-    waiter
-        .call_method1(intern!(py, "set_result"), (py.None(),))
-        .map(drop)
-}
-
 impl<'py, T: SelectorTransport> This<'_, 'py, T> {
     fn begin(&self) -> PyResult<()> {
         let own = self.selector();
@@ -49,10 +38,13 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         if own.flags.conn_lost.get() == 0 {
             self.want_more();
         }
-        let waiter = own.waiter.take();
-        waiter.map_or(Ok(()), |waiter| {
-            set_result_unless_cancelled(waiter.bind(self.py()))
-        })
+        let Some(waiter) = own.waiter.take() else {
+            return Ok(());
+        };
+        let py = self.py();
+        imports::set_result_unless_cancelled(py)?
+            .call1((waiter, py.None()))
+            .map(drop)
     }
 
     fn is_reading(&self) -> bool {
