@@ -7,7 +7,7 @@
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyByteArray, PyBytes};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::slice;
@@ -120,27 +120,17 @@ pub(crate) fn copy_to_bytes<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'
 /// # Errors
 /// BufferError while the bytearray lends its memory, MemoryError.
 pub(crate) fn append_to_bytearray(
-    bytearray: &Bound<'_, pyo3::types::PyByteArray>,
+    bytearray: &Bound<'_, PyByteArray>,
     data: &[u8],
 ) -> PyResult<usize> {
-    let py = bytearray.py();
-    // SAFETY: `bytearray` is one; after a successful resize it has `length + data.len()` bytes, the
-    // last of which are written before anything else can look. No Python code runs in between.
-    unsafe {
-        let length = ffi::PyByteArray_Size(bytearray.as_ptr()) as usize;
-        let total = length + data.len();
-        let Ok(size) = ffi::Py_ssize_t::try_from(total) else {
-            return Err(PyBufferError::new_err("the buffer is too large"));
-        };
-        if ffi::PyByteArray_Resize(bytearray.as_ptr(), size) < 0 {
-            return Err(PyErr::fetch(py));
+    bytearray_extended_by(bytearray, data.len(), |memory| {
+        // SAFETY: `memory` has room for all of `data`; it is new, so `data` is no part of it.
+        unsafe {
+            let start = memory.as_mut_ptr().cast::<u8>();
+            start.copy_from_nonoverlapping(data.as_ptr(), data.len());
         }
-        let start = ffi::PyByteArray_AsString(bytearray.as_ptr()).cast::<u8>();
-        start
-            .add(length)
-            .copy_from_nonoverlapping(data.as_ptr(), data.len());
-        Ok(total)
-    }
+        data.len()
+    })
 }
 
 /// Makes room for `more` bytes at the end of a bytearray, has `fill` write the first of them, and
@@ -149,16 +139,17 @@ pub(crate) fn append_to_bytearray(
 /// # Errors
 /// BufferError while the bytearray lends its memory, MemoryError.
 pub(crate) fn bytearray_extended_by(
-    bytearray: &Bound<'_, pyo3::types::PyByteArray>,
+    bytearray: &Bound<'_, PyByteArray>,
     more: usize,
     fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> usize,
 ) -> PyResult<usize> {
     let py = bytearray.py();
     let resize = |size: usize| {
+        let Ok(size) = ffi::Py_ssize_t::try_from(size) else {
+            return Err(PyBufferError::new_err("the buffer is too large"));
+        };
         // SAFETY: `bytearray` is one; what is new in it is written below before anybody looks.
-        let resized =
-            unsafe { ffi::PyByteArray_Resize(bytearray.as_ptr(), size as ffi::Py_ssize_t) };
-        if resized < 0 {
+        if unsafe { ffi::PyByteArray_Resize(bytearray.as_ptr(), size) } < 0 {
             return Err(PyErr::fetch(py));
         }
         Ok(())
