@@ -31,50 +31,6 @@ mod guarded {
     use std::mem;
     use std::thread;
 
-    /// PyO3 declares that these do not unwind; a thread that ends does.
-    mod unwinding {
-        use super::{PyObject, PySendResult};
-
-        unsafe extern "C-unwind" {
-            pub(super) fn PyIter_Send(
-                iterator: *mut PyObject,
-                value: *mut PyObject,
-                result: *mut *mut PyObject,
-            ) -> PySendResult;
-            pub(super) fn PyObject_Call(
-                callable: *mut PyObject,
-                arguments: *mut PyObject,
-                keywords: *mut PyObject,
-            ) -> *mut PyObject;
-            pub(super) fn PyObject_Vectorcall(
-                callable: *mut PyObject,
-                arguments: *const *mut PyObject,
-                flagged_count: usize,
-                names: *mut PyObject,
-            ) -> *mut PyObject;
-            pub(super) fn PyObject_VectorcallMethod(
-                name: *mut PyObject,
-                arguments: *const *mut PyObject,
-                flagged_count: usize,
-                names: *mut PyObject,
-            ) -> *mut PyObject;
-        }
-    }
-
-    type IterSend = unsafe extern "C-unwind" fn(
-        *mut PyObject,
-        *mut PyObject,
-        *mut *mut PyObject,
-    ) -> PySendResult;
-    type ObjectCall =
-        unsafe extern "C-unwind" fn(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
-    type Vectorcall = unsafe extern "C-unwind" fn(
-        *mut PyObject,
-        *const *mut PyObject,
-        usize,
-        *mut PyObject,
-    ) -> *mut PyObject;
-
     /// Dropped only by the unwinding of a thread that CPython ends; it holds no GIL then.
     struct WaitsForTheEnd;
 
@@ -86,69 +42,58 @@ mod guarded {
         }
     }
 
-    /// # Safety
-    /// As `PyIter_Send`.
-    #[inline(always)]
-    pub(in crate::py) unsafe fn iter_send(
-        iterator: *mut PyObject,
-        value: *mut PyObject,
-        result: *mut *mut PyObject,
-    ) -> PySendResult {
-        let call: IterSend = black_box(unwinding::PyIter_Send);
-        let end = WaitsForTheEnd;
-        // SAFETY: as the caller promises.
-        let sent = unsafe { call(iterator, value, result) };
-        mem::forget(end);
-        sent
+    macro_rules! guarded {
+        ($(
+            $name:ident = $function:ident($($argument:ident: $type:ty),* $(,)?) -> $result:ty;
+        )*) => {
+            /// PyO3 declares that these do not unwind; a thread that ends does.
+            mod unwinding {
+                use super::{PyObject, PySendResult};
+
+                unsafe extern "C-unwind" {
+                    $(pub(super) fn $function($($argument: $type),*) -> $result;)*
+                }
+            }
+
+            $(
+                /// # Safety
+                #[doc = concat!("As `", stringify!($function), "`.")]
+                #[inline(always)]
+                pub(in crate::py) unsafe fn $name($($argument: $type),*) -> $result {
+                    let call: unsafe extern "C-unwind" fn($($type),*) -> $result =
+                        black_box(unwinding::$function);
+                    let end = WaitsForTheEnd;
+                    // SAFETY: as the caller promises.
+                    let result = unsafe { call($($argument),*) };
+                    mem::forget(end);
+                    result
+                }
+            )*
+        };
     }
 
-    /// # Safety
-    /// As `PyObject_Call`.
-    #[inline(always)]
-    pub(in crate::py) unsafe fn object_call(
-        callable: *mut PyObject,
-        arguments: *mut PyObject,
-        keywords: *mut PyObject,
-    ) -> *mut PyObject {
-        let call: ObjectCall = black_box(unwinding::PyObject_Call);
-        let end = WaitsForTheEnd;
-        // SAFETY: as the caller promises.
-        let result = unsafe { call(callable, arguments, keywords) };
-        mem::forget(end);
-        result
-    }
-
-    /// # Safety
-    /// As `PyObject_Vectorcall`.
-    #[inline(always)]
-    pub(in crate::py) unsafe fn vectorcall(
-        callable: *mut PyObject,
-        arguments: *const *mut PyObject,
-        flagged_count: usize,
-        names: *mut PyObject,
-    ) -> *mut PyObject {
-        let call: Vectorcall = black_box(unwinding::PyObject_Vectorcall);
-        let end = WaitsForTheEnd;
-        // SAFETY: as the caller promises.
-        let result = unsafe { call(callable, arguments, flagged_count, names) };
-        mem::forget(end);
-        result
-    }
-
-    /// # Safety
-    /// As `PyObject_VectorcallMethod`.
-    #[inline(always)]
-    pub(in crate::py) unsafe fn vectorcall_method(
-        name: *mut PyObject,
-        arguments: *const *mut PyObject,
-        flagged_count: usize,
-        names: *mut PyObject,
-    ) -> *mut PyObject {
-        let call: Vectorcall = black_box(unwinding::PyObject_VectorcallMethod);
-        let end = WaitsForTheEnd;
-        // SAFETY: as the caller promises.
-        let result = unsafe { call(name, arguments, flagged_count, names) };
-        mem::forget(end);
-        result
+    guarded! {
+        iter_send = PyIter_Send(
+            iterator: *mut PyObject,
+            value: *mut PyObject,
+            sent: *mut *mut PyObject,
+        ) -> PySendResult;
+        object_call = PyObject_Call(
+            callable: *mut PyObject,
+            arguments: *mut PyObject,
+            keywords: *mut PyObject,
+        ) -> *mut PyObject;
+        vectorcall = PyObject_Vectorcall(
+            callable: *mut PyObject,
+            arguments: *const *mut PyObject,
+            flagged_count: usize,
+            names: *mut PyObject,
+        ) -> *mut PyObject;
+        vectorcall_method = PyObject_VectorcallMethod(
+            name: *mut PyObject,
+            arguments: *const *mut PyObject,
+            flagged_count: usize,
+            names: *mut PyObject,
+        ) -> *mut PyObject;
     }
 }
