@@ -116,19 +116,19 @@ fn registrations(
             .filter(|interest| !interest.is_empty())
             .map(|interest| (watch.fd, token, interest)),
         Source::Stream(_) | Source::IdleStream(_) => {
-            let (fd, interest) = source.stream(py)?.registration()?;
+            let (fd, interest) = source.stream(py)?.this(py).registration()?;
             Some((fd, token, interest))
         }
         Source::ReadPipe(pipe) => {
-            let (fd, interest) = pipe.registration()?;
+            let (fd, interest) = pipe.this(py).registration()?;
             Some((fd, token, interest))
         }
         Source::Datagram(_) | Source::IdleDatagram(_) => {
-            let (fd, interest) = source.datagram(py)?.registration()?;
+            let (fd, interest) = source.datagram(py)?.this(py).registration()?;
             Some((fd, token, interest))
         }
         Source::WritePipe(pipe) => {
-            let (fd, interest) = pipe.registration()?;
+            let (fd, interest) = pipe.this(py).registration()?;
             Some((fd, token, interest))
         }
         Source::Listener { fd, .. } => Some((*fd, token, Interest::READABLE)),

@@ -42,13 +42,12 @@ use peers::Peers;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyType};
 use queue::SendQueue;
-use reactor::poller::{Event, Interest};
+use reactor::poller::Event;
 use receive::Expectation;
 use send::Flusher;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ops::Deref;
-use std::os::fd::RawFd;
 
 pub(crate) use connection::{Opened, start};
 
@@ -132,11 +131,6 @@ impl Native for DatagramTransport {
 impl DatagramTransport {
     fn inner(&self, py: Python<'_>) -> &Inner {
         self.inner.get(py)
-    }
-
-    /// What a fork's child must register again.
-    pub(crate) fn registration(&self) -> Option<(RawFd, Interest)> {
-        self.inner.during_collection().state.registration()
     }
 }
 

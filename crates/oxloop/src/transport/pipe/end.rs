@@ -188,18 +188,18 @@ impl<S: Side> PipeTransport<S> {
     pub(super) fn side(&self, py: Python<'_>) -> &S {
         &self.inner.get(py).side
     }
-
-    /// What a fork's child must register again.
-    pub(crate) fn registration(&self) -> Option<(RawFd, Interest)> {
-        let end = &self.inner.during_collection().end;
-        end.token.get()?;
-        Some((end.polled(), end.interest.get()))
-    }
 }
 
 impl<'py, S: Side> PipeThis<'_, 'py, S> {
     pub(super) fn end(&self) -> &End {
         &self.payload().inner.get(self.py()).end
+    }
+
+    /// What a fork's child must register again.
+    pub(crate) fn registration(&self) -> Option<(RawFd, Interest)> {
+        let end = self.end();
+        end.token.get()?;
+        Some((end.polled(), end.interest.get()))
     }
 
     /// Makes the kernel's interest exactly `wanted`. A hang-up is reported whether it is wanted or

@@ -85,11 +85,6 @@ impl SelectorState {
         self.parties.clear(py);
         drop(self.waiter.take());
     }
-
-    /// What a fork's child must register again.
-    pub(super) fn registration(&self) -> Option<(RawFd, Interest)> {
-        self.interest.get().map(|interest| (self.fd, interest))
-    }
 }
 
 /// As asyncio's class inherits from the general one.
@@ -193,6 +188,12 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
     #[inline]
     fn selector(&self) -> &SelectorState {
         self.payload().selector_state(self.py())
+    }
+
+    /// What a fork's child must register again.
+    pub(crate) fn registration(&self) -> Option<(RawFd, Interest)> {
+        let own = self.selector();
+        own.interest.get().map(|interest| (own.fd, interest))
     }
 
     #[inline]

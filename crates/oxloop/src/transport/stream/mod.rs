@@ -43,10 +43,10 @@ use crate::transport::write_queue::WriteQueue;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
 use reactor::addr::SocketAddress;
-use reactor::poller::{Event, Interest};
+use reactor::poller::Event;
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 
 pub(crate) use connection::{Connected, start};
 pub(crate) use reader::{PlainReader, is_plain_stream_reader_protocol, remember_methods};
@@ -146,11 +146,6 @@ impl StreamTransport {
             .borrow()
             .as_ref()
             .is_some_and(|own| own.is(server))
-    }
-
-    /// What a fork's child must register again.
-    pub(crate) fn registration(&self) -> Option<(RawFd, Interest)> {
-        self.inner.during_collection().state.registration()
     }
 }
 
