@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from support.descriptors import open_channels
 from support.loops import LOOP_NAMES, factory_of
+from support.peers import PATIENCE_S
+from support.ports import unused_port as find_unused_port
 
 pytest_plugins = ["pytester"]
 
@@ -47,6 +49,7 @@ REQUIRED = (
     "zmq",
 )
 TIMEOUT_S = 60
+SLOW_CALLBACK_S = 60
 TESTS_BETWEEN_FREEZES = 20
 REPORTS_KEPT = 100
 tests_done = []
@@ -176,6 +179,8 @@ def loop(loop_factory, debug_mode, unhandled):
     """A new loop; after the test it is drained, closed, and must have reported no error."""
     loop = loop_factory()
     loop.set_debug(debug_mode)
+    # A busy machine makes any callback a slow one, and tests count what is logged.
+    loop.slow_callback_duration = SLOW_CALLBACK_S
     loop.set_exception_handler(unhandled)
     try:
         yield loop
@@ -219,7 +224,7 @@ def process_as_before():
     before = open_channels()
     sigint = signal.getsignal(signal.SIGINT)
     yield
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         gc.collect()
         leaked = dict(open_channels().items() - before.items())
@@ -246,7 +251,5 @@ def pair():
 
 @pytest.fixture
 def unused_port():
-    """A loopback port that nothing listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """A port that nothing is bound to, on any address, and that the kernel gives to nobody."""
+    return find_unused_port()

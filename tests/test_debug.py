@@ -32,10 +32,12 @@ def test_set_and_get(loop):
     assert loop.get_debug() is True
 
 
-def test_default_slow_callback_duration(loop):
+def test_default_slow_callback_duration(loop_factory):
+    loop = loop_factory()
     assert loop.slow_callback_duration == 0.1
     loop.slow_callback_duration = 0.5
     assert loop.slow_callback_duration == 0.5
+    loop.close()
 
 
 class TestThreadCheck:
@@ -166,6 +168,13 @@ class TestSlowCallbacks:
         loop.slow_callback_duration = 0.01
         return caplog
 
+    def text_about(self, log, name):
+        """What was said of that callback; on a busy machine others may be slow as well."""
+        (record,) = [record for record in log.records if name in record.getMessage()]
+        assert record.name == "asyncio"
+        assert record.levelno == logging.WARNING
+        return record.getMessage()
+
     def test_callback(self, loop, log):
         def slow_callback(text):
             time.sleep(0.02)
@@ -173,11 +182,8 @@ class TestSlowCallbacks:
         loop.call_soon(slow_callback, "argument")
         loop.call_soon(int)
         run_once(loop)
-        (record,) = log.records
-        assert record.name == "asyncio"
-        assert record.levelno == logging.WARNING
-        text = record.getMessage()
-        assert re.match(r"Executing <Handle .*slow_callback\(.*\) .* took 0\.\d{3} seconds", text)
+        text = self.text_about(log, "slow_callback")
+        assert re.match(r"Executing <Handle .*slow_callback\(.*\) .* took \d+\.\d{3} seconds", text)
         assert "test_debug.py" in text
 
     def test_timer(self, loop, log):
@@ -185,7 +191,7 @@ class TestSlowCallbacks:
         loop.call_later(0.002, loop.stop)
         loop.run_forever()
         assert any(
-            re.match(r"Executing <TimerHandle when=.* took 0\.\d{3} seconds", record.getMessage())
+            re.match(r"Executing <TimerHandle when=.* took \d+\.\d{3} seconds", record.getMessage())
             for record in log.records
         )
 
@@ -197,10 +203,8 @@ class TestSlowCallbacks:
             await asyncio.create_task(slow_coroutine(), name="the slow one")
 
         loop.run_until_complete(main())
-        (record,) = log.records
-        text = record.getMessage()
-        assert re.match(r"Executing <Task .* took 0\.\d{3} seconds", text)
-        assert "the slow one" in text
+        text = self.text_about(log, "<Task finished name='the slow one'")
+        assert re.match(r"Executing <Task .* took \d+\.\d{3} seconds", text)
         assert "slow_coroutine" in text
 
     def test_reader(self, loop, log):
@@ -209,16 +213,15 @@ class TestSlowCallbacks:
         near, far = socket.socketpair()
         with near, far:
 
-            def readable():
+            def slow_reader():
                 loop.remove_reader(near)
                 time.sleep(0.02)
                 loop.stop()
 
-            loop.add_reader(near, readable)
+            loop.add_reader(near, slow_reader)
             far.send(b"x")
             loop.run_forever()
-        (record,) = log.records
-        assert "readable" in record.getMessage()
+        assert self.text_about(log, "slow_reader").startswith("Executing <Handle ")
 
     def test_threshold_is_read_each_time(self, loop, log):
         loop.call_soon(setattr, loop, "slow_callback_duration", 10)

@@ -349,7 +349,7 @@ class TestLoops:
         before = count()
         for _ in range(50):
             loop_factory().close()
-        assert count() == before
+        assert count() <= before
 
     def test_used_and_closed(self, loop_factory):
         async def main(loop):

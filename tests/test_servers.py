@@ -291,13 +291,12 @@ class TestRefusals:
         assert str(caught.value).startswith(text)
         assert str(caught.value).endswith("address already in use")
 
-    def test_port_in_use_for_the_second_host(self, loop, run):
-        with socket.create_server(("127.0.0.2", 0)) as taken:
-            port = taken.getsockname()[1]
+    def test_port_in_use_for_the_second_host(self, loop, run, unused_port):
+        with socket.create_server(("127.0.0.2", unused_port)):
             with pytest.raises(OSError, match="error while attempting to bind on"):
-                run(loop.create_server(Echo, ["127.0.0.1", "127.0.0.2"], port))
+                run(loop.create_server(Echo, ["127.0.0.1", "127.0.0.2"], unused_port))
             # The first one was let go of.
-            socket.create_server(("127.0.0.1", port)).close()
+            socket.create_server(("127.0.0.1", unused_port)).close()
 
     def test_address_of_another_machine(self, loop, run):
         with pytest.raises(OSError) as caught:  # noqa: PT011 - the text differs by version
@@ -427,13 +426,11 @@ class TestClosing:
 
         run(main())
 
-    def test_the_port_is_free_at_once(self, loop, run):
+    def test_the_port_is_free_at_once(self, loop, run, unused_port):
         async def main():
-            server = await loop.create_server(Echo, "127.0.0.1", 0)
-            address = server.sockets[0].getsockname()
-            await shut(server)
-            server = await loop.create_server(Echo, *address)
-            await shut(server)
+            for _ in range(2):
+                server = await loop.create_server(Echo, "127.0.0.1", unused_port)
+                await shut(server)
 
         run(main())
 

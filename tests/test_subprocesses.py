@@ -468,7 +468,6 @@ class TestCreateSubprocess:
     def test_debug_log_keeps_arguments_to_itself(self, loop, run, caplog):
         caplog.set_level("DEBUG", "asyncio")
         loop.set_debug(True)
-        loop.slow_callback_duration = 60
 
         async def main():
             process = await asyncio.create_subprocess_exec(

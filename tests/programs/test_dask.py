@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dask
 import distributed
+import pytest
 
 from support.dask_node import where
 
@@ -59,6 +60,7 @@ def total(parts):
     return sum(map(sum, parts))
 
 
+@pytest.mark.timeout(150)  # it starts three nodes, maybe on a busy machine
 def test_a_graph(loop, run, loop_name):
     async def main(address, pids):
         async with distributed.Client(address, asynchronous=True) as client:
@@ -70,7 +72,7 @@ def test_a_graph(loop, run, loop_name):
             return await compute(client)
 
     with cluster(loop_name) as (address, pids):
-        run(main(address, pids))
+        run(main(address, pids), timeout=60)
 
 
 async def compute(client):

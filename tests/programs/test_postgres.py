@@ -5,6 +5,7 @@ import contextlib
 import datetime
 import hashlib
 import ssl
+import uuid
 
 import asyncpg
 import psycopg
@@ -15,19 +16,22 @@ from support.peers import pattern
 SLOW = "SELECT pg_sleep(3600)"
 
 
-async def psycopg_backends(connection, query):
-    """How many other sessions are at ``query`` just now."""
-    cursor = await connection.execute(
-        "SELECT count(*) FROM pg_stat_activity"
-        " WHERE query = %s AND state = 'active' AND pid <> pg_backend_pid()",
-        [query],
+async def until_slow(connection, pid, expected=True):
+    """Waits until that session is at the slow query, or no longer is."""
+    is_slow = (
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND query = %s AND state = 'active'"
     )
-    return (await cursor.fetchone())[0]
-
-
-async def until_backends(connection, query, count):
-    while await psycopg_backends(connection, query) != count:
+    while True:
+        cursor = await connection.execute(is_slow, [pid, SLOW])
+        if (await cursor.fetchone())[0] == expected:
+            return
         await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def channel():
+    """A name that no other test, and no other run, notifies by."""
+    return f"news_{uuid.uuid4().hex}"
 
 
 class TestPsycopg:
@@ -85,11 +89,11 @@ class TestPsycopg:
 
         assert run(main()) == hashlib.sha256(body).digest()
 
-    def test_notify(self, loop, run, postgres):
+    def test_notify(self, loop, run, postgres, channel):
         async def listen(ready):
             connection = await psycopg.AsyncConnection.connect(postgres, autocommit=True)
             async with connection:
-                await connection.execute("LISTEN news")
+                await connection.execute(f"LISTEN {channel}")
                 ready.set()
                 return [n.payload async for n in connection.notifies(timeout=15, stop_after=3)]
 
@@ -100,7 +104,7 @@ class TestPsycopg:
             connection = await psycopg.AsyncConnection.connect(postgres, autocommit=True)
             async with connection:
                 for payload in ("one", "two", "three"):
-                    await connection.execute("SELECT pg_notify('news', %s)", [payload])
+                    await connection.execute("SELECT pg_notify(%s, %s)", [channel, payload])
                     await asyncio.sleep(0.01)
             return await listening
 
@@ -148,11 +152,11 @@ class TestPsycopg:
             async with watching:
                 connection = await psycopg.AsyncConnection.connect(postgres, autocommit=True)
                 task = asyncio.create_task(connection.execute(SLOW))
-                await until_backends(watching, SLOW, 1)
+                await until_slow(watching, connection.info.backend_pid)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
-                await until_backends(watching, SLOW, 0)
+                await until_slow(watching, connection.info.backend_pid, False)
                 cursor = await connection.execute("SELECT 'still of use'")
                 assert await cursor.fetchone() == ("still of use",)
                 await connection.close()
@@ -165,7 +169,7 @@ class TestPsycopg:
             async with watching:
                 connection = await psycopg.AsyncConnection.connect(postgres, autocommit=True)
                 task = asyncio.create_task(connection.execute(SLOW))
-                await until_backends(watching, SLOW, 1)
+                await until_slow(watching, connection.info.backend_pid)
                 await watching.execute(
                     "SELECT pg_terminate_backend(%s)", [connection.info.backend_pid]
                 )
@@ -267,16 +271,16 @@ class TestAsyncpg:
         run(main())
         assert received.digest() == hashlib.sha256(body).digest()
 
-    def test_notify(self, loop, run, postgres):
+    def test_notify(self, loop, run, postgres, channel):
         async def main():
             heard = asyncio.Queue()
             async with (
                 asyncpg_connection(postgres, ssl=False) as listening,
                 asyncpg_connection(postgres, ssl=False) as speaking,
             ):
-                await listening.add_listener("news", lambda *call: heard.put_nowait(call[3]))
+                await listening.add_listener(channel, lambda *call: heard.put_nowait(call[3]))
                 for payload in ("one", "two", "three"):
-                    await speaking.execute("SELECT pg_notify('news', $1)", payload)
+                    await speaking.execute("SELECT pg_notify($1, $2)", channel, payload)
                 return [await heard.get() for _ in range(3)]
 
         assert run(main()) == ["one", "two", "three"]
@@ -298,10 +302,10 @@ class TestAsyncpg:
         async def main():
             async with asyncpg_connection(postgres, ssl=False) as connection:
                 with pytest.raises(TimeoutError):
-                    await connection.execute(SLOW, timeout=0.05)
+                    await connection.execute(SLOW, timeout=0.2)
                 assert await connection.fetchval("SELECT 'after a timeout'") == "after a timeout"
                 task = asyncio.create_task(connection.execute(SLOW))
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.2)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
@@ -387,9 +391,9 @@ class TestAsyncpgOverTls:
         async def main():
             async with asyncpg_connection(postgres, ssl=context) as connection:
                 with pytest.raises(TimeoutError):
-                    await connection.execute(SLOW, timeout=0.05)
+                    await connection.execute(SLOW, timeout=0.2)
                 task = asyncio.create_task(connection.execute(SLOW))
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.2)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task

@@ -93,9 +93,12 @@ def test_publish_and_subscribe(loop, run, redis_url, key):
 
 def test_blocking_pop(loop, run, redis_url, key):
     async def main():
-        async with connected(redis_url) as consumer, connected(redis_url) as producer:
+        async with (
+            connected(redis_url, client_name=key) as consumer,
+            connected(redis_url) as producer,
+        ):
             popping = asyncio.ensure_future(consumer.blpop([key], timeout=15))
-            await blocked(producer, 1)
+            await blocked(producer, key, 1)
             assert await producer.rpush(key, b"one", b"two") == 2
             assert await popping == (key.encode(), b"one")
             assert await consumer.blpop([key], timeout=15) == (key.encode(), b"two")
@@ -103,9 +106,18 @@ def test_blocking_pop(loop, run, redis_url, key):
     run(main())
 
 
-async def blocked(client, count):
-    """Waits until that many clients of the server wait in a blocking command."""
-    while (await client.info("clients"))["blocked_clients"] != count:
+async def blocked_ones(client, key):
+    """The server's clients of that name that wait in a blocking command."""
+    return [
+        other
+        for other in await client.client_list()
+        if other["name"] == key and "b" in other["flags"]
+    ]
+
+
+async def blocked(client, key, count):
+    """Waits until there are so many of them."""
+    while len(await blocked_ones(client, key)) != count:
         await asyncio.sleep(0.005)
 
 
@@ -113,13 +125,16 @@ def test_cancelled_blocking_pop(loop, run, redis_url, key):
     """The server forgets the client, and so the element goes to who asks next."""
 
     async def main():
-        async with connected(redis_url) as consumer, connected(redis_url) as producer:
+        async with (
+            connected(redis_url, client_name=key) as consumer,
+            connected(redis_url) as producer,
+        ):
             popping = asyncio.ensure_future(consumer.blpop([key], timeout=15))
-            await blocked(producer, 1)
+            await blocked(producer, key, 1)
             popping.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await popping
-            await blocked(producer, 0)
+            await blocked(producer, key, 0)
             await producer.rpush(key, b"kept")
             assert await consumer.blpop([key], timeout=15) == (key.encode(), b"kept")
 
@@ -128,12 +143,11 @@ def test_cancelled_blocking_pop(loop, run, redis_url, key):
 
 def test_a_connection_that_the_server_ends(loop, run, redis_url, key):
     async def main():
-        async with connected(redis_url) as killer, connected(redis_url) as client:
+        async with connected(redis_url) as killer, connected(redis_url, client_name=key) as client:
             popping = asyncio.ensure_future(client.execute_command("BLPOP", key, 15))
-            await blocked(killer, 1)
-            for other in await killer.client_list():
-                if "b" in other["flags"]:
-                    await killer.client_kill_filter(_id=other["id"])
+            await blocked(killer, key, 1)
+            for other in await blocked_ones(killer, key):
+                await killer.client_kill_filter(_id=other["id"])
             with pytest.raises(RedisConnectionError):
                 await popping
             assert await client.ping()

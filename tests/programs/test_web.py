@@ -96,7 +96,7 @@ class TestUvicorn:
         async def main():
             async with uvicorn_server(http=parser) as (host, port):
                 async with httpx.AsyncClient(
-                    base_url=f"http://{host}:{port}", verify=False
+                    base_url=f"http://{host}:{port}", timeout=30, verify=False
                 ) as client:
                     for number in range(50):
                         answer = await client.get(f"/path/{number}")
@@ -221,18 +221,16 @@ class TestUvicorn:
             "    await send({'type': 'http.response.start', 'status': 200, 'headers': []})\n"
             "    await send({'type': 'http.response.body', 'body': name})\n"
         )
-        with socket.create_server(("127.0.0.1", 0)) as sock:
-            port = sock.getsockname()[1]
         command = [sys.executable, "-m", "uvicorn", "app:app", "--loop", FACTORIES[loop_name]]
-        command += ["--http", parser, "--port", str(port), "--lifespan", "off"]
+        command += ["--http", parser, "--port", "0", "--lifespan", "off"]
         server = subprocess.Popen(
             command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         try:
             for line in server.stdout:
-                if "Uvicorn running" in line:
+                if found := re.search(r"Uvicorn running on (http://127\.0\.0\.1:\d+)", line):
                     break
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:
+            with urllib.request.urlopen(f"{found[1]}/", timeout=20) as answer:
                 assert answer.read().decode().startswith(loop_name)
         finally:
             server.send_signal(signal.SIGINT)

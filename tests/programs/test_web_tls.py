@@ -197,7 +197,7 @@ class TestUvicorn:
         async def main():
             async with (
                 uvicorn_server(certificates, http=parser) as address,
-                httpx.AsyncClient(verify=certificates.client_context()) as client,
+                httpx.AsyncClient(verify=certificates.client_context(), timeout=30) as client,
             ):
                 for number in range(30):
                     answer = await client.get(f"https://{address}/{number}")

@@ -4,6 +4,8 @@ import asyncio
 import ipaddress
 import struct
 
+from support.ports import unused_port
+
 TYPES = {1: "A", 28: "AAAA", 16: "TXT"}
 QUERY_HEADER = struct.Struct("!6H")
 ANSWER = 0x8580  # QR, AA, RD, RA
@@ -50,8 +52,8 @@ class NameServer(asyncio.DatagramProtocol):
 
     async def __aenter__(self):
         loop = asyncio.get_running_loop()
-        self._streams = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._streams.sockets[0].getsockname()[1]
+        self.port = unused_port()  # of both protocols
+        self._streams = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self._transport, _ = await loop.create_datagram_endpoint(
             lambda: self, ("127.0.0.1", self.port)
         )

@@ -134,7 +134,7 @@ class TestHttp:
         async def main():
             async with (
                 uvicorn_server() as url,
-                httpx.AsyncClient(verify=client_context(), trust_env=False) as client,
+                httpx.AsyncClient(verify=client_context(), timeout=30, trust_env=False) as client,
             ):
                 for body in (b"small", BODY):
                     response = await client.post(url, content=body)
