@@ -350,7 +350,7 @@ class TestExceptionsThatLeave:
         timer.start()
         try:
             with pytest.raises(Out):
-                loop.run_until_complete(asyncio.sleep(20))
+                loop.run_until_complete(asyncio.sleep(10))
         finally:
             timer.join()
             signal.signal(signal.SIGUSR1, previous)

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from support.peers import until
-from support.programs import output_of, run_program, start_program
+from support.programs import output_of, run_program, start_program, until_asleep
 
 
 @pytest.fixture(autouse=True)
@@ -237,6 +237,7 @@ class TestPlainHandlers:
             previous = signal.signal(signal.SIGUSR1, handler)
             timer = threading.Timer(0.03, send, (signal.SIGUSR1,))
             timer.start()
+            loop.call_later(5, int)  # should the signal come just before asyncio falls asleep
             started = time.monotonic()
             assert await future == signal.SIGUSR1
             assert time.monotonic() - started < 10
@@ -266,6 +267,7 @@ class TestPlainHandlers:
         previous = signal.signal(signal.SIGUSR1, handler)
         timer = threading.Timer(0.03, send, (signal.SIGUSR1,))
         timer.start()
+        loop.call_later(5, int)  # should the signal come just before asyncio falls asleep
         try:
             with pytest.raises(LeaveError):
                 loop.run_forever()
@@ -351,6 +353,7 @@ class TestPrograms:
             """,
         )
         assert program.stdout.readline() == "ready\n"
+        until_asleep(program)
         program.send_signal(signal.SIGINT)
         output, errors = program.communicate(timeout=20)
         assert (output, errors) == ("cancelled\ninterrupted\n", "")
@@ -371,7 +374,7 @@ class TestPrograms:
             """,
         )
         assert program.stdout.readline() == "ready\n"
-        time.sleep(0.02)
+        until_asleep(program)
         program.send_signal(signal.SIGINT)
         output, errors = program.communicate(timeout=20)
         assert (output, errors) == ("interrupted False\nagain\n", "")
@@ -389,6 +392,7 @@ class TestPrograms:
             """,
         )
         assert program.stdout.readline() == "ready\n"
+        until_asleep(program)
         program.send_signal(signal.SIGINT)
         _, errors = program.communicate(timeout=20)
         assert errors.rstrip().endswith("KeyboardInterrupt")

@@ -4,6 +4,10 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
+
+from support.peers import PATIENCE_S
 
 PRELUDE = {
     "asyncio": "import asyncio\nnew_event_loop = asyncio.SelectorEventLoop\n",
@@ -38,6 +42,32 @@ def start_program(loop_name, source, *options, env=None):
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def until_asleep(program):
+    """Waits until a program of one thread sleeps in a system call.
+
+    A signal that arrives just before one, after the interpreter's last look for signals, is not
+    heard of before that call ends: so stock asyncio may sleep on.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    before = None
+    while program.poll() is None:
+        now = _sleeps_so_far(program.pid)
+        if now is not None and now == before:
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError("the program never sleeps")
+        before = now
+        time.sleep(0.01)
+
+
+def _sleeps_so_far(pid):
+    """How often the process has gone to sleep, if it sleeps just now."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    is_asleep = fields["State"].split()[0] == "S"
+    return int(fields["voluntary_ctxt_switches"]) if is_asleep else None
 
 
 def output_of(loop_name, source, *options, env=None, timeout=30):
