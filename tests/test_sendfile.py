@@ -53,6 +53,20 @@ def buffer_little(sock):
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
 
 
+async def begun(task, peer):
+    """Waits until the first of the file is there; the rest has no room."""
+
+    def has_data():
+        try:
+            return peer.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+
+    await until(has_data)
+    await asyncio.sleep(0.05)
+    assert not task.done()
+
+
 class Quiet(asyncio.Protocol):
     """Remembers what concerns the test: data, pauses, the end."""
 
@@ -212,8 +226,7 @@ class TestRange:
                 peer, _ = await loop.sock_accept(listener)
                 with peer:
                     task = asyncio.create_task(way.send(file))
-                    await asyncio.sleep(0.05)
-                    assert not task.done()
+                    await begun(task, peer)
                     log.write(b"more")
                     log.flush()
                     while len(received) < SIZE + 4:
@@ -375,8 +388,7 @@ class TestTransport:
                 peer, _ = await loop.sock_accept(listener)
                 with peer:
                     task = asyncio.create_task(loop.sendfile(transport, file))
-                    await asyncio.sleep(0.05)
-                    assert not task.done()
+                    await begun(task, peer)
                     assert not transport.is_reading()
                     for write in (transport.write, lambda data: transport.writelines([data])):
                         with pytest.raises(RuntimeError, match="sendfile is in progress"):
@@ -407,8 +419,7 @@ class TestTransport:
                 buffer_little(transport.get_extra_info("socket"))
                 peer, _ = await loop.sock_accept(listener)
                 task = asyncio.create_task(loop.sendfile(transport, source))
-                await asyncio.sleep(0.05)
-                assert not task.done()
+                await begun(task, peer)
                 reset(peer)
                 with pytest.raises(ConnectionError):
                     await task
@@ -437,8 +448,7 @@ class TestSocket:
 
         async def main():
             task = asyncio.create_task(loop.sock_sendfile(near, file))
-            await asyncio.sleep(0.05)
-            assert not task.done()
+            await begun(task, far)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

@@ -460,7 +460,7 @@ class TestServers:
         async def main():
             server = await asyncio.start_server(serve, "127.0.0.1", 0)
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-            await until(lambda: unhandled or reader.at_eof(), patience=5)
+            await until(lambda: unhandled or reader.at_eof())
             writer.transport.abort()
             await turns()
             server.close()

@@ -160,9 +160,9 @@ def test_dev_stdout(run):
 @pytest.mark.asyncio_since(3, 12)
 def test_no_thread_waits(run):
     async def main():
-        before = threading.active_count()
+        before = set(threading.enumerate())
         processes = [await asyncio.create_subprocess_exec("cat", stdin=PIPE) for _ in range(5)]
-        assert threading.active_count() == before
+        assert set(threading.enumerate()) <= before
         for process in processes:
             process.stdin.close()
             assert await process.wait() == 0
@@ -171,6 +171,16 @@ def test_no_thread_waits(run):
 
 
 def test_exit_is_seen_at_once(run):
+    """Not at the next of some regular looks: each would be late by half of their distance."""
+
+    def blocking():
+        with subprocess.Popen(["cat"], stdin=PIPE) as process:
+            time.sleep(0.02)
+            began = time.perf_counter()
+            process.kill()
+            process.wait()
+            return time.perf_counter() - began
+
     async def once():
         process = await asyncio.create_subprocess_exec("cat", stdin=PIPE)
         waiting = asyncio.ensure_future(process.wait())
@@ -181,9 +191,16 @@ def test_exit_is_seen_at_once(run):
         return time.perf_counter() - began
 
     async def main():
-        return [await once() for _ in range(15)]
+        both = [(await once(), blocking()) for _ in range(15)]
+        ours, kernels = zip(*both, strict=True)
+        return statistics.median(ours) - statistics.median(kernels)
 
-    assert statistics.median(run(main())) < 0.005
+    differences = []
+    for _ in range(10):  # the best of ten, for a busy machine
+        differences.append(run(main()))
+        if differences[-1] < 0.005:
+            return
+    pytest.fail(f"differences of medians: {differences} s")
 
 
 @pytest.mark.asyncio_since(3, 14)
@@ -192,7 +209,7 @@ def test_wait_ends_while_a_grandchild_keeps_the_pipe(run):
         process = await asyncio.create_subprocess_shell("sleep 60 & echo $!; exit 4", stdout=PIPE)
         grandchild = int(await process.stdout.readline())
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(15):
                 assert await process.wait() == 4
             assert not process.stdout.at_eof()
         finally:

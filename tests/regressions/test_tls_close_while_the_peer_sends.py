@@ -50,7 +50,7 @@ def test_ends_and_delivers_nothing(loop, run, side, paused):
                 await asyncio.sleep(0.01)
             transport.close()
             delivered = len(protocol.received)
-            await until(lambda: protocol.is_lost, patience=10)
+            await until(lambda: protocol.is_lost)
             assert len(protocol.received) == delivered
             pair[1].close()
             await asyncio.to_thread(sender.join)

@@ -50,6 +50,7 @@ async def refusal(loop, address, context):
     [(dialogue, True, 5), (refusal, False, 3)],
     ids=["successful", "refused"],
 )
+@pytest.mark.timeout(120)
 def test_is_given_back(loop, run, visit, trust, rounds):
     async def main():
         server = await loop.create_server(Echo, "127.0.0.1", 0, ssl=server_context())
@@ -66,4 +67,4 @@ def test_is_given_back(loop, run, visit, trust, rounds):
         await asyncio.sleep(0.01)
         return [after - before for before, after in itertools.pairwise(sizes)]
 
-    assert min(run(main(), timeout=50)) < ROUND * BATCH * GROWTH_MAX
+    assert min(run(main(), timeout=100)) < ROUND * BATCH * GROWTH_MAX

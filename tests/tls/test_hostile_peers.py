@@ -187,7 +187,7 @@ class TestOpenings:
                 return sent
 
         async def main():
-            async with besieged(loop, ssl_handshake_timeout=0.3) as address:
+            async with besieged(loop, ssl_handshake_timeout=2) as address:
                 sent = await asyncio.to_thread(attack, address)
                 assert 0 < sent < len(client_hello())
 

@@ -99,13 +99,11 @@ class TestByTheLoop:
         protocol = Recorder()
 
         async def main():
-            transport, peer = await secured(
-                loop, pair, protocol, "server", ssl_shutdown_timeout=0.1
-            )
+            transport, peer = await secured(loop, pair, protocol, "server", ssl_shutdown_timeout=1)
             transport.close()
             peer.close_notify()
             await lost(protocol)
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(1.05)
 
         run(main())
         assert protocol.lost_with == [None]

@@ -72,7 +72,7 @@ def test_ending_the_clients(loop, run, accepting, method):
         getattr(server, method)()
         await until(lambda: all(protocol.is_lost for protocol in accepted))
         await until(lambda: all(client.is_lost for client in clients))
-        await asyncio.wait_for(server.wait_closed(), 5)
+        await asyncio.wait_for(server.wait_closed(), 15)
 
     run(main())
     assert all(len(protocol.lost_with) == 1 for protocol in accepted)
@@ -93,7 +93,7 @@ def test_wait_closed_waits_for_them(loop, run, accepting):
         await asyncio.sleep(0.01)
         assert not waiting.done()
         clients[-1].transport.close()
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 15)
         assert all(protocol.is_lost for protocol in accepted)
 
     run(main())
@@ -117,7 +117,7 @@ def test_wait_closed_does_not_wait_for_failed_handshakes(loop, run):
         await asyncio.to_thread(nonsense, address)
         await asyncio.sleep(0.02)
         server.close()
-        await asyncio.wait_for(server.wait_closed(), 5)
+        await asyncio.wait_for(server.wait_closed(), 15)
         assert await asyncio.to_thread(silent.recv, 1) == b""
         silent.close()
 

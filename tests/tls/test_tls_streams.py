@@ -190,10 +190,13 @@ class TestStartTls:
         run(main())
 
     def test_fails_on_verification(self, loop, run):
+        refused = []
+
         async def refuse(reader, writer):
             with pytest.raises(OSError):  # noqa: PT011 (an alert, or a reset)
                 await writer.start_tls(server_context(OTHER_NAME))
             writer.close()
+            refused.append(True)
 
         async def main():
             async with serving(refuse) as address:
@@ -201,7 +204,8 @@ class TestStartTls:
                 with pytest.raises(ssl.SSLCertVerificationError):
                     await writer.start_tls(client_context(), server_hostname=NAME)
                 writer.close()
-                await asyncio.sleep(0.02)
+                await until(lambda: refused)
+                await turns()
 
         run(main())
 

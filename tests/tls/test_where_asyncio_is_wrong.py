@@ -97,7 +97,7 @@ class TestEnds:
             )
             transport.write(bytes(8_000_000))
             peer.close_notify()
-            await until(lambda: protocol.is_lost, patience=5)
+            await until(lambda: protocol.is_lost)
 
         run(main())
         (exc,) = protocol.lost_with
