@@ -2,9 +2,11 @@
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, c_void, socklen_t};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
 
 use super::address::RawAddress;
 use super::{check, transfer};
@@ -12,7 +14,7 @@ use crate::addr::SocketAddress;
 
 const NEW_SOCKET: c_int = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
 
-const SEND_NOW: c_int = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+const SEND_NOW: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 
 /// writev(2) and sendmsg(2) take no more slices than this.
 const IOV_MAX: usize = libc::UIO_MAXIOV as usize;
@@ -109,26 +111,43 @@ pub(crate) fn peer_address(fd: RawFd) -> io::Result<SocketAddress> {
     Ok(address.to_address())
 }
 
+/// `fd` as rustix wants it, which has no -1.
+#[inline]
+fn borrowed<'a>(fd: RawFd) -> io::Result<BorrowedFd<'a>> {
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: not -1. It is used for one system call, which answers EBADF for a closed one.
+    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// As [`transfer`], for a call of rustix's.
+#[inline]
+fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            result => return result.map_err(io::Error::from),
+        }
+    }
+}
+
 #[inline]
 pub(crate) fn recv(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    let (start, len) = (buffer.as_mut_ptr().cast::<c_void>(), buffer.len());
-    // SAFETY: `buffer` is borrowed mutably during the call and has `len` bytes; the kernel only
-    // writes to them.
-    transfer(|| unsafe { libc::recv(fd, start, len, libc::MSG_DONTWAIT) })
+    let fd = borrowed(fd)?;
+    retry(|| rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT).map(|(_, length)| length))
 }
 
 #[inline]
 pub(crate) fn recv_into_slice(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
-    let (start, len) = (buffer.as_mut_ptr().cast::<c_void>(), buffer.len());
-    // SAFETY: `buffer` is borrowed mutably during the call and has `len` bytes.
-    transfer(|| unsafe { libc::recv(fd, start, len, libc::MSG_DONTWAIT) })
+    let fd = borrowed(fd)?;
+    retry(|| rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT).map(|(_, length)| length))
 }
 
 #[inline]
 pub(crate) fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
-    let (start, len) = (bytes.as_ptr().cast::<c_void>(), bytes.len());
-    // SAFETY: `bytes` is borrowed during the call and has `len` bytes.
-    transfer(|| unsafe { libc::send(fd, start, len, SEND_NOW) })
+    let fd = borrowed(fd)?;
+    retry(|| rustix::net::send(fd, bytes, SEND_NOW))
 }
 
 #[inline]
