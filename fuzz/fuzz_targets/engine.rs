@@ -3,11 +3,12 @@
 #![no_main]
 
 use std::path::Path;
+use std::rc::Rc;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use tls::contexts::{Context, Endpoint, Version};
-use tls::{Outcome, Session};
+use tls::{KeptBuffers, Outcome, Session};
 
 thread_local! {
     static CONTEXTS: [Context; 2] = [Version::Tls12, Version::Tls13].map(|version| {
@@ -36,6 +37,7 @@ enum Step<'a> {
 struct Attack<'a> {
     tls13: bool,
     server: bool,
+    keeps_buffers: bool,
     /// How many calls of the handshake the two sides make before the peer turns hostile.
     flights: u8,
     steps: Vec<Step<'a>>,
@@ -92,6 +94,12 @@ fn take(victim: &mut Endpoint<'_>, step: &Step<'_>) -> Outcome {
 
 fn attack(context: &Context, plan: &Attack<'_>) {
     let (mut client, mut server) = (context.client(), context.server());
+    if plan.keeps_buffers {
+        // One place for two: each call of one side's frees the other side's.
+        let kept = Rc::new(KeptBuffers::new(1));
+        client.keep_buffers(&kept);
+        server.keep_buffers(&kept);
+    }
     shake_hands(&mut client, &mut server, plan.flights % 8);
     let victim = if plan.server {
         &mut server

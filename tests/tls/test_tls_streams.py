@@ -94,6 +94,33 @@ class TestStreams:
 
         run(main())
 
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+    def test_many_connections_in_turns(self, loop, run, version):
+        """More sessions than keep record buffers, each with a stream of bytes of its own."""
+        count = 90
+
+        async def main():
+            server_side, client_side = server_context(version=version), client_context()
+            async with serving(ssl=server_side) as address:
+                streams = [
+                    await asyncio.open_connection(
+                        *address, ssl=client_side, server_hostname=NAME, limit=1 << 20
+                    )
+                    for _ in range(count)
+                ]
+                for turn, size in enumerate([1, 1000, 40_000, 100]):
+                    lines = []
+                    for number, (_, writer) in enumerate(streams):
+                        seed = b"%d of %d" % (turn, number)
+                        lines.append(pattern(size, seed).replace(b"\n", b" ") + b"\n")
+                        writer.write(lines[-1])
+                    for (reader, _), line in zip(streams, lines, strict=True):
+                        assert await reader.readuntil(b"\n") == line
+                for _, writer in streams:
+                    await leave(writer)
+
+        run(main())
+
     def test_drain_waits_for_a_slow_peer(self, loop, run):
         near, far = PAIRS["tcp"](sndbuf=1 << 16, rcvbuf=1 << 16)
 

@@ -30,6 +30,15 @@ impl Outgoing {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Puts the next bytes into `memory`, unless there is memory already.
+    #[inline]
+    pub(crate) fn reuse(&mut self, mut memory: Vec<u8>) {
+        if self.bytes.capacity() == 0 {
+            memory.clear();
+            self.bytes = memory;
+        }
+    }
+
     /// Makes room for `more` bytes at once.
     #[inline]
     pub(crate) fn reserve(&mut self, more: usize) {

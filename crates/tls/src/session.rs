@@ -15,13 +15,15 @@
 //! Cost: ciphertext is copied once into OpenSSL's record buffer and once out of it, as a socket BIO
 //! of OpenSSL's own would do with a system call each. An idle session holds no buffer but the
 //! [`KEPT_CAPACITY`](crate::outgoing::KEPT_CAPACITY) of its output; OpenSSL is told to release its
-//! own. Differs from asyncio, where each step goes through a `bytes` object and a `MemoryBIO`.
+//! own, except for a few sessions, see [`KeptBuffers`]. Differs from asyncio, where each step goes
+//! through a `bytes` object and a `MemoryBIO`.
 
 use std::cell::RefMut;
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::rc::Rc;
 
+use crate::kept::{KeptBuffers, Share};
 use crate::library::{Library, Unavailable};
 use crate::outgoing::Outgoing;
 use crate::sys::bio::{self, Wire};
@@ -75,6 +77,7 @@ impl fmt::Display for Failure {
 pub struct Session {
     ssl: BorrowedSsl<'static>,
     wire: Rc<Wire>,
+    buffers: Option<Share>,
 }
 
 impl Session {
@@ -83,7 +86,18 @@ impl Session {
     pub fn adopt(ssl: BorrowedSsl<'static>) -> Result<Self, Unavailable> {
         let wire = Wire::new();
         ssl.attach(&wire)?;
-        Ok(Self { ssl, wire })
+        Ok(Self {
+            ssl,
+            wire,
+            buffers: None,
+        })
+    }
+
+    /// Shares in the buffers of OpenSSL's that are kept between two messages; to be called before
+    /// the handshake. From now on the `SSL*` may be called when another session is.
+    pub fn keep_buffers(&mut self, kept: &Rc<KeptBuffers>) {
+        self.ssl.keep_buffers();
+        self.buffers = Some(Share::new(kept, self.ssl));
     }
 
     /// The library it runs on.
@@ -130,20 +144,24 @@ impl Session {
 
     /// Carries the handshake on.
     pub fn handshake(&mut self) -> Outcome {
-        self.ssl.handshake()
+        let outcome = self.ssl.handshake();
+        self.free_buffers();
+        outcome
     }
 
     /// Reads plaintext, at most a record; the bytes counted are initialised. Runs the handshake
     /// first if it is due.
     #[inline]
     pub fn read(&mut self, into: &mut [MaybeUninit<u8>]) -> Outcome {
-        self.ssl.read(into)
+        let ssl = self.ssl;
+        self.with_buffers(|| ssl.read(into))
     }
 
     /// Like [`Self::read`], onto the end of `into`, at most `room` bytes.
     #[inline]
     pub fn read_onto(&mut self, into: &mut Vec<u8>, room: usize) -> Outcome {
-        self.ssl.read_onto(into, room)
+        let ssl = self.ssl;
+        self.with_buffers(|| ssl.read_onto(into, room))
     }
 
     /// Writes plaintext, all of it unless the owner chose `SSL_MODE_ENABLE_PARTIAL_WRITE`, then a
@@ -156,7 +174,29 @@ impl Session {
             let sealed = plaintext.len() + records * RECORD_OVERHEAD;
             self.wire.outgoing.borrow_mut().reserve(sealed);
         }
-        self.ssl.write(plaintext)
+        let ssl = self.ssl;
+        self.with_buffers(|| ssl.write(plaintext))
+    }
+
+    /// Frees the buffers that a handshake has left behind: its peer may never go on with it.
+    pub fn free_buffers(&mut self) {
+        if self.buffers.is_some() {
+            self.ssl.free_buffers();
+        }
+    }
+
+    #[inline]
+    fn with_buffers<R>(&self, call: impl FnOnce() -> R) -> R {
+        match &self.buffers {
+            Some(share) => share.using(call),
+            None => call(),
+        }
+    }
+
+    /// Gives memory for the next ciphertext, unless there is some already.
+    #[inline]
+    pub fn reuse(&mut self, memory: Vec<u8>) {
+        self.wire.outgoing.borrow_mut().reuse(memory);
     }
 
     /// Writes a `close_notify` unless it was, then looks for the peer's: done once both went,

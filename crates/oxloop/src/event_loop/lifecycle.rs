@@ -9,6 +9,7 @@ use crate::py::class::{Visit, VisitStopped};
 use crate::py::handle::HandleRef;
 use crate::py::imports;
 use crate::py::object::TypeWatch;
+use crate::tls::RecordMemory;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -72,6 +73,7 @@ pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
         forks: Cell::new(super::fork::generation()),
         scratch: Cell::new(Some(new_scratch())),
         last_sock_recv: Cell::new(0),
+        record_memory: RecordMemory::default(),
         hooks: RefCell::new(hooks),
     })
 }

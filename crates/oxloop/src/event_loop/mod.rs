@@ -65,6 +65,7 @@ use crate::py::class::{This, Visit};
 use crate::py::handle::HandleRef;
 use crate::py::method::{Methods, OfPyClass, extend_class};
 use crate::py::object::TypeWatch;
+use crate::tls::RecordMemory;
 use crate::transport::Written;
 use confirm::Unconfirmed;
 use pyo3::prelude::*;
@@ -144,6 +145,7 @@ pub(crate) struct State {
     scratch: Cell<Option<Box<[u8]>>>,
     /// How much the latest `sock_recv` of any socket got.
     last_sock_recv: Cell<usize>,
+    record_memory: RecordMemory,
     hooks: RefCell<Hooks>,
 }
 

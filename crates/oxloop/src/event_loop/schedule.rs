@@ -14,6 +14,7 @@ use crate::py::handle::HandleRef;
 use crate::py::imports;
 use crate::py::method::{Methods, OfPyClass};
 use crate::py::schedule::Scheduled;
+use crate::tls::RecordMemory;
 use crate::transport::Written;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
@@ -108,6 +109,11 @@ impl State {
         let result = body(&mut scratch);
         self.scratch.set(Some(scratch));
         result
+    }
+
+    #[inline]
+    pub(crate) const fn record_memory(&self) -> &RecordMemory {
+        &self.record_memory
     }
 
     /// Wakes the loop's thread if it waits in the kernel.

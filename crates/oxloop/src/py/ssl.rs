@@ -34,15 +34,15 @@ struct SslContext {
     context: *mut c_void,
 }
 
-/// Puts a session over the connection of an `ssl.SSLObject`. The caller keeps the object alive for
-/// as long as it calls the session.
+/// Puts a session over the connection of an `ssl.SSLObject`. It comes with the `_ssl._SSLSocket`
+/// that owns the connection, which the caller keeps alive for as long as the session.
 ///
 /// # Errors
 /// A text that says which check failed.
-pub(crate) fn adopt(
+pub(crate) fn adopt<'py>(
     library: &'static Library,
-    ssl_object: &Bound<'_, PyAny>,
-) -> Result<Session, String> {
+    ssl_object: &Bound<'py, PyAny>,
+) -> Result<(Session, Bound<'py, PyAny>), String> {
     let py = ssl_object.py();
     let look = || -> PyResult<_> {
         let socket = ssl_object.getattr(intern!(py, "_sslobj"))?;
@@ -53,13 +53,14 @@ pub(crate) fn adopt(
     let ssl = ssl_of(&socket, &context)
         .ok_or_else(|| "an SSLObject does not look as expected inside".to_owned())?;
     // SAFETY: the object names the context that it should, so its layout is the expected one and
-    // the field holds its `SSL*`, which is freed with the object; the caller keeps the object alive
+    // the field holds its `SSL*`, which is freed with the socket; the caller keeps the socket alive
     // and, as everybody with the GIL, calls on one thread at a time.
     let borrowed = unsafe { BorrowedSsl::borrow_raw(library, ssl) };
     if borrowed.context() != ssl_ctx_of(&context) {
         return Err("an SSLObject does not have the SSL_CTX of its context".to_owned());
     }
-    Session::adopt(borrowed).map_err(|reason| reason.to_string())
+    let session = Session::adopt(borrowed).map_err(|reason| reason.to_string())?;
+    Ok((session, socket))
 }
 
 fn ssl_of(socket: &Bound<'_, PyAny>, context: &Bound<'_, PyAny>) -> Option<NonNull<c_void>> {

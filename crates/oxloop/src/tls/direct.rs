@@ -7,6 +7,7 @@
 //! way, and CPython makes the very exception of it that its users know.
 
 use super::memory_bio::join;
+use super::record_memory::RecordMemory;
 use super::records::{Decrypted, Encrypted, End, READ_MOST};
 use crate::py::buffer::{WritableBuffer, bytearray_extended_by, bytes_filled_by};
 use crate::py::class::{Visit, VisitStopped};
@@ -26,8 +27,11 @@ const READ_LEAST: usize = 256;
 
 /// A session of OpenSSL's behind an `ssl.SSLObject`.
 pub(super) struct Direct {
-    /// Declared first: it must go before the object that owns the connection.
+    /// Declared first: it must go before the socket.
     session: RefCell<Session>,
+    /// The `_ssl._SSLSocket` that owns the connection, whatever becomes of the SSLObject's
+    /// reference to it.
+    socket: Py<PyAny>,
     ssl_object: Py<PyAny>,
 }
 
@@ -41,6 +45,7 @@ impl Direct {
         library: &'static Library,
         ssl_object: &Bound<'_, PyAny>,
         context: &Bound<'_, PyAny>,
+        memory: &RecordMemory,
     ) -> PyResult<Option<Self>> {
         let py = ssl_object.py();
         if !ssl_object.get_type().is(imports::ssl_object(py)?) {
@@ -50,19 +55,32 @@ impl Direct {
         if callback.is_some_and(|callback| !callback.is_none()) {
             return Ok(None);
         }
-        Ok(ssl::adopt(library, ssl_object).ok().map(|session| Self {
+        let Ok((mut session, socket)) = ssl::adopt(library, ssl_object) else {
+            return Ok(None);
+        };
+        session.keep_buffers(memory.kept());
+        Ok(Some(Self {
             session: RefCell::new(session),
+            socket: socket.unbind(),
             ssl_object: ssl_object.clone().unbind(),
         }))
     }
 
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        visit.object(&self.socket)?;
         visit.object(&self.ssl_object)
     }
 
     pub(super) fn feed(&self, ciphertext: &[u8]) {
         if let Ok(mut session) = self.session.try_borrow_mut() {
             session.receive(ciphertext);
+        }
+    }
+
+    /// A handshake that the SSLObject has done a step of waits for its peer.
+    pub(super) fn free_buffers(&self) {
+        if let Ok(mut session) = self.session.try_borrow_mut() {
+            session.free_buffers();
         }
     }
 
@@ -161,10 +179,11 @@ impl Direct {
         session.receive_with(ciphertext, body)
     }
 
-    pub(super) fn encrypt(&self, py: Python<'_>, data: &[u8]) -> Encrypted {
+    pub(super) fn encrypt(&self, py: Python<'_>, data: &[u8], memory: &RecordMemory) -> Encrypted {
         let Ok(mut session) = self.session.try_borrow_mut() else {
             return Encrypted::Taken(0);
         };
+        session.reuse(memory.take());
         let mut taken = 0;
         while taken < data.len() {
             match session.write(&data[taken..]) {

@@ -77,7 +77,10 @@ impl<'py> TlsThis<'_, 'py> {
         let ssl_object = self.own().ssl_object.bind(py);
         match call_method(ssl_object, intern!(py, "do_handshake"), &[]) {
             Ok(_) => self.handshake_succeeded(),
-            Err(error) if is_again(py, &error)? => self.process_outgoing(),
+            Err(error) if is_again(py, &error)? => {
+                self.own().records.free_buffers();
+                self.process_outgoing()
+            }
             Err(error) if error.is_instance(py, imports::ssl_error(py)?) => {
                 self.handshake_failed(error)
             }

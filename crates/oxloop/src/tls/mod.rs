@@ -4,6 +4,7 @@
 //! |---|---|
 //! | which way data takes through OpenSSL, decided at import | `data_path` |
 //! | plaintext and ciphertext: one connection's records | `records`, `direct`, `memory_bio` |
+//! | memory that a loop's connections take turns in | `record_memory` |
 //! | what the transport below calls | `protocol` |
 //! | handshake and its timeout | `handshake` |
 //! | decrypting, delivering, read flow control | `read` |
@@ -23,7 +24,8 @@
 //! - ciphertext is handed to the transport below as soon as it is made.
 //!
 //! Cost of a message: one SSL_read into the `bytes` that the protocol gets, one SSL_write, no
-//! Python object besides. An idle connection keeps no buffer.
+//! Python object besides. An idle connection keeps no buffer, unless it is among the last to have
+//! been used.
 //!
 //! Differs from asyncio: see docs/compatibility.md (what counts as queued).
 
@@ -34,6 +36,7 @@ mod lower;
 mod memory_bio;
 mod protocol;
 mod read;
+mod record_memory;
 mod records;
 mod shutdown;
 mod transport;
@@ -41,6 +44,7 @@ mod write;
 
 pub(crate) use data_path::choose;
 pub(crate) use protocol::{Options, TlsProtocol, TlsThis, Waiter};
+pub(crate) use record_memory::RecordMemory;
 pub(crate) use transport::TlsTransport;
 
 use crate::py::class::{OfNative, Slots, create};

@@ -194,7 +194,12 @@ impl TlsProtocol {
             Some(name) if !options.server_side && name.is_truthy()? => Some(name),
             _ => None,
         };
-        let (records, ssl_object) = Records::new(&context, options.server_side, hostname)?;
+        let (records, ssl_object) = Records::new(
+            &context,
+            options.server_side,
+            hostname,
+            event_loop.get().state(py).record_memory(),
+        )?;
         let extra = PyDict::new(py);
         extra.set_item(intern!(py, "sslcontext"), &context)?;
         let write_mark = intern!(py, "FLOW_CONTROL_HIGH_WATER_SSL_WRITE");

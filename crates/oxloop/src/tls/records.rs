@@ -3,6 +3,7 @@
 use super::data_path::DataPath;
 use super::direct::Direct;
 use super::memory_bio::MemoryBio;
+use super::record_memory::RecordMemory;
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::imports;
 use pyo3::prelude::*;
@@ -56,11 +57,12 @@ impl Records {
         context: &Bound<'py, PyAny>,
         server_side: bool,
         server_hostname: Option<&Bound<'py, PyAny>>,
+        shared: &RecordMemory,
     ) -> PyResult<(Self, Bound<'py, PyAny>)> {
         let memory = MemoryBio::new(context, server_side, server_hostname)?;
         let ssl_object = memory.ssl_object(context.py());
         let direct = match DataPath::chosen() {
-            DataPath::Direct(library) => Direct::adopt(library, &ssl_object, context)?,
+            DataPath::Direct(library) => Direct::adopt(library, &ssl_object, context, shared)?,
             DataPath::MemoryBio => None,
         };
         let records = direct.map_or(Self::MemoryBio(memory), Self::Direct);
@@ -88,6 +90,13 @@ impl Records {
                 Ok(())
             }
             Self::MemoryBio(memory) => memory.feed(py, ciphertext),
+        }
+    }
+
+    /// Lets go of memory while a handshake waits for its peer, who may never go on with it.
+    pub(super) fn free_buffers(&self) {
+        if let Self::Direct(direct) = self {
+            direct.free_buffers();
         }
     }
 
@@ -161,9 +170,14 @@ impl Records {
     ///
     /// # Errors
     /// MemoryError. What OpenSSL says is in the result.
-    pub(super) fn encrypt(&self, py: Python<'_>, data: &[u8]) -> PyResult<Encrypted> {
+    pub(super) fn encrypt(
+        &self,
+        py: Python<'_>,
+        data: &[u8],
+        shared: &RecordMemory,
+    ) -> PyResult<Encrypted> {
         match self {
-            Self::Direct(direct) => Ok(direct.encrypt(py, data)),
+            Self::Direct(direct) => Ok(direct.encrypt(py, data, shared)),
             Self::MemoryBio(memory) => memory.encrypt(py, data),
         }
     }

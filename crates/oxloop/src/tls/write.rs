@@ -109,7 +109,9 @@ impl<'py> TlsThis<'_, 'py> {
     }
 
     fn encrypt_and_send(&self, chunk: Bound<'py, PyBytes>) -> PyResult<()> {
-        match self.own().records.encrypt(self.py(), chunk.as_bytes())? {
+        let shared = self.loop_state().record_memory();
+        let records = &self.own().records;
+        match records.encrypt(self.py(), chunk.as_bytes(), shared)? {
             Encrypted::Taken(count) if count < chunk.as_bytes().len() => {
                 let mut backlog = self.own().backlog.borrow_mut();
                 backlog.push(chunk);
@@ -128,7 +130,8 @@ impl<'py> TlsThis<'_, 'py> {
             let first = inner.backlog.borrow().first(py);
             let Some((chunk, offset)) = first else { break };
             let rest = &chunk.as_bytes()[offset..];
-            match inner.records.encrypt(py, rest)? {
+            let shared = self.loop_state().record_memory();
+            match inner.records.encrypt(py, rest, shared)? {
                 Encrypted::Taken(count) => {
                     inner.backlog.borrow_mut().advance(py, count);
                     if count < rest.len() {

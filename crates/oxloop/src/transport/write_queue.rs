@@ -37,9 +37,10 @@ impl Chunk {
 
     /// Lets go at once, without PyO3's check of the thread. A bytes object has no destructor that
     /// could come back here.
-    fn release(self, py: Python<'_>) {
-        if let Self::Bytes(bytes) = self {
-            drop(bytes.into_bound(py));
+    fn release(self, py: Python<'_>, reuse: &mut impl FnMut(Vec<u8>)) {
+        match self {
+            Self::Bytes(bytes) => drop(bytes.into_bound(py)),
+            Self::Owned(bytes) => reuse(bytes),
         }
     }
 }
@@ -118,8 +119,8 @@ impl WriteQueue {
         to.many(&slices.take(SLICES_MOST).collect::<Vec<_>>())
     }
 
-    /// Removes `sent` bytes from the front.
-    pub(super) fn advance(&mut self, py: Python<'_>, sent: usize) {
+    /// Removes `sent` bytes from the front; `reuse` gets what was taken over and is done with.
+    pub(super) fn advance(&mut self, py: Python<'_>, sent: usize, mut reuse: impl FnMut(Vec<u8>)) {
         self.size -= sent;
         let mut left = sent;
         while let Some(first) = self.chunks.front() {
@@ -131,7 +132,7 @@ impl WriteQueue {
             left -= length;
             self.offset = 0;
             if let Some(chunk) = self.chunks.pop_front() {
-                chunk.release(py);
+                chunk.release(py, &mut reuse);
             }
         }
     }

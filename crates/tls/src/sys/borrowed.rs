@@ -16,6 +16,7 @@ use crate::session::Outcome;
 
 const CTRL_MODE: c_int = 33;
 const CTRL_SET_READ_AHEAD: c_int = 41;
+const CTRL_CLEAR_MODE: c_int = 78;
 const MODE_ACCEPT_MOVING_WRITE_BUFFER: c_long = 0x02;
 const MODE_AUTO_RETRY: c_long = 0x04;
 const MODE_RELEASE_BUFFERS: c_long = 0x10;
@@ -38,7 +39,7 @@ impl BorrowedSsl<'_> {
     /// # Safety
     /// - `ssl` is an `SSL*` of `library`, and is alive whenever this or a session over it is called
     ///   during the lifetime that is chosen (dropping a session is no call: the `SSL*` may be gone
-    ///   by then).
+    ///   by then), and as long as a session exists that was told to keep its buffers.
     /// - The `SSL*`, the session and the moment the `SSL*` is freed are never two threads' at once;
     ///   for one that a Python object owns, holding the GIL during each call ensures that.
     #[inline]
@@ -64,8 +65,8 @@ impl BorrowedSsl<'_> {
 
     /// Puts BIOs over `wire` in place of those it has, and sets the modes that a session relies on:
     /// a retried write may come from elsewhere in memory, and OpenSSL neither keeps empty buffers
-    /// (a twentieth of the time for 1 KiB, 34 KiB of memory) nor reads past the record that it is
-    /// asked for, which would gain nothing over a buffer and hide what is left from `unread`.
+    /// nor reads past the record that it is asked for, which would gain nothing over a buffer and
+    /// hide what is left from `unread`.
     pub(crate) fn attach(self, wire: &Rc<Wire>) -> Result<(), Unavailable> {
         let functions = &self.library.symbols.functions;
         let bio = bio::make(self.library, wire)?;
@@ -79,6 +80,21 @@ impl BorrowedSsl<'_> {
             (functions.ssl_ctrl)(self.ssl.as_ptr(), CTRL_SET_READ_AHEAD, 0, ptr::null_mut());
         }
         Ok(())
+    }
+
+    /// Has OpenSSL keep its buffers, until they are freed. Before the handshake: from OpenSSL 3.2
+    /// on, each change of keys makes buffers anew, by the mode of that moment.
+    pub(crate) fn keep_buffers(self) {
+        let control = self.library.symbols.functions.ssl_ctrl;
+        let (ssl, mode) = (self.ssl.as_ptr(), MODE_RELEASE_BUFFERS);
+        // SAFETY: the `SSL*` is alive; the command takes a number and no pointer.
+        unsafe { control(ssl, CTRL_CLEAR_MODE, mode, ptr::null_mut()) };
+    }
+
+    /// Frees OpenSSL's buffers, unless there is something in them.
+    pub(crate) fn free_buffers(self) {
+        // SAFETY: the `SSL*` is alive.
+        unsafe { (self.library.symbols.functions.ssl_free_buffers)(self.ssl.as_ptr()) };
     }
 
     /// Carries the handshake on.

@@ -8,11 +8,13 @@ use std::fmt;
 use std::mem;
 use std::path::Path;
 use std::ptr::{self, NonNull};
+use std::rc::Rc;
 
 use libloading::os::unix::Library as Object;
 
 use super::borrowed::BorrowedSsl;
 use super::symbols::{Opaque, table};
+use crate::kept::KeptBuffers;
 use crate::library::{Library, Unavailable};
 use crate::session::Session;
 
@@ -215,6 +217,7 @@ impl Context {
             ssl,
             borrowed,
             session: Some(session),
+            keeps_buffers: false,
         }
     }
 
@@ -247,12 +250,19 @@ pub struct Endpoint<'a> {
     ssl: NonNull<Opaque>,
     borrowed: BorrowedSsl<'static>,
     session: Option<Session>,
+    keeps_buffers: bool,
 }
 
 impl Endpoint<'_> {
     /// The session.
     pub fn session(&mut self) -> &mut Session {
         self.session.as_mut().expect("the session was not dropped")
+    }
+
+    /// Has the session share in `kept`.
+    pub fn keep_buffers(&mut self, kept: &Rc<KeptBuffers>) {
+        self.keeps_buffers = true;
+        self.session().keep_buffers(kept);
     }
 
     /// The `SSL*` as its owner uses it, with or without a session.
@@ -293,9 +303,13 @@ impl Endpoint<'_> {
 }
 
 impl Drop for Endpoint<'_> {
-    /// Frees the `SSL*` first: a session that is still there outlives it.
+    /// Frees the `SSL*` first: a session that is still there outlives it, unless it keeps buffers.
     fn drop(&mut self) {
-        // SAFETY: ours since it was made, and nobody can call it any more.
+        if self.keeps_buffers {
+            self.session = None;
+        }
+        // SAFETY: ours since it was made, and nobody can call it any more: neither its owner nor,
+        // as that one is gone, a session that shares `KeptBuffers` with its own.
         unsafe { (self.context.functions.ssl_free)(self.ssl.as_ptr()) };
     }
 }

@@ -95,6 +95,7 @@ table! {
         ssl_get_shutdown = c"SSL_get_shutdown": fn(*const Opaque) -> c_int;
         ssl_get_error = c"SSL_get_error": fn(*const Opaque, c_int) -> c_int;
         ssl_pending = c"SSL_pending": fn(*const Opaque) -> c_int;
+        ssl_free_buffers = c"SSL_free_buffers": fn(*mut Opaque) -> c_int;
         err_peek_error = c"ERR_peek_error": fn() -> c_ulong;
         err_peek_last_error = c"ERR_peek_last_error": fn() -> c_ulong;
         err_clear_error = c"ERR_clear_error": fn();

@@ -5,6 +5,7 @@
 mod chunks;
 mod closing;
 mod hostile;
+mod kept;
 mod lifetime;
 mod openssl;
 mod session;

@@ -149,7 +149,7 @@ impl<'py> WriteThis<'_, 'py> {
         match sent {
             Ok(sent) => {
                 let mut queue = own.queue.borrow_mut();
-                queue.advance(py, sent);
+                queue.advance(py, sent, drop);
                 let left = !queue.is_empty();
                 queue.set_blocked(left);
                 Ok(true)

@@ -165,7 +165,8 @@ impl<'py> StreamThis<'_, 'py> {
         match sent {
             Ok(sent) => {
                 let mut queue = inner.queue.borrow_mut();
-                queue.advance(py, sent);
+                let memory = self.loop_state().record_memory();
+                queue.advance(py, sent, |sent| memory.give_back(sent));
                 let left = !queue.is_empty();
                 queue.set_blocked(left);
                 Ok(true)

@@ -1,0 +1,142 @@
+//! Which sessions keep OpenSSL's record buffers from one message to the next.
+//!
+//! OpenSSL works on a record in a buffer of some 17 KiB, one for each direction. Freeing both after
+//! each record, as Python's contexts have it, takes a fortieth of the time of a message of 1 KiB;
+//! keeping them takes 34 KiB of a connection that may be idle. So the sessions that were used last
+//! keep theirs, [`MOST`] of those that share a [`KeptBuffers`], and nobody else does.
+//!
+//! They stand in a queue. When there is one too many, the first that was not used since it stood
+//! there last loses its buffers; those before it go to the end ("second chance").
+//!
+//! Cost: two stores a call for a session that has its buffers. One that has none takes another's
+//! place, which costs what freeing the buffers after each record would.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::rc::Rc;
+
+use crate::sys::borrowed::BorrowedSsl;
+
+/// The sessions that keep their buffers: 2 MiB in all.
+pub const MOST: usize = 64;
+
+/// The sessions that keep their buffers, of those that share this.
+pub struct KeptBuffers {
+    most: usize,
+    queue: RefCell<VecDeque<Rc<Place>>>,
+}
+
+impl Default for KeptBuffers {
+    /// For [`MOST`] sessions.
+    fn default() -> Self {
+        Self::new(MOST)
+    }
+}
+
+/// What the queue knows of a session.
+struct Place {
+    ssl: BorrowedSsl<'static>,
+    state: Cell<State>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not in the queue, without buffers.
+    Out,
+    /// In the queue, not used since it stood at the front.
+    Unused,
+    Used,
+    /// A call runs, whose callbacks may use other sessions.
+    Running,
+    /// The session is gone, and maybe the `SSL*` too.
+    Gone,
+}
+
+impl KeptBuffers {
+    /// For `most` sessions at a time.
+    pub fn new(most: usize) -> Self {
+        Self {
+            most,
+            queue: RefCell::default(),
+        }
+    }
+
+    fn enter(&self, place: &Rc<Place>) {
+        let mut queue = self.queue.borrow_mut();
+        queue.push_back(Rc::clone(place));
+        // Twice around finds one, unless so many calls are nested.
+        for _ in 0..2 * queue.len() {
+            if queue.len() <= self.most {
+                return;
+            }
+            let Some(first) = queue.pop_front() else {
+                return;
+            };
+            match first.state.get() {
+                State::Gone => {}
+                State::Out | State::Unused => {
+                    first.state.set(State::Out);
+                    first.ssl.free_buffers();
+                }
+                State::Used => {
+                    first.state.set(State::Unused);
+                    queue.push_back(first);
+                }
+                State::Running => queue.push_back(first),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for KeptBuffers {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("KeptBuffers")
+            .field("sessions", &self.queue.borrow().len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A session's share in [`KeptBuffers`].
+pub(crate) struct Share {
+    kept: Rc<KeptBuffers>,
+    place: Rc<Place>,
+}
+
+impl Share {
+    /// The `SSL*` of the session that gets it is alive until the share is dropped.
+    pub(crate) fn new(kept: &Rc<KeptBuffers>, ssl: BorrowedSsl<'static>) -> Self {
+        let place = Place {
+            ssl,
+            state: Cell::new(State::Out),
+        };
+        Self {
+            kept: Rc::clone(kept),
+            place: Rc::new(place),
+        }
+    }
+
+    /// Runs a call that needs the buffers.
+    #[inline]
+    pub(crate) fn using<R>(&self, call: impl FnOnce() -> R) -> R {
+        if self.place.state.replace(State::Running) == State::Out {
+            self.kept.enter(&self.place);
+        }
+        let result = call();
+        self.place.state.set(State::Used);
+        result
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.place.state.set(State::Gone);
+    }
+}
+
+impl fmt::Debug for Share {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Share").field(&self.kept).finish()
+    }
+}
