@@ -12,6 +12,7 @@ import aiohttp.web
 import pytest
 
 from support.peers import Listener, pattern, read_all, reset, until
+from support.web import aiohttp_served
 
 SIZE = 3_000_000
 DATA = pattern(SIZE)
@@ -524,20 +525,15 @@ def test_a_file_response_of_aiohttp(loop, run, tmp_path, monkeypatch):
     async def main():
         app = aiohttp.web.Application()
         app.router.add_get("/", serve)
-        runner = aiohttp.web.AppRunner(app)
-        await runner.setup()
-        site = aiohttp.web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = runner.addresses[0]
-        async with aiohttp.ClientSession() as session:
-            async with session.get(f"http://{host}:{port}/") as response:
+        async with aiohttp_served(app) as port, aiohttp.ClientSession() as session:
+            url = f"http://127.0.0.1:{port}/"
+            async with session.get(url) as response:
                 assert response.status == 200
                 assert await response.read() == data
             headers = {"Range": "bytes=1000-2000999"}
-            async with session.get(f"http://{host}:{port}/", headers=headers) as response:
+            async with session.get(url, headers=headers) as response:
                 assert response.status == 206
                 assert await response.read() == data[1000:2001000]
-        await runner.cleanup()
 
     run(main(), timeout=40)
     assert calls

@@ -214,6 +214,27 @@ async def asyncpg_connection(url, **options):
         await connection.close()
 
 
+async def copy_in_and_out(connection, size):
+    """Sends twice as many bytes to a table, in lines, and takes them from there."""
+    body = pattern(size).hex().encode()
+    lines = [body[start : start + 1000] for start in range(0, len(body), 1000)]
+    received = hashlib.sha256()
+
+    async def chunks():
+        for start in range(0, len(lines), 100):
+            yield b"\n".join(lines[start : start + 100]) + b"\n"
+
+    async def sink(data):
+        received.update(data.replace(b"\n", b""))
+        await asyncio.sleep(0)  # slower than the server: reading is paused meanwhile
+
+    await connection.execute("CREATE TEMP TABLE line (number serial, text text)")
+    done = await connection.copy_to_table("line", columns=["text"], source=chunks())
+    assert done == f"COPY {len(lines)}"
+    await connection.copy_from_query("SELECT text FROM line ORDER BY number", output=sink)
+    assert received.digest() == hashlib.sha256(body).digest()
+
+
 class TestAsyncpg:
     def test_queries_and_transactions(self, loop, run, postgres):
         async def main():
@@ -246,30 +267,12 @@ class TestAsyncpg:
 
         run(main())
 
-    def test_copy_in_and_out(self, loop, run, postgres, tmp_path):
-        body = pattern(4_000_000).hex().encode()
-        lines = [body[start : start + 1000] for start in range(0, len(body), 1000)]
-        received = hashlib.sha256()
-
-        async def chunks():
-            for start in range(0, len(lines), 100):
-                yield b"\n".join(lines[start : start + 100]) + b"\n"
-
-        async def sink(data):
-            received.update(data.replace(b"\n", b""))
-            await asyncio.sleep(0)  # slower than the server: reading is paused meanwhile
-
+    def test_copy_in_and_out(self, loop, run, postgres):
         async def main():
             async with asyncpg_connection(postgres, ssl=False) as connection:
-                await connection.execute("CREATE TEMP TABLE line (number serial, text text)")
-                done = await connection.copy_to_table("line", columns=["text"], source=chunks())
-                assert done == f"COPY {len(lines)}"
-                await connection.copy_from_query(
-                    "SELECT text FROM line ORDER BY number", output=sink
-                )
+                await copy_in_and_out(connection, 4_000_000)
 
         run(main())
-        assert received.digest() == hashlib.sha256(body).digest()
 
     def test_notify(self, loop, run, postgres, channel):
         async def main():
@@ -352,28 +355,11 @@ class TestAsyncpgOverTls:
         run(main())
 
     def test_copy_in_and_out(self, loop, run, postgres, context):
-        body = pattern(2_000_000).hex().encode()
-        lines = [body[start : start + 1000] for start in range(0, len(body), 1000)]
-        received = hashlib.sha256()
-
-        async def chunks():
-            for start in range(0, len(lines), 100):
-                yield b"\n".join(lines[start : start + 100]) + b"\n"
-
-        async def sink(data):
-            received.update(data.replace(b"\n", b""))
-            await asyncio.sleep(0)
-
         async def main():
             async with asyncpg_connection(postgres, ssl=context) as connection:
-                await connection.execute("CREATE TEMP TABLE line (number serial, text text)")
-                await connection.copy_to_table("line", columns=["text"], source=chunks())
-                await connection.copy_from_query(
-                    "SELECT text FROM line ORDER BY number", output=sink
-                )
+                await copy_in_and_out(connection, 2_000_000)
 
         run(main())
-        assert received.digest() == hashlib.sha256(body).digest()
 
     def test_pool(self, loop, run, postgres, context):
         async def work(pool, number):

@@ -17,12 +17,12 @@ import urllib.request
 import aiohttp
 import httpx
 import pytest
-import uvicorn
 import websockets
 from aiohttp import web
 
 from support.peers import pattern, until
 from support.programs import output_of
+from support.web import aiohttp_served, uvicorn_served
 
 FACTORIES = {"asyncio": "asyncio:SelectorEventLoop", "oxloop": "oxloop:new_event_loop"}
 
@@ -75,19 +75,8 @@ async def echo_websocket(receive, send):
 @contextlib.asynccontextmanager
 async def uvicorn_server(**options):
     """(host, port) of a uvicorn that runs on this loop."""
-    # asyncio sets TCP_NODELAY on what a socket of this very proto accepts.
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    sock.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(application, lifespan="off", log_level="warning", **options)
-    server = uvicorn.Server(config)
-    serving = asyncio.ensure_future(server.serve(sockets=[sock]))
-    await until(lambda: server.started or serving.done())
-    try:
-        yield sock.getsockname()
-    finally:
-        server.should_exit = True
-        await serving
-        sock.close()
+    async with uvicorn_served(application, **options) as port:
+        yield "127.0.0.1", port
 
 
 @pytest.mark.parametrize("parser", ["httptools", "h11"])
@@ -273,15 +262,8 @@ class TestAiohttp:
         app.router.add_post("/upload", upload)
         app.router.add_get("/stream", stream)
         app.router.add_get("/socket", socket_handler)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = site._server.sockets[0].getsockname()
-        try:
-            yield f"http://{host}:{port}"
-        finally:
-            await runner.cleanup()
+        async with aiohttp_served(app) as port:
+            yield f"http://127.0.0.1:{port}"
 
     def test_requests(self, loop, run):
         async def main():

@@ -6,17 +6,16 @@ import hashlib
 import io
 import json
 import shutil
-import socket
 import ssl
 
 import aiohttp
 import httpx
 import pytest
-import uvicorn
 import websockets
 from aiohttp import web
 
-from support.peers import pattern, until
+from support.peers import pattern
+from support.web import aiohttp_served, uvicorn_served
 
 
 @contextlib.asynccontextmanager
@@ -48,14 +47,8 @@ async def aiohttp_server(context):
     app.router.add_post("/upload", upload)
     app.router.add_get("/bytes/{size}", download)
     app.router.add_get("/socket", socket_handler)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
-    await site.start()
-    try:
-        yield f"https://localhost:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with aiohttp_served(app, context) as port:
+        yield f"https://localhost:{port}"
 
 
 async def application(scope, receive, send):
@@ -79,25 +72,9 @@ async def application(scope, receive, send):
 @contextlib.asynccontextmanager
 async def uvicorn_server(certificates, **options):
     """localhost:port of a uvicorn on this loop that reads its certificate from files."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    sock.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        application,
-        lifespan="off",
-        log_level="warning",
-        ssl_certfile=certificates.chain,
-        ssl_keyfile=certificates.key,
-        **options,
-    )
-    server = uvicorn.Server(config)
-    serving = asyncio.ensure_future(server.serve(sockets=[sock]))
-    await until(lambda: server.started or serving.done())
-    try:
-        yield f"localhost:{sock.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await serving
-        sock.close()
+    files = {"ssl_certfile": certificates.chain, "ssl_keyfile": certificates.key}
+    async with uvicorn_served(application, **files, **options) as port:
+        yield f"localhost:{port}"
 
 
 async def curl(certificates, *arguments, data=None):

@@ -76,6 +76,12 @@ class Peer:
             self.tls.unwrap()
         self.flush()
 
+    def say_all_at_once(self, data):
+        """The last flight of a client's handshake, data and close_notify, in one segment."""
+        self.handshake(flush=False)
+        self.tls.write(data)
+        self.close_notify()
+
     def sealed(self, data):
         """The records that carry ``data``, not sent."""
         self.tls.write(data)

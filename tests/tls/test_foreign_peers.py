@@ -14,6 +14,7 @@ from support.certificates import NAME, authority, client_context, server_context
 from support.peers import pattern, until
 from support.protocols import Recorder
 from support.tls import VERSIONS
+from support.web import aiohttp_served
 
 needs_openssl = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="the openssl program is not installed"
@@ -298,23 +299,22 @@ class TestCurl:
         async def main():
             application = web.Application(client_max_size=1 << 23)
             application.router.add_route("*", "/", answer)
-            runner = web.AppRunner(application)
-            await runner.setup()
-            site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_context())
-            await site.start()
-            port = runner.addresses[0][1]
-            argv = [
-                "curl", "--silent", "--show-error", http, "--noproxy", "*",
-                "--cacert", authority().file, "--resolve", f"{NAME}:{port}:127.0.0.1",
-                f"https://{NAME}:{port}/",
-            ]  # fmt: skip
-            for options, size in (([], 0), (["--data-binary", f"@{upload}"], 2_000_000)):
-                done = await asyncio.to_thread(
-                    subprocess.run, [*argv, *options], capture_output=True, timeout=15, check=False
-                )
-                assert done.returncode == 0, done.stderr
-                assert json.loads(done.stdout)["size"] == size
-            await runner.cleanup()
+            async with aiohttp_served(application, server_context()) as port:
+                argv = [
+                    "curl", "--silent", "--show-error", http, "--noproxy", "*",
+                    "--cacert", authority().file, "--resolve", f"{NAME}:{port}:127.0.0.1",
+                    f"https://{NAME}:{port}/",
+                ]  # fmt: skip
+                for options, size in (([], 0), (["--data-binary", f"@{upload}"], 2_000_000)):
+                    done = await asyncio.to_thread(
+                        subprocess.run,
+                        [*argv, *options],
+                        capture_output=True,
+                        timeout=15,
+                        check=False,
+                    )
+                    assert done.returncode == 0, done.stderr
+                    assert json.loads(done.stdout)["size"] == size
 
         run(main())
 

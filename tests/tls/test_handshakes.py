@@ -693,6 +693,14 @@ class TestServerName:
 
 
 class TestClientCertificates:
+    @pytest.fixture
+    def late_contexts(self):
+        """Contexts of a server that asks for the certificate when it likes, and of its client."""
+        server = server_context(clients=ssl.CERT_REQUIRED, version=VERSIONS["1.3"])
+        client = client_context(certificate=authority().issue("client.test"))
+        server.post_handshake_auth = client.post_handshake_auth = True
+        return server, client
+
     def test_accepted(self, loop, run, pair, side, version):
         certificate = authority().issue("client.test")
         contexts = (
@@ -778,16 +786,12 @@ class TestClientCertificates:
 
         run(main())
 
-    def test_post_handshake_authentication(self, loop, run, pair):
+    def test_post_handshake_authentication(self, loop, run, pair, late_contexts):
         """The server, which is the peer here, asks for the certificate between two requests."""
-        version = VERSIONS["1.3"]
-        server = server_context(clients=ssl.CERT_REQUIRED, version=version)
-        client = client_context(certificate=authority().issue("client.test"))
-        server.post_handshake_auth = client.post_handshake_auth = True
         protocol = Recorder()
 
         async def main():
-            transport, peer = await secured(loop, pair, protocol, "client", (server, client))
+            transport, peer = await secured(loop, pair, protocol, "client", late_contexts)
             transport.write(b"one")
             assert await asyncio.to_thread(peer.receive_exactly, 3) == b"one"
             assert not peer.tls.getpeercert()
@@ -802,15 +806,11 @@ class TestClientCertificates:
 
         run(main())
 
-    def test_post_handshake_authentication_by_the_loop(self, loop, run, pair):
-        version = VERSIONS["1.3"]
-        server = server_context(clients=ssl.CERT_REQUIRED, version=version)
-        client = client_context(certificate=authority().issue("client.test"))
-        server.post_handshake_auth = client.post_handshake_auth = True
+    def test_post_handshake_authentication_by_the_loop(self, loop, run, pair, late_contexts):
         protocol = Recorder()
 
         async def main():
-            transport, peer = await secured(loop, pair, protocol, "server", (server, client))
+            transport, peer = await secured(loop, pair, protocol, "server", late_contexts)
             tls = transport.get_extra_info("ssl_object")
             assert not tls.getpeercert()
             tls.verify_client_post_handshake()

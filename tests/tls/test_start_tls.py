@@ -196,15 +196,11 @@ class TestUpgrade:
         near, far = pair
         peer = peer_of(far, "server")
 
-        def dialogue():
-            peer.handshake(flush=False)
-            peer.tls.write(b"early")
-            peer.close_notify()
-
         async def main():
             transport = await plain(loop, near, protocol)
             await asyncio.gather(
-                upgrade(loop, transport, protocol, "server"), asyncio.to_thread(dialogue)
+                upgrade(loop, transport, protocol, "server"),
+                asyncio.to_thread(peer.say_all_at_once, b"early"),
             )
             await until(lambda: protocol.is_lost)
 

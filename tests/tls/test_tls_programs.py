@@ -8,12 +8,12 @@ import socket
 import aiohttp
 import httpx
 import pytest
-import uvicorn
 import websockets
 from aiohttp import web
 
 from support.certificates import OTHER_NAME, authority, client_context, server_context
-from support.peers import pattern, until
+from support.peers import pattern
+from support.web import aiohttp_served, uvicorn_served
 
 HOST = "localhost"
 BODY = pattern(700_000)
@@ -42,13 +42,8 @@ async def aiohttp_server(context):
     application = web.Application(client_max_size=1 << 22)
     application.router.add_post("/", answer)
     application.router.add_get("/echo", echo)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    try:
-        yield f"https://{HOST}:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with aiohttp_served(application, context) as port:
+        yield f"https://{HOST}:{port}"
 
 
 async def application(scope, receive, send):
@@ -66,23 +61,9 @@ async def application(scope, receive, send):
 @contextlib.asynccontextmanager
 async def uvicorn_server():
     certificate = authority().issue(HOST)
-    config = uvicorn.Config(
-        application,
-        ssl_certfile=certificate.chain,
-        ssl_keyfile=certificate.key,
-        lifespan="off",
-        log_level="error",
-    )
-    server = uvicorn.Server(config)
-    sock = socket.create_server(("127.0.0.1", 0))
-    serving = asyncio.ensure_future(server.serve(sockets=[sock]))
-    await until(lambda: server.started)
-    try:
-        yield f"https://{HOST}:{sock.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await serving
-        sock.close()
+    files = {"ssl_certfile": certificate.chain, "ssl_keyfile": certificate.key}
+    async with uvicorn_served(application, log_level="error", **files) as port:
+        yield f"https://{HOST}:{port}"
 
 
 class TestHttp:

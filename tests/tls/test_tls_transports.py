@@ -56,14 +56,10 @@ class TestReading:
         near, far = pair
         peer = peer_of(far, "server")
 
-        def dialogue():
-            peer.handshake(flush=False)
-            peer.tls.write(b"early")
-            peer.close_notify()
-
         async def main():
             await asyncio.gather(
-                wrapped(loop, near, lambda: protocol, "server"), asyncio.to_thread(dialogue)
+                wrapped(loop, near, lambda: protocol, "server"),
+                asyncio.to_thread(peer.say_all_at_once, b"early"),
             )
             await until(lambda: protocol.is_lost)
 
