@@ -78,6 +78,9 @@ def differences(compare, programs, kind, family="unix"):
 def test_one_action_in_one_callback(compare, kind, family):
     programs = [{}]
     programs += [{callback: action} for callback in CALLBACKS[kind] for action in ACTIONS]
+    if family == "tcp":
+        # A limit of zero pauses again if anything is left then: that is up to the kernel.
+        programs.remove({"resume_writing": "limits"})
     assert differences(compare, programs, kind, family) == ""
 
 

@@ -66,20 +66,20 @@ def test_a_graph(loop, run, loop_name):
         async with distributed.Client(address, asynchronous=True) as client:
             await client.wait_for_workers(2)
             nodes = [await client.run_on_scheduler(where)]
-            nodes += (await client.run(where)).values()
+            workers = await client.run(where)
+            nodes += workers.values()
             assert sorted(pid for pid, _ in nodes) == sorted(pids)
             assert all(module.startswith(loop_name) for _, module in nodes)
-            return await compute(client)
+            return await compute(client, list(workers))
 
     with cluster(loop_name) as (address, pids):
         run(main(address, pids), timeout=60)
 
 
-async def compute(client):
+async def compute(client, workers):
     graph = total([squares(start, 100) for start in range(0, 10_000, 100)])
     assert await client.compute(graph) == sum(number * number for number in range(10_000))
     # Data that has to move between the workers.
-    workers = list(client.scheduler_info()["workers"])
     halves = [
         client.submit(bytes, 5_000_000, workers=[worker], key=f"half-{worker}")
         for worker in workers
