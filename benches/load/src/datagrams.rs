@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use crate::histogram::Histogram;
 use crate::options::Options;
-use crate::run::Report;
-use crate::sys::{CpuClock, monotonic};
+use crate::sys::monotonic;
+use crate::window::{Exchanging, Report, measure};
 use crate::workload::{Exchange, Workload};
 
 const BUFFER_LEN: usize = 1 << 16;
@@ -37,21 +37,29 @@ struct Run<'a> {
 
 /// Connect, warm up and measure as the options say.
 pub(crate) fn run(options: &Options) -> io::Result<Report> {
-    let server_clock = options.server_pid.map(CpuClock::of_process).transpose()?;
-    let read_server_clock = || server_clock.map(CpuClock::read).transpose();
-    let mut run = Run::connect(options)?;
-    run.exchange_until(monotonic() + options.warmup_ns)?;
-    run.latencies.clear();
-    run.slots.iter_mut().for_each(|slot| slot.answers = 0);
-    let (start_ns, start_cpu_ns) = (monotonic(), read_server_clock()?);
-    run.exchange_until(start_ns + options.window_ns)?;
-    let (end_ns, end_cpu_ns) = (monotonic(), read_server_clock()?);
-    Ok(Report {
-        window_ns: end_ns - start_ns,
-        server_cpu_ns: end_cpu_ns.zip(start_cpu_ns).map(|(end, start)| end - start),
-        idle_connections: run.slots.iter().filter(|slot| slot.answers == 0).count(),
-        latencies: run.latencies,
-    })
+    measure(options, Run::connect(options)?)
+}
+
+impl Exchanging for Run<'_> {
+    fn exchange_until(&mut self, end_ns: u64) -> io::Result<()> {
+        while monotonic() < end_ns {
+            self.exchange()?;
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.latencies.clear();
+        for slot in &mut self.slots {
+            slot.answers = 0;
+        }
+    }
+
+    fn into_results(self) -> (Histogram, usize) {
+        let idle = self.slots.iter().filter(|slot| slot.answers == 0);
+        let idle_connections = idle.count();
+        (self.latencies, idle_connections)
+    }
 }
 
 impl<'a> Run<'a> {
@@ -77,13 +85,6 @@ impl<'a> Run<'a> {
             run.start(slot, monotonic())?;
         }
         Ok(run)
-    }
-
-    fn exchange_until(&mut self, end_ns: u64) -> io::Result<()> {
-        while monotonic() < end_ns {
-            self.exchange()?;
-        }
-        Ok(())
     }
 
     fn exchange(&mut self) -> io::Result<()> {

@@ -15,6 +15,7 @@ mod run;
 mod sys;
 mod tls;
 mod tls_certificate;
+mod window;
 mod workload;
 
 use std::env;
@@ -25,7 +26,7 @@ use std::process::ExitCode;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::options::{Options, USAGE};
-use crate::run::Report;
+use crate::window::Report;
 
 #[expect(
     clippy::print_stdout,

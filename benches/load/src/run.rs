@@ -1,8 +1,6 @@
-//! Run: warm-up, then a window of requests on all connections.
+//! Run: requests on all connections, as fast as the answers come.
 //!
-//! Single-threaded and level-triggered. The counters, the latencies and the server's CPU
-//! clock are read at the same two moments, between two batches of events, so that
-//! requests and CPU time belong to exactly one window.
+//! Single-threaded and level-triggered.
 //!
 //! Cost: the same calls as the server makes, on a core of its own.
 
@@ -16,22 +14,13 @@ use rustix::io::Errno;
 use crate::connection::Connection;
 use crate::histogram::Histogram;
 use crate::options::Options;
-use crate::sys::{CpuClock, monotonic};
+use crate::sys::monotonic;
+use crate::window::{Exchanging, Report, measure};
 
 const BUFFER_LEN: usize = 256 * 1024;
 const EVENTS_MAX: usize = 1024;
 const SILENCE_MAX_NS: u64 = 5_000_000_000;
 const WAIT_MAX_NS: u64 = 999_999_999;
-
-/// What one window showed.
-#[derive(Debug)]
-pub(crate) struct Report {
-    pub(crate) latencies: Histogram,
-    pub(crate) window_ns: u64,
-    pub(crate) server_cpu_ns: Option<u64>,
-    /// Connections that got no answer in the window: a sign of starvation.
-    pub(crate) idle_connections: usize,
-}
 
 struct Run<'a> {
     options: &'a Options,
@@ -44,52 +33,10 @@ struct Run<'a> {
 
 /// Connect, warm up and measure as the options say.
 pub(crate) fn run(options: &Options) -> io::Result<Report> {
-    let server_clock = options.server_pid.map(CpuClock::of_process).transpose()?;
-    let read_server_clock = || server_clock.map(CpuClock::read).transpose();
-    let mut run = Run::connect(options)?;
-    run.exchange_until(monotonic() + options.warmup_ns)?;
-    run.latencies.clear();
-    run.connections
-        .iter_mut()
-        .for_each(|connection| connection.answers = 0);
-    let (start_ns, start_cpu_ns) = (monotonic(), read_server_clock()?);
-    run.exchange_until(start_ns + options.window_ns)?;
-    let (end_ns, end_cpu_ns) = (monotonic(), read_server_clock()?);
-    Ok(Report {
-        window_ns: end_ns - start_ns,
-        server_cpu_ns: end_cpu_ns.zip(start_cpu_ns).map(|(end, start)| end - start),
-        idle_connections: run
-            .connections
-            .iter()
-            .filter(|each| each.answers == 0)
-            .count(),
-        latencies: run.latencies,
-    })
+    measure(options, Run::connect(options)?)
 }
 
-impl<'a> Run<'a> {
-    fn connect(options: &'a Options) -> io::Result<Self> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let mut connections = Vec::with_capacity(options.connections);
-        for index in 0..options.connections {
-            connections.push(open(options, &epoll, index)?);
-        }
-        let interests = vec![EventFlags::IN; connections.len()];
-        let (buffer, latencies) = (vec![0; BUFFER_LEN], Histogram::new());
-        let mut run = Self {
-            options,
-            epoll,
-            connections,
-            interests,
-            buffer,
-            latencies,
-        };
-        for index in 0..run.connections.len() {
-            run.start(index, monotonic())?;
-        }
-        Ok(run)
-    }
-
+impl Exchanging for Run<'_> {
     fn exchange_until(&mut self, end_ns: u64) -> io::Result<()> {
         let unused = Event {
             flags: EventFlags::empty(),
@@ -121,6 +68,43 @@ impl<'a> Run<'a> {
             }
         }
         Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.latencies.clear();
+        for connection in &mut self.connections {
+            connection.answers = 0;
+        }
+    }
+
+    fn into_results(self) -> (Histogram, usize) {
+        let idle = self.connections.iter().filter(|each| each.answers == 0);
+        let idle_connections = idle.count();
+        (self.latencies, idle_connections)
+    }
+}
+
+impl<'a> Run<'a> {
+    fn connect(options: &'a Options) -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let mut connections = Vec::with_capacity(options.connections);
+        for index in 0..options.connections {
+            connections.push(open(options, &epoll, index)?);
+        }
+        let interests = vec![EventFlags::IN; connections.len()];
+        let (buffer, latencies) = (vec![0; BUFFER_LEN], Histogram::new());
+        let mut run = Self {
+            options,
+            epoll,
+            connections,
+            interests,
+            buffer,
+            latencies,
+        };
+        for index in 0..run.connections.len() {
+            run.start(index, monotonic())?;
+        }
+        Ok(run)
     }
 
     fn dispatch(&mut self, index: usize, flags: EventFlags) -> io::Result<()> {
