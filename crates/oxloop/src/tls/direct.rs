@@ -6,7 +6,7 @@
 //! An error that OpenSSL reports is raised by the SSLObject: called again, OpenSSL fails the same
 //! way, and CPython makes the very exception of it that its users know.
 
-use super::memory_bio::join;
+use super::chunks::Chunks;
 use super::record_memory::RecordMemory;
 use super::records::{Decrypted, Encrypted, End, READ_MOST};
 use crate::py::buffer::{WritableBuffer, bytearray_extended_by, bytes_filled_by};
@@ -100,7 +100,7 @@ impl Direct {
         py: Python<'py>,
         ciphertext: &[u8],
     ) -> PyResult<Decrypted<Option<Bound<'py, PyBytes>>>> {
-        let mut chunks = Vec::new();
+        let mut chunks = Chunks::default();
         let end = self.reading(ciphertext, |session| {
             loop {
                 let mut end = RawEnd::Full;
@@ -119,7 +119,7 @@ impl Direct {
             }
         })?;
         Ok(Decrypted {
-            plaintext: join(py, chunks)?,
+            plaintext: chunks.joined(py)?,
             end: self.raised(py, end),
         })
     }

@@ -4,6 +4,7 @@
 //! Cost: asyncio's calls of `SSLObject.read` and `write` and two copies through a MemoryBIO,
 //! without the Python code around them.
 
+use super::chunks::Chunks;
 use super::records::{Decrypted, Encrypted, End, READ_MOST, is_again};
 use crate::py::buffer::append_to_bytearray;
 use crate::py::class::{Visit, VisitStopped};
@@ -73,7 +74,7 @@ impl MemoryBio {
         py: Python<'py>,
     ) -> PyResult<Decrypted<Option<Bound<'py, PyBytes>>>> {
         let most = PyInt::new(py, READ_MOST);
-        let mut chunks = Vec::new();
+        let mut chunks = Chunks::default();
         let end = loop {
             match self.read(py, &[most.as_any()]) {
                 Ok(chunk) => {
@@ -87,7 +88,7 @@ impl MemoryBio {
             }
         };
         Ok(Decrypted {
-            plaintext: join(py, chunks)?,
+            plaintext: chunks.joined(py)?,
             end,
         })
     }
@@ -170,16 +171,4 @@ fn end_of(py: Python<'_>, error: PyErr) -> PyResult<End> {
     } else {
         End::Failed(error)
     })
-}
-
-/// The chunks as one, without a copy if there is only one.
-pub(super) fn join<'py>(
-    py: Python<'py>,
-    mut chunks: Vec<Bound<'py, PyBytes>>,
-) -> PyResult<Option<Bound<'py, PyBytes>>> {
-    if chunks.len() < 2 {
-        return Ok(chunks.pop());
-    }
-    let joined = PyBytes::new(py, b"").call_method1(intern!(py, "join"), (chunks,))?;
-    Ok(Some(joined.cast_into()?))
 }
