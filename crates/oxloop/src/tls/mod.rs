@@ -3,7 +3,8 @@
 //! | Part | File |
 //! |---|---|
 //! | which way data takes through OpenSSL, decided at import | `data_path` |
-//! | plaintext and ciphertext: one connection's records | `records`, `chunks`, `direct`, `memory_bio` |
+//! | plaintext and ciphertext: one connection's records | `records`, `direct`, `memory_bio` |
+//! | plaintext as it comes | `chunks` |
 //! | memory that a loop's connections take turns in | `record_memory` |
 //! | what the transport below calls | `protocol` |
 //! | handshake and its timeout | `handshake` |
