@@ -19,6 +19,8 @@ use std::rc::Rc;
 
 /// asyncio's exit status of a process that somebody else reaped.
 const STATUS_UNKNOWN: i32 = 255;
+/// What `Popen` is to say of such a process: no status of any.
+const REAPED: i32 = i32::MIN;
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<SubprocessTransport>>) {
     methods.nullary(c"_wait", wait, c"Wait for the exit status.");
@@ -127,28 +129,26 @@ impl SubprocessThis<'_, '_> {
         if !known.is_none() {
             return known.extract().map(Some);
         }
-        if self.wait_for_zombie(true)? {
-            return process.call_method0(intern!(py, "poll"))?.extract();
-        }
         let status = process
-            .call_method1(intern!(py, "_internal_poll"), (STATUS_UNKNOWN,))?
+            .call_method1(intern!(py, "_internal_poll"), (REAPED,))?
             .extract()?;
-        if status == Some(STATUS_UNKNOWN) {
-            let text = "child process pid %d exit status already read:  will report returncode 255";
-            imports::logger(py)?.call_method1("warning", (text, self.own().pid))?;
+        if status != Some(REAPED) {
+            return Ok(status);
         }
-        Ok(status)
+        process.setattr(intern!(py, "returncode"), STATUS_UNKNOWN)?;
+        let text = "child process pid %d exit status already read:  will report returncode 255";
+        imports::logger(py)?.call_method1("warning", (text, self.own().pid))?;
+        Ok(Some(STATUS_UNKNOWN))
     }
 
-    /// Waits until the process has ended, without reaping it; false if somebody reaped it.
-    fn wait_for_zombie(&self, at_once: bool) -> PyResult<bool> {
+    /// Waits until the process has ended, without reaping it, or was reaped by somebody else.
+    fn wait_for_zombie(&self) -> PyResult<()> {
         let py = self.py();
-        let options = libc::WEXITED | libc::WNOWAIT | if at_once { libc::WNOHANG } else { 0 };
+        let options = libc::WEXITED | libc::WNOWAIT;
         let values = (libc::P_PID as i32, self.own().pid, options);
-        match imports::os(py)?.call_method1(intern!(py, "waitid"), values) {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_instance_of::<PyChildProcessError>(py) => Ok(false),
-            Err(error) => Err(error),
+        match imports::os(py)?.call_method1("waitid", values) {
+            Err(error) if !error.is_instance_of::<PyChildProcessError>(py) => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -173,7 +173,7 @@ impl SubprocessThis<'_, '_> {
 
 /// Runs in a thread of its own.
 fn wait_in_thread<'py>(this: &SubprocessThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    this.wait_for_zombie(false)?;
+    this.wait_for_zombie()?;
     let ended = this.object().getattr("_process_ended")?;
     soon_from_thread(this.event_loop(), &ended, &[])?;
     this.none()
