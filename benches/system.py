@@ -56,6 +56,10 @@ async def getaddrinfo_numeric(count: int) -> float:
     return stopwatch.seconds
 
 
+def open_descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 def start_acceptor() -> subprocess.Popen[bytes]:
     """Start the peer outside the loop, whose way of starting processes is not measured here."""
     return subprocess.Popen([sys.executable, "-c", ACCEPTOR], stdout=subprocess.PIPE)
@@ -82,7 +86,7 @@ async def connect_close(count: int) -> float:
                 transport.close()
                 await lost
         acceptor.kill()
-    if sum(1 for _ in Path("/proc/self/fd").iterdir()) > OPEN_MOST:
+    if open_descriptors() > OPEN_MOST:
         raise NotImplementedError("connection_lost comes and the socket stays open")
     return stopwatch.seconds
 
