@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, c_void, socklen_t};
-use rustix::io::Errno;
+use rustix::io::retry_on_intr;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::address::RawAddress;
@@ -121,33 +121,26 @@ fn borrowed<'a>(fd: RawFd) -> io::Result<BorrowedFd<'a>> {
     Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
-/// As [`transfer`], for a call of rustix's.
-#[inline]
-fn retry(mut call: impl FnMut() -> Result<usize, Errno>) -> io::Result<usize> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            result => return result.map_err(io::Error::from),
-        }
-    }
-}
-
 #[inline]
 pub(crate) fn recv(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
     let fd = borrowed(fd)?;
-    retry(|| rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT).map(|(_, length)| length))
+    let receive =
+        || rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT).map(|(_, length)| length);
+    Ok(retry_on_intr(receive)?)
 }
 
 #[inline]
 pub(crate) fn recv_into_slice(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     let fd = borrowed(fd)?;
-    retry(|| rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT).map(|(_, length)| length))
+    let receive =
+        || rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT).map(|(_, length)| length);
+    Ok(retry_on_intr(receive)?)
 }
 
 #[inline]
 pub(crate) fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     let fd = borrowed(fd)?;
-    retry(|| rustix::net::send(fd, bytes, SEND_NOW))
+    Ok(retry_on_intr(|| rustix::net::send(fd, bytes, SEND_NOW))?)
 }
 
 #[inline]
