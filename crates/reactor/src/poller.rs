@@ -14,9 +14,9 @@
 //!   (EEXIST) and what is closed (EBADF); `modify` and `delete` answer ENOENT for what is not
 //!   there.
 //! - A wait never ends before its timeout without an event or a signal. A signal ends it with no
-//!   event and [`Poller::interrupted`] true, so that the caller can run signal handlers.
-//! - Changes are visible to the next wait; `add`, `modify` and `delete` may be called from any
-//!   thread while another one waits.
+//!   event and [`Events::interrupted`] true, so that the caller can run signal handlers.
+//! - `add`, `modify` and `delete` may be called from any thread while another one waits, and that
+//!   wait heeds them.
 //!
 //! Cost: one system call a wait. Timeouts have nanoseconds (`epoll_pwait2`, Linux 5.11); an older
 //! kernel is asked once and gets milliseconds rounded up from then on.
@@ -141,12 +141,79 @@ impl Event {
     }
 }
 
-/// An epoll instance and the events of its last wait.
-pub struct Poller {
-    epoll: OwnedFd,
-    events: Vec<EpollEvent>,
+/// What one wait found. The caller keeps it, so that a wait needs the poller shared only.
+pub struct Events {
+    records: Vec<EpollEvent>,
     ready: usize,
     interrupted: bool,
+}
+
+impl Events {
+    /// Room for the events of a first wait; it grows when a wait fills it.
+    pub fn new() -> Self {
+        Self {
+            records: vec![EpollEvent::EMPTY; EVENTS_MIN],
+            ready: 0,
+            interrupted: false,
+        }
+    }
+
+    /// How many events the last wait brought.
+    #[inline]
+    pub const fn len(&self) -> usize {
+        self.ready
+    }
+
+    /// Whether the last wait brought none.
+    #[inline]
+    pub const fn is_empty(&self) -> bool {
+        self.ready == 0
+    }
+
+    /// The `i`-th event of the last wait.
+    ///
+    /// # Panics
+    ///
+    /// When the last wait brought fewer than `i + 1` events.
+    #[inline]
+    pub fn get(&self, i: usize) -> Event {
+        let event = self.records[..self.ready][i];
+        Event::from_epoll(event.bits(), Token::from_u64(event.data()))
+    }
+
+    /// Whether a signal ended the last wait.
+    #[inline]
+    pub const fn interrupted(&self) -> bool {
+        self.interrupted
+    }
+
+    /// A full buffer means that there may have been more: the next wait takes twice as many.
+    #[cold]
+    fn grow(&mut self) {
+        let len = (self.records.len() * 2).min(EVENTS_MAX);
+        self.records.resize(len, EpollEvent::EMPTY);
+    }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events")
+            .field("ready", &self.ready)
+            .field("interrupted", &self.interrupted)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An epoll instance.
+#[derive(Debug)]
+pub struct Poller {
+    epoll: OwnedFd,
     milliseconds_only: bool,
 }
 
@@ -155,9 +222,6 @@ impl Poller {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             epoll: epoll::create()?,
-            events: vec![EpollEvent::EMPTY; EVENTS_MIN],
-            ready: 0,
-            interrupted: false,
             milliseconds_only: false,
         })
     }
@@ -180,41 +244,23 @@ impl Poller {
         epoll::delete(self.as_raw_fd(), fd)
     }
 
-    /// Waits until something is ready, `timeout` is over (`None`: never), or a signal arrives, and
-    /// returns how many events there are for [`Poller::event`]. A signal gives `Ok(0)` with
-    /// [`Poller::interrupted`] true.
+    /// Waits until something is ready, `timeout` is over (`None`: never), or a signal arrives, fills
+    /// `events` in and returns how many there are. A signal gives none, with
+    /// [`Events::interrupted`] true.
     #[inline]
-    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
-        if self.ready == self.events.len() {
-            self.grow();
+    pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<usize> {
+        if events.ready == events.records.len() {
+            events.grow();
         }
-        self.ready = 0;
-        self.interrupted = false;
+        events.ready = 0;
+        events.interrupted = false;
         let epoll = self.epoll.as_raw_fd();
-        match epoll::wait(epoll, &mut self.events, timeout, self.milliseconds_only) {
-            Ok(ready) => self.ready = ready,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.interrupted = true,
+        match epoll::wait(epoll, &mut events.records, timeout, self.milliseconds_only) {
+            Ok(ready) => events.ready = ready,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => events.interrupted = true,
             Err(error) => return Err(error),
         }
-        Ok(self.ready)
-    }
-
-    /// The `i`-th event of the last wait, a copy, so that the caller may change registrations while
-    /// it goes through the events.
-    ///
-    /// # Panics
-    ///
-    /// When the last wait returned fewer than `i + 1` events.
-    #[inline]
-    pub fn event(&self, i: usize) -> Event {
-        let event = self.events[..self.ready][i];
-        Event::from_epoll(event.bits(), Token::from_u64(event.data()))
-    }
-
-    /// Whether a signal ended the last wait.
-    #[inline]
-    pub const fn interrupted(&self) -> bool {
-        self.interrupted
+        Ok(events.ready)
     }
 
     /// Behaves as on a kernel without `epoll_pwait2`, for tests of that path.
@@ -222,28 +268,11 @@ impl Poller {
     pub const fn use_milliseconds_only(&mut self) {
         self.milliseconds_only = true;
     }
-
-    /// A full buffer means that there may have been more: the next wait takes twice as many.
-    #[cold]
-    fn grow(&mut self) {
-        let len = (self.events.len() * 2).min(EVENTS_MAX);
-        self.events.resize(len, EpollEvent::EMPTY);
-    }
 }
 
 impl AsRawFd for Poller {
     #[inline]
     fn as_raw_fd(&self) -> RawFd {
         self.epoll.as_raw_fd()
-    }
-}
-
-impl fmt::Debug for Poller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Poller")
-            .field("epoll", &self.epoll)
-            .field("ready", &self.ready)
-            .field("interrupted", &self.interrupted)
-            .finish_non_exhaustive()
     }
 }

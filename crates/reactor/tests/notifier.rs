@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use reactor::notifier::Notifier;
-use reactor::poller::{Interest, Poller};
+use reactor::poller::{Events, Interest, Poller};
 use reactor::token::Token;
 
 const AT_ONCE: Option<Duration> = Some(Duration::ZERO);
@@ -25,42 +25,42 @@ fn watched() -> (Arc<Notifier>, Poller) {
 
 #[test]
 fn a_notification_is_readable_until_it_is_cleared() {
-    let (notifier, mut poller) = watched();
-    assert_eq!(poller.wait(AT_ONCE).expect("a wait"), 0);
+    let (notifier, poller) = watched();
+    assert_eq!(poller.wait(&mut Events::new(), AT_ONCE).expect("a wait"), 0);
     for _ in 0..3 {
         notifier.notify();
         notifier.notify();
         assert!(notifier.is_notified());
-        assert_eq!(poller.wait(AT_ONCE).expect("a wait"), 1);
-        assert_eq!(poller.wait(AT_ONCE).expect("a wait"), 1);
+        assert_eq!(poller.wait(&mut Events::new(), AT_ONCE).expect("a wait"), 1);
+        assert_eq!(poller.wait(&mut Events::new(), AT_ONCE).expect("a wait"), 1);
         notifier.clear();
         assert!(!notifier.is_notified());
-        assert_eq!(poller.wait(AT_ONCE).expect("a wait"), 0);
+        assert_eq!(poller.wait(&mut Events::new(), AT_ONCE).expect("a wait"), 0);
     }
 }
 
 #[test]
 fn a_loop_that_is_awake_learns_of_it_from_arm() {
-    let (notifier, mut poller) = watched();
+    let (notifier, poller) = watched();
     assert!(!notifier.disarm());
     notifier.notify();
-    assert_eq!(poller.wait(AT_ONCE).expect("a wait"), 0);
+    assert_eq!(poller.wait(&mut Events::new(), AT_ONCE).expect("a wait"), 0);
     assert!(!notifier.arm());
     assert!(notifier.arm());
     notifier.notify();
-    assert_eq!(poller.wait(AT_ONCE).expect("a wait"), 1);
+    assert_eq!(poller.wait(&mut Events::new(), AT_ONCE).expect("a wait"), 1);
     assert!(notifier.disarm());
     notifier.drain();
     assert!(notifier.arm());
-    assert_eq!(poller.wait(AT_ONCE).expect("a wait"), 0);
+    assert_eq!(poller.wait(&mut Events::new(), AT_ONCE).expect("a wait"), 0);
 }
 
 #[test]
 fn clearing_without_a_notification_does_not_block() {
-    let (notifier, mut poller) = watched();
+    let (notifier, poller) = watched();
     notifier.clear();
     notifier.drain();
-    assert_eq!(poller.wait(AT_ONCE).expect("a wait"), 0);
+    assert_eq!(poller.wait(&mut Events::new(), AT_ONCE).expect("a wait"), 0);
 }
 
 const THREADS: usize = 4;
@@ -68,8 +68,8 @@ const PUSHES: usize = 20_000;
 
 /// Threads push and notify as fast as they can; the loop waits without a timeout, so that one lost
 /// wake-up would leave it waiting for ever.
-fn no_wake_up_is_lost(look: impl Fn(&Notifier, &mut Poller, &mut dyn FnMut() -> bool)) {
-    let (notifier, mut poller) = watched();
+fn no_wake_up_is_lost(look: impl Fn(&Notifier, &Poller, &mut dyn FnMut() -> bool)) {
+    let (notifier, poller) = watched();
     let pushed = Arc::new(AtomicUsize::new(0));
     let threads: Vec<_> = (0..THREADS)
         .map(|_| {
@@ -83,7 +83,7 @@ fn no_wake_up_is_lost(look: impl Fn(&Notifier, &mut Poller, &mut dyn FnMut() -> 
         })
         .collect();
     let mut all_seen = || pushed.load(Ordering::Relaxed) == THREADS * PUSHES;
-    look(&notifier, &mut poller, &mut all_seen);
+    look(&notifier, &poller, &mut all_seen);
     for thread in threads {
         thread.join().expect("a notifying thread");
     }
@@ -93,7 +93,7 @@ fn no_wake_up_is_lost(look: impl Fn(&Notifier, &mut Poller, &mut dyn FnMut() -> 
 fn no_wake_up_is_lost_with_clear() {
     no_wake_up_is_lost(|notifier, poller, all_seen| {
         loop {
-            poller.wait(None).expect("a wait");
+            poller.wait(&mut Events::new(), None).expect("a wait");
             notifier.clear();
             if all_seen() {
                 return;
@@ -106,7 +106,7 @@ fn no_wake_up_is_lost_with_clear() {
 fn no_wake_up_is_lost_with_arm() {
     no_wake_up_is_lost(|notifier, poller, all_seen| {
         loop {
-            if poller.wait(None).expect("a wait") > 0 {
+            if poller.wait(&mut Events::new(), None).expect("a wait") > 0 {
                 notifier.disarm();
                 notifier.drain();
             }

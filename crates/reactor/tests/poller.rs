@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use reactor::clock;
-use reactor::poller::{Event, Interest, Poller};
+use reactor::poller::{Event, Events, Interest, Poller};
 use reactor::socket::{self, AF_UNIX, How, SOCK_STREAM};
 use reactor::token::Token;
 
@@ -31,9 +31,13 @@ fn token(index: u32) -> Token {
     }
 }
 
-fn events(poller: &mut Poller, timeout: Option<Duration>) -> Vec<Event> {
-    let ready = poller.wait(timeout).expect("a wait");
-    (0..ready).map(|i| poller.event(i)).collect()
+fn events(poller: &Poller, timeout: Option<Duration>) -> Vec<Event> {
+    events_in(&mut Events::new(), poller, timeout)
+}
+
+fn events_in(events: &mut Events, poller: &Poller, timeout: Option<Duration>) -> Vec<Event> {
+    let ready = poller.wait(events, timeout).expect("a wait");
+    (0..ready).map(|i| events.get(i)).collect()
 }
 
 fn errno<T>(result: std::io::Result<T>) -> Option<i32> {
@@ -42,12 +46,12 @@ fn errno<T>(result: std::io::Result<T>) -> Option<i32> {
 
 #[test]
 fn readiness_is_reported_while_it_holds() {
-    let mut poller = poller();
+    let poller = poller();
     let (near, far) = stream_pair();
     poller
         .add(near.as_raw_fd(), token(1), Interest::READABLE)
         .expect("add");
-    assert_eq!(events(&mut poller, AT_ONCE), []);
+    assert_eq!(events(&poller, AT_ONCE), []);
     socket::send(far.as_raw_fd(), b"0123456789").expect("send");
     let readable = Event {
         token: token(1),
@@ -57,54 +61,54 @@ fn readiness_is_reported_while_it_holds() {
         hangup: false,
     };
     for _ in 0..10 {
-        assert_eq!(events(&mut poller, LONG), [readable]);
+        assert_eq!(events(&poller, LONG), [readable]);
         let mut one = [0];
         assert_eq!(
             socket::recv_into_slice(near.as_raw_fd(), &mut one).expect("recv"),
             1
         );
     }
-    assert_eq!(events(&mut poller, AT_ONCE), []);
+    assert_eq!(events(&poller, AT_ONCE), []);
 }
 
 #[test]
 fn interest_and_token_can_be_changed() {
-    let mut poller = poller();
+    let poller = poller();
     let (near, far) = stream_pair();
     let fd = near.as_raw_fd();
     poller
         .add(fd, token(1), Interest::READABLE | Interest::WRITABLE)
         .expect("add");
-    let event = events(&mut poller, LONG)[0];
+    let event = events(&poller, LONG)[0];
     assert_eq!(
         (event.token, event.readable, event.writable),
         (token(1), false, true)
     );
     socket::send(far.as_raw_fd(), b"x").expect("send");
-    let event = events(&mut poller, LONG)[0];
+    let event = events(&poller, LONG)[0];
     assert_eq!((event.readable, event.writable), (true, true));
     poller
         .modify(fd, token(2), Interest::WRITABLE)
         .expect("modify");
-    let event = events(&mut poller, LONG)[0];
+    let event = events(&poller, LONG)[0];
     assert_eq!(
         (event.token, event.readable, event.writable),
         (token(2), false, true)
     );
     poller.delete(fd).expect("delete");
-    assert_eq!(events(&mut poller, AT_ONCE), []);
+    assert_eq!(events(&poller, AT_ONCE), []);
 }
 
 #[test]
 fn a_hangup_is_both_readable_and_writable_whatever_the_interest() {
     for interest in [Interest::NONE, Interest::READABLE, Interest::WRITABLE] {
-        let mut poller = poller();
+        let poller = poller();
         let (near, far) = stream_pair();
         poller
             .add(near.as_raw_fd(), token(1), interest)
             .expect("add");
         drop(far);
-        let event = events(&mut poller, LONG)[0];
+        let event = events(&poller, LONG)[0];
         assert!(
             event.hangup && event.readable && event.writable,
             "{event:?}"
@@ -114,13 +118,13 @@ fn a_hangup_is_both_readable_and_writable_whatever_the_interest() {
 
 #[test]
 fn the_end_of_a_half_closed_stream_is_readable_only() {
-    let mut poller = poller();
+    let poller = poller();
     let (near, far) = stream_pair();
     poller
         .add(near.as_raw_fd(), token(1), Interest::READABLE)
         .expect("add");
     socket::shutdown(far.as_raw_fd(), How::Write).expect("shutdown");
-    let event = events(&mut poller, LONG)[0];
+    let event = events(&poller, LONG)[0];
     assert!(
         event.readable && !event.writable && !event.hangup,
         "{event:?}"
@@ -129,13 +133,13 @@ fn the_end_of_a_half_closed_stream_is_readable_only() {
 
 #[test]
 fn the_reader_s_leaving_is_an_error_for_a_pipe_s_writer() {
-    let mut poller = poller();
+    let poller = poller();
     let (reader, writer) = socket::pipe().expect("a pipe");
     poller
         .add(writer.as_raw_fd(), token(1), Interest::NONE)
         .expect("add");
     drop(reader);
-    let event = events(&mut poller, LONG)[0];
+    let event = events(&poller, LONG)[0];
     assert!(event.error && event.readable && event.writable, "{event:?}");
 }
 
@@ -170,7 +174,7 @@ fn what_cannot_be_registered_is_refused() {
 
 #[test]
 fn a_reused_fd_comes_with_its_own_token() {
-    let mut poller = poller();
+    let poller = poller();
     let (old, _old_far) = stream_pair();
     poller
         .add(old.as_raw_fd(), token(1), Interest::WRITABLE)
@@ -197,17 +201,18 @@ fn a_reused_fd_comes_with_its_own_token() {
                 Interest::WRITABLE,
             )
             .expect("add");
-        let event = events(&mut poller, LONG)[0];
+        let event = events(&poller, LONG)[0];
         assert_eq!(event.token.generation, 8);
     }
 }
 
 /// The end of a wait is compared with its beginning only, because a busy machine may add any time.
-fn assert_not_early(poller: &mut Poller, timeout: Duration) {
+fn assert_not_early(poller: &Poller, timeout: Duration) {
+    let mut events = Events::new();
     let start = clock::now_ns();
-    assert_eq!(poller.wait(Some(timeout)).expect("a wait"), 0);
+    assert_eq!(poller.wait(&mut events, Some(timeout)).expect("a wait"), 0);
     let waited = Duration::from_nanos(clock::now_ns() - start);
-    assert!(!poller.interrupted());
+    assert!(!events.interrupted());
     assert!(waited >= timeout, "{waited:?} instead of {timeout:?}");
 }
 
@@ -215,11 +220,11 @@ fn assert_not_early(poller: &mut Poller, timeout: Duration) {
 fn a_wait_is_never_early() {
     let mut poller = poller();
     for nanoseconds in [1, 999, 300_000, 1_000_001, 5_400_000] {
-        assert_not_early(&mut poller, Duration::from_nanos(nanoseconds));
+        assert_not_early(&poller, Duration::from_nanos(nanoseconds));
     }
     poller.use_milliseconds_only();
     for nanoseconds in [1, 300_000, 1_000_001, 5_400_000] {
-        assert_not_early(&mut poller, Duration::from_nanos(nanoseconds));
+        assert_not_early(&poller, Duration::from_nanos(nanoseconds));
     }
 }
 
@@ -230,7 +235,7 @@ fn milliseconds_are_rounded_up() {
     let start = clock::now_ns();
     assert_eq!(
         poller
-            .wait(Some(Duration::from_micros(100)))
+            .wait(&mut Events::new(), Some(Duration::from_micros(100)))
             .expect("a wait"),
         0
     );
@@ -257,24 +262,50 @@ fn endless_and_huge_timeouts_wait_for_an_event() {
                 socket::send(far.as_raw_fd(), b"x").expect("send");
                 far
             });
-            assert_eq!(events(&mut poller, timeout).len(), 1);
+            assert_eq!(events(&poller, timeout).len(), 1);
             writer.join().expect("the writer");
         }
     }
 }
 
 #[test]
+fn a_wait_heeds_changes_from_another_thread() {
+    let poller = poller();
+    let (near, far) = stream_pair();
+    let (other, silent) = stream_pair();
+    socket::send(silent.as_raw_fd(), b"x").expect("send");
+    poller
+        .add(other.as_raw_fd(), token(1), Interest::NONE)
+        .expect("add");
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| events(&poller, LONG));
+        poller.delete(other.as_raw_fd()).expect("delete");
+        poller
+            .add(near.as_raw_fd(), token(2), Interest::NONE)
+            .expect("add");
+        poller
+            .modify(near.as_raw_fd(), token(3), Interest::READABLE)
+            .expect("modify");
+        socket::send(far.as_raw_fd(), b"y").expect("send");
+        let events = waiting.join().expect("the waiting thread");
+        let tokens: Vec<Token> = events.iter().map(|event| event.token).collect();
+        assert_eq!(tokens, [token(3)]);
+    });
+}
+
+#[test]
 fn a_full_buffer_grows_until_one_wait_takes_all() {
-    let mut poller = poller();
+    let poller = poller();
     let pairs: Vec<_> = (0..400).map(|_| stream_pair()).collect();
     for (index, (near, _)) in pairs.iter().enumerate() {
         poller
             .add(near.as_raw_fd(), token(index as u32), Interest::WRITABLE)
             .expect("add");
     }
-    let first = events(&mut poller, LONG);
+    let mut room = Events::new();
+    let first = events_in(&mut room, &poller, LONG);
     assert!(first.len() < pairs.len());
-    let second = events(&mut poller, LONG);
+    let second = events_in(&mut room, &poller, LONG);
     assert_eq!(second.len(), pairs.len());
     let mut seen: Vec<u32> = second.iter().map(|event| event.token.index).collect();
     seen.sort_unstable();
@@ -284,15 +315,16 @@ fn a_full_buffer_grows_until_one_wait_takes_all() {
 #[test]
 #[should_panic(expected = "out of bounds")]
 fn an_event_past_the_last_wait_s_is_a_bug() {
-    let mut poller = poller();
+    let poller = poller();
     let (near, _far) = stream_pair();
     poller
         .add(near.as_raw_fd(), token(1), Interest::WRITABLE)
         .expect("add");
-    assert_eq!(poller.wait(LONG).expect("a wait"), 1);
+    let mut events = Events::new();
+    assert_eq!(poller.wait(&mut events, LONG).expect("a wait"), 1);
     poller.delete(near.as_raw_fd()).expect("delete");
-    assert_eq!(poller.wait(AT_ONCE).expect("a wait"), 0);
-    poller.event(0);
+    assert_eq!(poller.wait(&mut events, AT_ONCE).expect("a wait"), 0);
+    events.get(0);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use reactor::addr::SocketAddress;
-use reactor::poller::{Interest, Poller};
+use reactor::poller::{Events, Interest, Poller};
 use reactor::socket::{self, AF_INET, AF_UNIX, How, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET};
 use reactor::token::Token;
 
@@ -33,9 +33,11 @@ fn is_nonblocking(fd: RawFd) -> bool {
 }
 
 fn wait_for(fd: RawFd, interest: Interest) {
-    let mut poller = Poller::new().expect("epoll");
+    let poller = Poller::new().expect("epoll");
     poller.add(fd, Token::reserved(0), interest).expect("add");
-    let ready = poller.wait(Some(Duration::from_secs(30))).expect("a wait");
+    let ready = poller
+        .wait(&mut Events::new(), Some(Duration::from_secs(30)))
+        .expect("a wait");
     assert_eq!(ready, 1, "nothing happened");
 }
 

@@ -11,12 +11,10 @@
 //!
 //! Cost: at most one epoll_ctl(2) for each wait, and one epoll_wait(2) for each sleep.
 
-use super::readiness::{Woken, wake};
 use super::source::Source;
 use super::{EventLoop, State};
 use pyo3::prelude::*;
 use reactor::token::Token;
-use std::time::Duration;
 
 /// Most polls before what is unconfirmed is confirmed, asleep or not.
 const POLLS_MOST: u32 = 64;
@@ -30,13 +28,13 @@ pub(super) struct Unconfirmed {
     polls: u32,
 }
 
-/// What the next poll has to do.
+/// What has to be done before a poll.
 pub(super) enum Plan {
-    /// Poll as asked.
-    Wait,
-    /// Ask what is ready, without sleeping; if nothing is, confirm and poll as asked.
+    /// Nothing.
+    Poll,
+    /// Ask what is ready, without sleeping; if nothing is, confirm.
     Ask,
-    /// Confirm, then poll as asked.
+    /// Confirm.
     Confirm,
 }
 
@@ -45,18 +43,17 @@ impl Unconfirmed {
         self.tokens.push(token);
     }
 
-    /// What a poll with `timeout` has to do.
+    /// What has to be done before a poll that may sleep, or not.
     #[inline]
-    pub(super) fn plan(&mut self, timeout: Option<Duration>) -> Plan {
+    pub(super) fn plan(&mut self, sleeps: bool) -> Plan {
         if self.tokens.is_empty() {
-            return Plan::Wait;
+            return Plan::Poll;
         }
         self.polls += 1;
-        let sleeps = timeout != Some(Duration::ZERO);
         if self.polls >= POLLS_MOST || (sleeps && self.tokens.len() < WORTH_ASKING) {
             return Plan::Confirm;
         }
-        if sleeps { Plan::Ask } else { Plan::Wait }
+        if sleeps { Plan::Ask } else { Plan::Poll }
     }
 }
 
@@ -71,8 +68,7 @@ pub(super) fn confirm(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()
         std::mem::take(&mut unconfirmed.tokens)
     };
     for token in &tokens {
-        let lost = state.confirm(*token);
-        wake(this.py(), lost)?;
+        state.confirm(this.py(), *token)?;
     }
     let mut unconfirmed = state.unconfirmed.borrow_mut();
     if unconfirmed.tokens.is_empty() {
@@ -84,25 +80,22 @@ pub(super) fn confirm(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()
 }
 
 impl State {
-    /// Confirms one registration; returns who waits for a descriptor that cannot be watched, to be
-    /// told by the next system call.
-    fn confirm(&self, token: Token) -> Woken {
+    /// Confirms one registration. Who waits for a descriptor that cannot be watched is woken, to be
+    /// told by its next system call.
+    fn confirm(&self, py: Python<'_>, token: Token) -> PyResult<()> {
         let (fd, interest) = match self.sources.borrow_mut().get_mut(token) {
             Some(Source::Watch(watch)) => {
                 watch.unconfirmed = false;
                 if watch.waiters.is_empty() {
-                    return Woken::new();
+                    return Ok(());
                 }
                 (watch.fd, watch.interest().with(watch.registered))
             }
-            _ => return Woken::new(),
+            _ => return Ok(()),
         };
-        if self.rewatch(fd, token, interest).is_ok() {
-            return Woken::new();
-        }
-        match self.sources.borrow_mut().get_mut(token) {
-            Some(Source::Watch(watch)) => std::mem::take(&mut watch.waiters),
-            _ => Woken::new(),
+        match self.rewatch(fd, token, interest, None) {
+            Ok(()) => Ok(()),
+            Err(lost) => lost.woken(py).map(drop),
         }
     }
 }

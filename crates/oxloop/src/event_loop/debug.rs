@@ -59,19 +59,7 @@ impl LoopThis<'_, '_> {
     /// RuntimeError if the loop runs in another thread.
     #[cold]
     pub(super) fn check_thread(&self) -> PyResult<()> {
-        let running = self.payload().state(self.py()).thread.get();
-        if running == 0 {
-            return Ok(());
-        }
-        let ident: u64 = imports::threading(self.py())?
-            .call_method0("get_ident")?
-            .extract()?;
-        if ident == running {
-            return Ok(());
-        }
-        Err(PyRuntimeError::new_err(
-            "Non-thread-safe operation invoked on an event loop other than the current one",
-        ))
+        check_thread(self.py(), self.payload().state(self.py()))
     }
 
     /// # Errors
@@ -100,6 +88,25 @@ impl LoopThis<'_, '_> {
         });
         Ok(())
     }
+}
+
+/// # Errors
+/// RuntimeError if the loop runs in another thread.
+#[cold]
+pub(super) fn check_thread(py: Python<'_>, state: &State) -> PyResult<()> {
+    let running = state.thread.get();
+    if running == 0 {
+        return Ok(());
+    }
+    let ident: u64 = imports::threading(py)?
+        .call_method0("get_ident")?
+        .extract()?;
+    if ident == running {
+        return Ok(());
+    }
+    Err(PyRuntimeError::new_err(
+        "Non-thread-safe operation invoked on an event loop other than the current one",
+    ))
 }
 
 /// `asyncio.iscoroutinefunction`, without the deprecation that newer versions give it.

@@ -2,11 +2,14 @@
 //!
 //! The epoll instance, the eventfd and the signal pair of an inherited loop belong to the parent
 //! too: ending a registration in the child would end it in the parent. So a hook counts forks, and
-//! a loop that finds the count changed makes itself new ones and registers what it watches again.
+//! a loop that finds the count changed makes itself new ones and registers what it watches again,
+//! before it uses them.
+//!
+//! What the callback that forks has written is sent before the fork, or both processes would send
+//! it.
 
 use super::source::Source;
-use super::{EventLoop, State};
-use crate::error::os_error;
+use super::{EventLoop, State, turn};
 use pyo3::prelude::*;
 use reactor::notifier::Notifier;
 use reactor::poller::{Interest, Poller};
@@ -23,7 +26,7 @@ pub(super) fn generation() -> u32 {
     FORKS.load(Ordering::Relaxed)
 }
 
-/// Registers the hook; called once, at import.
+/// Registers the hooks; called once, at import.
 pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     #[pyfunction]
     fn _after_fork_in_child(py: Python<'_>) {
@@ -35,7 +38,16 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
                 .and_then(|signal| signal.call_method1("set_wakeup_fd", (-1,)));
         }
     }
+    #[pyfunction]
+    fn _before_fork(py: Python<'_>) -> PyResult<()> {
+        let running = crate::py::imports::get_running_loop(py)?.call0()?;
+        if let Ok(running) = running.cast::<EventLoop>() {
+            turn::flush_writes(py, running.get().state(py));
+        }
+        Ok(())
+    }
     let kwargs = pyo3::types::PyDict::new(py);
+    kwargs.set_item("before", wrap_pyfunction!(_before_fork, py)?)?;
     kwargs.set_item(
         "after_in_child",
         wrap_pyfunction!(_after_fork_in_child, py)?,
@@ -44,25 +56,36 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// In the child of a fork, gives the loop kernel objects of its own.
-///
-/// # Errors
-/// What the kernel refuses.
-#[inline(always)]
-pub(super) fn check_process(this: &Bound<'_, EventLoop>) -> PyResult<()> {
-    let state = this.get().state(this.py());
-    if state.forks.get() == generation() || state.closed.get() {
-        return Ok(());
+impl State {
+    /// In the child of a fork, gives the loop kernel objects of its own; called before each use.
+    ///
+    /// # Errors
+    /// What the kernel refuses; EBADF on a closed loop.
+    #[inline(always)]
+    pub(super) fn leave_parent(&self) -> io::Result<()> {
+        if self.forks.get() == generation() {
+            return Ok(());
+        }
+        Python::attach(|py| start_anew(py, self))
     }
-    start_anew(this.py(), state)
+
+    /// In the child of a fork, lets go of the parent's kernel objects without a use for own ones.
+    pub(super) fn forget_parent(&self) {
+        if self.forks.replace(generation()) != generation() {
+            drop(self.poller.take());
+        }
+    }
 }
 
 #[cold]
-fn start_anew(py: Python<'_>, state: &State) -> PyResult<()> {
+fn start_anew(py: Python<'_>, state: &State) -> io::Result<()> {
+    if state.closed.get() {
+        state.forget_parent();
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    let (poller, notifier) = (Poller::new()?, Notifier::new()?);
     state.forks.set(generation());
-    let poller = Poller::new().map_err(|error| os_error(&error))?;
-    let notifier = Notifier::new().map_err(|error| os_error(&error))?;
-    let old = state.poller.replace(Some(poller));
+    let old = state.poller.replace(Some(Arc::new(poller)));
     drop(old);
     state.signals.borrow_mut().forget_pair();
     state.resolver.take();
@@ -85,7 +108,7 @@ pub(super) fn renew_poller(py: Python<'_>, state: &State) -> io::Result<()> {
     let Some(notifier) = notifier else {
         return Ok(());
     };
-    let old = state.poller.replace(Some(Poller::new()?));
+    let old = state.poller.replace(Some(Arc::new(Poller::new()?)));
     drop(old);
     for (fd, token, interest) in registrations(py, state, notifier, false) {
         // A descriptor that was closed meanwhile has nothing to report.

@@ -1,8 +1,8 @@
 //! Making, running, stopping and closing a loop.
 
+use super::registrations::Numbers;
 use super::signals::Signals;
 use super::source::Source;
-use super::watchers::Watched;
 use super::{EventLoop, Hooks, State, turn};
 use crate::error::os_error;
 use crate::py::class::{Visit, VisitStopped};
@@ -15,7 +15,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 use reactor::notifier::Notifier;
-use reactor::poller::{Interest, Poller};
+use reactor::poller::{Events, Interest, Poller};
 use reactor::timer::TimerHeap;
 use reactor::token::Registry;
 use std::cell::{Cell, RefCell};
@@ -50,14 +50,14 @@ pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
         ready: RefCell::new(VecDeque::with_capacity(64)),
         timers: RefCell::new(TimerHeap::new()),
         sources: RefCell::new(sources),
-        watched: RefCell::new(Watched::default()),
+        numbers: RefCell::new(Numbers::default()),
         signals: RefCell::new(Signals::default()),
         written: RefCell::new(Vec::new()),
-        poller: RefCell::new(Some(poller)),
+        poller: RefCell::new(Some(Arc::new(poller))),
         stale: RefCell::default(),
         unconfirmed: RefCell::default(),
         wait_numbers: Cell::default(),
-        events: RefCell::new(Vec::new()),
+        events: Cell::new(Some(Box::new(Events::new()))),
         notifier: RefCell::new(Some(Arc::new(notifier))),
         waiting: Cell::new(false),
         closed: Cell::new(false),
@@ -65,7 +65,6 @@ pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
         debug: Cell::new(debug),
         thread: Cell::new(0),
         in_callback: Cell::new(false),
-        now: Cell::new(0.0),
         custom_time: Cell::new(false),
         custom_sock_connect: Cell::new(false),
         handle_run: TypeWatch::new(handle_class, "_run")?,
@@ -121,6 +120,7 @@ impl Hooks {
 
 /// Drops every Python object that the loop owns; for the collector and for `close`.
 pub(super) fn release_all(py: Python<'_>, state: &State) {
+    state.forget_parent();
     drop_queues(py, state);
     let sources = std::mem::replace(&mut *state.sources.borrow_mut(), Registry::new());
     drop(sources);
@@ -243,10 +243,11 @@ fn consume_exception(future: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 fn close_kernel_side(py: Python<'_>, state: &State) {
+    state.forget_parent();
     // Watchers, transports and listeners go first: their destructors may look at the loop.
     let sources = std::mem::replace(&mut *state.sources.borrow_mut(), Registry::new());
     drop(sources);
-    *state.watched.borrow_mut() = Watched::default();
+    *state.numbers.borrow_mut() = Numbers::default();
     drop(state.poller.take());
     drop(state.notifier.take());
     let resolver = state.resolver.take();
@@ -302,7 +303,6 @@ fn run_forever_setup(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let (py, state) = (this.py(), this.get().state(this.py()));
     state.check_closed()?;
     check_running(this)?;
-    super::fork::check_process(this)?;
     this.get().find_overrides(this)?;
     super::debug::track_coroutine_origins(py, state, state.debug.get())?;
     let sys = imports::sys(py)?;

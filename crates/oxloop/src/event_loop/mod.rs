@@ -5,7 +5,7 @@
 //! | run_forever, run_until_complete, stop, close, is_running, is_closed | `lifecycle`, `turn` |
 //! | call_soon, call_soon_threadsafe, call_later, call_at, time | `schedule` |
 //! | create_future, create_task, task factory | `tasks` |
-//! | add_reader, add_writer, remove_reader, remove_writer | `watchers` |
+//! | add_reader, add_writer, remove_reader, remove_writer | `watchers`, `registrations` |
 //! | add_signal_handler, remove_signal_handler | `signals` |
 //! | run_in_executor and the default executor | `executor` |
 //! | exception handlers | `exceptions` |
@@ -49,6 +49,7 @@ mod pipes;
 mod poll;
 mod race;
 mod readiness;
+mod registrations;
 pub(crate) mod schedule;
 mod signals;
 mod sock;
@@ -71,17 +72,17 @@ use confirm::Unconfirmed;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use pyo3::{PyTraverseError, PyVisit};
-use reactor::poller::{Event, Poller};
+use reactor::poller::{Events, Poller};
 use reactor::resolver::Resolver;
 use reactor::timer::TimerHeap;
 use reactor::token::Registry;
 use readiness::Stale;
+use registrations::Numbers;
 use signals::Signals;
 use source::Source;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use watchers::Watched;
 
 /// A receiver of a loop method.
 pub(crate) type LoopThis<'a, 'py> = This<'a, 'py, EventLoop>;
@@ -106,20 +107,20 @@ pub(crate) struct State {
     timers: RefCell<TimerHeap<HandleRef>>,
     /// What is registered with the kernel, by token.
     sources: RefCell<Registry<Source>>,
-    /// Which token watches a descriptor.
-    watched: RefCell<Watched>,
+    /// Which registration a descriptor's number has.
+    numbers: RefCell<Numbers>,
     signals: RefCell<Signals>,
     /// Transports that the callback that runs now wrote to.
     written: RefCell<Vec<Written>>,
-    /// None once the loop is closed, and while the loop waits in it.
-    poller: RefCell<Option<Poller>>,
+    /// None once the loop is closed. Shared with the wait that is under way.
+    poller: RefCell<Option<Arc<Poller>>>,
     /// Tokens that events came with after their registrations had ended.
     stale: RefCell<Stale>,
     unconfirmed: RefCell<Unconfirmed>,
     /// How many waits for descriptors there have been.
     wait_numbers: Cell<u64>,
-    /// Where the events of one poll are kept while they are dispatched.
-    events: RefCell<Vec<Event>>,
+    /// What a poll brought; whoever polls takes it, until its events are dispatched.
+    events: Cell<Option<Box<Events>>>,
     notifier: RefCell<Option<Arc<reactor::notifier::Notifier>>>,
     /// True while the loop's thread waits in the kernel without the GIL.
     waiting: Cell<bool>,
@@ -130,8 +131,6 @@ pub(crate) struct State {
     thread: Cell<u64>,
     /// True while a callback of this loop runs: what it writes leaves when it returns.
     in_callback: Cell<bool>,
-    /// The latest reading of the clock, in seconds.
-    now: Cell<f64>,
     /// An override of `time` on the instance or in a subclass.
     custom_time: Cell<bool>,
     /// The same of `sock_connect`.

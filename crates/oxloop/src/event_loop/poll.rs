@@ -2,7 +2,9 @@
 //!
 //! The GIL is released only when the call may block. All events of one poll are dispatched under
 //! one attach: a readable transport is read and its protocol called at once, a watched descriptor
-//! queues its handle.
+//! queues its handle. While the loop waits, other threads may change what it watches.
+//!
+//! Cost: nothing is allocated or copied for a poll; one that finds nothing is its system call.
 //!
 //! Differs from asyncio: a transport's callbacks run within the poll, ahead of what is queued.
 
@@ -21,7 +23,7 @@ use crate::transport::stream::StreamTransport;
 use crate::transport::subprocess::SubprocessTransport;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use reactor::poller::{Event, Poller};
+use reactor::poller::{Event, Events};
 use std::os::fd::RawFd;
 use std::time::Duration;
 
@@ -45,78 +47,106 @@ enum Target {
     Child(Ref<SubprocessTransport>),
 }
 
-/// Polls once and dispatches what is ready.
+/// Dispatches what is ready now. A loop that watches nothing has nothing to ask for.
 ///
 /// # Errors
 /// KeyboardInterrupt, SystemExit, or what epoll_wait(2) refuses.
-pub(super) fn poll(this: &Bound<'_, EventLoop>, timeout: Option<Duration>) -> PyResult<()> {
+#[inline]
+pub(super) fn ask(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let state = this.get().state(this.py());
-    let plan = state.unconfirmed.borrow_mut().plan(timeout);
+    if !state.watches_descriptors() {
+        return Ok(());
+    }
+    let plan = state.unconfirmed.borrow_mut().plan(false);
+    if matches!(plan, Plan::Confirm) {
+        confirm(this, state)?;
+    }
+    poll(this, state, Some(Duration::ZERO)).map(drop)
+}
+
+/// Waits until something is ready or `timeout` is over, and dispatches it.
+///
+/// # Errors
+/// As `ask`.
+pub(super) fn wait(this: &Bound<'_, EventLoop>, timeout: Option<Duration>) -> PyResult<()> {
+    if timeout == Some(Duration::ZERO) {
+        return ask(this);
+    }
+    let state = this.get().state(this.py());
+    let plan = state.unconfirmed.borrow_mut().plan(true);
     match plan {
-        Plan::Wait => return poll_once(this, state, timeout).map(drop),
+        Plan::Poll => {}
         Plan::Ask => {
-            if poll_once(this, state, Some(Duration::ZERO))? > 0 {
+            if poll(this, state, Some(Duration::ZERO))? > 0 {
                 return Ok(());
             }
+            confirm(this, state)?;
         }
-        Plan::Confirm => {}
+        Plan::Confirm => confirm(this, state)?,
     }
-    confirm(this, state)?;
-    // Who waited for a descriptor that is gone is ready to run.
-    let ready = !state.ready.borrow().is_empty();
-    let timeout = if ready { Some(Duration::ZERO) } else { timeout };
-    poll_once(this, state, timeout).map(drop)
+    // Python code may have run since the turn began, and other threads with it. From this look on
+    // none does, until `poll` lets go of the GIL.
+    if state.has_work() {
+        return Ok(());
+    }
+    poll(this, state, timeout).map(drop)
 }
 
 /// One call of epoll_wait(2); returns how many events it brought.
 #[inline]
-fn poll_once(
-    this: &Bound<'_, EventLoop>,
+fn poll(this: &Bound<'_, EventLoop>, state: &State, timeout: Option<Duration>) -> PyResult<usize> {
+    let py = this.py();
+    state.leave_parent().map_err(|error| os_error(&error))?;
+    let mut events = state.events.take().unwrap_or_default();
+    let outcome = poll_into(py, state, &mut events, timeout)
+        .and_then(|count| dispatch_all(this, state, &events).map(|()| count));
+    state.events.set(Some(events));
+    state.drop_ghosts(py);
+    outcome
+}
+
+#[inline]
+fn poll_into(
+    py: Python<'_>,
     state: &State,
+    events: &mut Events,
     timeout: Option<Duration>,
 ) -> PyResult<usize> {
-    let py = this.py();
-    let Some(mut poller) = state.poller.borrow_mut().take() else {
-        return state.check_closed().map(|()| 0);
+    let waited = if timeout == Some(Duration::ZERO) {
+        match &*state.poller.borrow() {
+            Some(poller) => poller.wait(events, timeout),
+            None => return state.check_closed().map(|()| 0),
+        }
+    } else {
+        let poller = state.poller.borrow().clone();
+        let Some(poller) = poller else {
+            return state.check_closed().map(|()| 0);
+        };
+        state.waiting.set(true);
+        let waited = py.detach(|| poller.wait(events, timeout));
+        state.waiting.set(false);
+        waited
     };
-    let waited = wait(py, state, &mut poller, timeout);
-    let mut events = state.events.take();
-    if let Ok(count) = &waited {
-        events.extend((0..*count).map(|index| poller.event(index)));
-    }
-    let interrupted = poller.interrupted();
-    *state.poller.borrow_mut() = Some(poller);
-    waited.map_err(|error| os_error(&error))?;
-    if interrupted {
+    let count = waited.map_err(|error| os_error(&error))?;
+    if events.interrupted() {
         py.check_signals()?;
     }
+    Ok(count)
+}
+
+#[inline]
+fn dispatch_all(this: &Bound<'_, EventLoop>, state: &State, events: &Events) -> PyResult<()> {
+    if events.is_empty() {
+        return Ok(());
+    }
     state.in_callback.set(true);
-    let outcome = events.iter().try_for_each(|event| {
-        let outcome = dispatch(this, state, *event);
-        super::turn::flush_writes(py, state);
+    let outcome = (0..events.len()).try_for_each(|index| {
+        let outcome = dispatch(this, state, events.get(index));
+        super::turn::flush_writes(this.py(), state);
         outcome.or_else(|error| report(this, error))
     });
     state.in_callback.set(false);
-    state.drop_ghosts(py);
-    let count = events.len();
-    events.clear();
-    *state.events.borrow_mut() = events;
-    outcome.map(|()| count)
-}
-
-fn wait(
-    py: Python<'_>,
-    state: &State,
-    poller: &mut Poller,
-    timeout: Option<Duration>,
-) -> std::io::Result<usize> {
-    if timeout == Some(Duration::ZERO) {
-        return poller.wait(timeout);
-    }
-    state.waiting.set(true);
-    let waited = py.detach(|| poller.wait(timeout));
-    state.waiting.set(false);
-    waited
+    outcome
 }
 
 fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event) -> PyResult<()> {
@@ -142,7 +172,7 @@ fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event) -> PyResul
         } => {
             let handles = reader.into_iter().chain(writer);
             handles.for_each(|handle| state.enqueue(handle));
-            state.trim(event, &woken);
+            state.trim(py, event, &woken)?;
             wake(py, woken)
         }
         Target::Listener { server, fd } => crate::server::on_readable(server.bind(py), fd),

@@ -21,7 +21,6 @@ use super::source::Source;
 use super::tasks::new_future;
 use super::watchers::{Side, Watch};
 use super::{EventLoop, State};
-use crate::error::os_error;
 use crate::py::coroutine::await_python;
 use crate::py::object::call_method;
 use pyo3::intern;
@@ -151,7 +150,7 @@ pub(super) fn wake(py: Python<'_>, woken: Woken) -> PyResult<()> {
 
 impl State {
     fn begin_wait(&self, fd: RawFd, waiter: Waiter) -> PyResult<()> {
-        let token = self.watched.borrow().token(fd);
+        let token = self.numbers.borrow().watch(fd);
         let Some(token) = token else {
             let mut watch = Watch::new(fd);
             watch.waiters.push(waiter);
@@ -175,13 +174,13 @@ impl State {
             watch.waiters.push(waiter);
             watch.interest().with(kept.unwrap_or_default())
         };
-        self.rewatch(fd, token, interest)
-            .map_err(|error| os_error(&error))
+        self.rewatch(fd, token, interest, None)
+            .map_err(|lost| Python::attach(|py| lost.tell(py)))
     }
 
     /// Forgets a future that was not woken.
     fn end_wait(&self, fd: RawFd, number: u64) {
-        let Some(token) = self.watched.borrow().token(fd) else {
+        let Some(token) = self.numbers.borrow().watch(fd) else {
             return;
         };
         let (waiter, unwatched) = {
@@ -203,23 +202,25 @@ impl State {
     }
 
     /// Ends what an event showed nobody waits for.
+    ///
+    /// # Errors
+    /// As `wake`.
     #[inline]
-    pub(super) fn trim(&self, event: Event, woken: &Woken) {
+    pub(super) fn trim(&self, py: Python<'_>, event: Event, woken: &Woken) -> PyResult<()> {
         let (fd, wanted) = {
             let sources = self.sources.borrow();
             match sources.get(event.token) {
                 Some(Source::Watch(watch)) if watch.unwanted(event, woken) => {
                     (watch.fd, watch.interest())
                 }
-                _ => return,
+                _ => return Ok(()),
             }
         };
-        if wanted.is_empty() {
-            drop(self.deregister(fd, event.token));
-        } else {
-            // A failure shows up at the next event.
-            let _changed = self.rewatch(fd, event.token, wanted);
+        if !wanted.is_empty() {
+            return self.narrow_or_end(py, fd, event.token, wanted);
         }
+        drop(self.deregister(fd, event.token));
+        Ok(())
     }
 
     #[cold]

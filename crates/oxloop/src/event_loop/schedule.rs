@@ -82,6 +82,18 @@ impl State {
         self.in_callback.get()
     }
 
+    /// True if the next turn has something to do without a wait.
+    #[inline]
+    pub(super) fn has_work(&self) -> bool {
+        self.stopping.get() || self.has_ready()
+    }
+
+    /// True if the kernel may have something for the loop besides a wake-up.
+    #[inline]
+    pub(super) fn watches_descriptors(&self) -> bool {
+        self.sources.borrow().len() > 1
+    }
+
     /// True if handles wait for their turn.
     #[inline]
     pub(crate) fn has_ready(&self) -> bool {
@@ -227,18 +239,14 @@ fn time<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound<'p
 }
 
 impl State {
-    /// `loop.time()`, honouring an override. Remembers the reading.
+    /// `loop.time()`, honouring an override.
     #[inline(always)]
     pub(super) fn read_clock(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<f64> {
-        let now = if self.custom_time.get() {
-            event_loop
-                .call_method0(intern!(event_loop.py(), "time"))?
-                .extract()?
-        } else {
-            clock::now()
-        };
-        self.now.set(now);
-        Ok(now)
+        if !self.custom_time.get() {
+            return Ok(clock::now());
+        }
+        let time = intern!(event_loop.py(), "time");
+        event_loop.call_method0(time)?.extract()
     }
 }
 
@@ -272,6 +280,9 @@ pub(crate) fn soon_method(
     context: Captured,
 ) -> PyResult<()> {
     let state = event_loop.get().state(py);
+    if state.is_debug() {
+        super::debug::check_thread(py, state)?;
+    }
     let handle = crate::py::schedule::handle_for(
         py,
         event_loop.as_any().as_borrowed(),

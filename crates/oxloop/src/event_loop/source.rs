@@ -1,5 +1,6 @@
 //! `Source`: what a registration with the kernel stands for.
 
+use super::registrations::Holder;
 use super::watchers::Watch;
 use crate::py::class::{Ref, Visit, VisitStopped};
 use crate::server::Server;
@@ -38,6 +39,15 @@ pub(crate) enum Source {
 }
 
 impl Source {
+    /// Who has the number that it is registered with.
+    pub(super) const fn holder(&self) -> Holder {
+        match self {
+            Self::Notifier | Self::Signals | Self::Listener { .. } | Self::Child(_) => Holder::Loop,
+            Self::Watch(_) => Holder::Watch,
+            _ => Holder::Transport,
+        }
+    }
+
     /// The transport, if the source is one that still lives.
     pub(super) fn stream(&self, py: Python<'_>) -> Option<Ref<StreamTransport>> {
         match self {

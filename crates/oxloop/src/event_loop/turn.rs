@@ -1,31 +1,27 @@
 //! One turn of the loop: poll, due timers, ready callbacks.
 //!
 //! A batch is exactly the handles that were queued when it began, first in, first out. Handles that
-//! they schedule form the next batch, which runs without polling first while a budget lasts: a
-//! system call per callback is what makes chains of callbacks slow. An armed timer does not end the
-//! budget; a due one does, since it joins the queue behind what is already there.
+//! they schedule form the next batch, and the kernel is asked before it, as in asyncio: a callback
+//! sees what has arrived up to the batch that it runs in. A loop that watches no descriptor but its
+//! own has nothing to ask for: thread-safe calls are in its queue, and signals are seen in memory.
 //!
 //! After each handle, the transports that it wrote to are flushed: all its writes to one peer leave
 //! in one system call.
 //!
 //! Invariants:
-//! - a turn polls at least once, so no callback chain can keep the kernel's events waiting for
-//!   longer than `BUDGET_SECONDS` and one callback more.
+//! - the look at what other threads and Python code have queued is the last thing before a wait;
+//!   from there on, who queues something writes to the eventfd (`State::wake`).
 //! - KeyboardInterrupt and SystemExit leave the loop at once; what was not run stays queued.
+//!
+//! Cost: a batch asks epoll_wait(2) once, without a timeout and with the GIL held, if anything is
+//! watched; it reads the clock once, if there is a timer.
 
 use super::{EventLoop, State};
 use crate::py::handle::HandleRef;
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
-use reactor::clock;
 use std::time::Duration;
 
-/// Callbacks that may run between two polls beyond the first batch.
-const BUDGET_CALLBACKS: usize = 16_384;
-/// Time that callbacks may take between two polls beyond the first batch.
-const BUDGET_SECONDS: f64 = 50e-6;
-/// Most batches between two readings of the clock.
-const STRIDE_MOST: u32 = 32;
 /// asyncio's limit of one wait, in seconds.
 const TIMEOUT_MOST: f64 = 24.0 * 3600.0;
 /// A timer is due this much early: the clock's resolution, as in asyncio.
@@ -38,20 +34,21 @@ const CLOCK_RESOLUTION: f64 = 1e-9;
 pub(super) fn run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let state = this.get().state(this.py());
     loop {
-        let timeout = timeout(this, state)?;
-        super::poll::poll(this, timeout)?;
+        if state.has_work() {
+            super::poll::ask(this)?;
+        } else {
+            super::poll::wait(this, timeout(this, state)?)?;
+        }
         queue_due_timers(this, state)?;
-        run_batches(this, state)?;
+        run_batch(this, state)?;
         if state.stopping.get() {
             return Ok(());
         }
     }
 }
 
+/// How long nothing will happen by itself; None means for ever.
 fn timeout(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<Option<Duration>> {
-    if state.stopping.get() || !state.ready.borrow().is_empty() {
-        return Ok(Some(Duration::ZERO));
-    }
     let Some(deadline) = next_deadline(this.py(), state) else {
         return Ok(None);
     };
@@ -82,7 +79,8 @@ fn next_deadline(py: Python<'_>, state: &State) -> Option<f64> {
     }
 }
 
-/// Moves the timers that are due by the clock behind what is ready.
+/// Moves the timers that are due behind what is ready.
+#[inline]
 fn queue_due_timers(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> {
     if !state.timers.borrow().is_empty() {
         queue_timers_due_at(state, state.read_clock(this.as_any())?);
@@ -90,7 +88,6 @@ fn queue_due_timers(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> 
     Ok(())
 }
 
-/// Moves the timers that are due at `now` behind what is ready.
 fn queue_timers_due_at(state: &State, now: f64) {
     // One unit in the last place at least: far from zero, the resolution is less than that.
     let step = now.abs().next_up() - now.abs();
@@ -106,35 +103,19 @@ fn queue_timers_due_at(state: &State, now: f64) {
     }
 }
 
-fn run_batches(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> {
-    let mut budget = Budget::new();
+/// Runs the handles that are queued now; what they queue is for the next batch.
+#[inline]
+fn run_batch(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> {
+    let count = state.ready.borrow().len();
     state.in_callback.set(true);
-    let outcome = loop {
-        let count = state.ready.borrow().len();
-        if let Err(error) = run_batch(this, state, count) {
-            break Err(error);
-        }
-        // Timers that the latest reading of the clock says are due: `call_later(0, ...)` above all.
-        let now = state.now.get();
-        let due = state
-            .timers
-            .borrow()
-            .peek()
-            .is_some_and(|(when, _)| when <= now);
-        if due {
-            queue_timers_due_at(state, now);
-        }
-        if state.stopping.get() || state.ready.borrow().is_empty() || !budget.lasts(state, count) {
-            break Ok(());
-        }
-    };
+    let outcome = run_handles(this, state, count);
     state.in_callback.set(false);
     outcome
 }
 
 /// Runs `count` handles from the front of the queue.
 #[inline(always)]
-fn run_batch(this: &Bound<'_, EventLoop>, state: &State, count: usize) -> PyResult<()> {
+fn run_handles(this: &Bound<'_, EventLoop>, state: &State, count: usize) -> PyResult<()> {
     let py = this.py();
     let plain = !state.debug.get() && state.handle_run.is_original(py);
     for _ in 0..count {
@@ -194,61 +175,4 @@ fn flush_written(py: Python<'_>, state: &State) {
 /// True for the exceptions that no handler may swallow.
 pub(crate) fn leaves_the_loop(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
-}
-
-/// What may still run before the next poll.
-struct Budget {
-    callbacks: usize,
-    end: f64,
-    stride: u32,
-    /// Batches until the clock is read again.
-    unchecked: u32,
-    checked_at: f64,
-}
-
-impl Budget {
-    const fn new() -> Self {
-        Self {
-            callbacks: BUDGET_CALLBACKS,
-            end: 0.0,
-            stride: 1,
-            unchecked: 1,
-            checked_at: 0.0,
-        }
-    }
-
-    /// True if another batch may run. Reads the clock rarely while batches are quick, and every
-    /// time when they are slow.
-    #[inline(always)]
-    fn lasts(&mut self, state: &State, count: usize) -> bool {
-        if count >= self.callbacks {
-            return false;
-        }
-        self.callbacks -= count;
-        self.unchecked -= 1;
-        if self.unchecked > 0 {
-            return true;
-        }
-        self.check(state)
-    }
-
-    fn check(&mut self, state: &State) -> bool {
-        let now = clock::now();
-        if !state.custom_time.get() {
-            state.now.set(now);
-        }
-        if self.end == 0.0 {
-            self.end = now + BUDGET_SECONDS;
-        } else {
-            let quick = now - self.checked_at < f64::from(self.stride) * 1e-6;
-            self.stride = if quick {
-                (self.stride * 2).min(STRIDE_MOST)
-            } else {
-                1
-            };
-        }
-        self.checked_at = now;
-        self.unchecked = self.stride;
-        now < self.end
-    }
 }

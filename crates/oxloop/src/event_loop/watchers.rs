@@ -8,7 +8,8 @@
 //!
 //! Cost: epoll_ctl(2) once for each change of interest, as asyncio has it.
 
-use super::readiness::Waiter;
+use super::readiness::{Waiter, wake};
+use super::registrations::Holder;
 use super::source::Source;
 use super::{EventLoop, LoopThis, State};
 use crate::error::os_error;
@@ -17,55 +18,13 @@ use crate::py::class::{Visit, VisitStopped};
 use crate::py::handle::HandleRef;
 use crate::py::method::{Methods, OfPyClass};
 use crate::py::schedule::Scheduled;
-use crate::transport::stream::StreamTransport;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
-use reactor::poller::{Event, Interest, Poller};
+use reactor::poller::{Event, Interest};
 use reactor::token::Token;
 use std::io::{self, ErrorKind};
 use std::os::fd::RawFd;
-
-/// Which registration a descriptor has, by its number.
-#[derive(Default)]
-pub(super) struct Watched(Vec<Option<Entry>>);
-
-#[derive(Clone, Copy)]
-struct Entry {
-    token: Token,
-    /// A transport's own registration, which `add_reader` must leave alone.
-    transport: bool,
-}
-
-impl Watched {
-    /// The token of a descriptor that is no transport's.
-    pub(super) fn token(&self, fd: RawFd) -> Option<Token> {
-        self.get(fd)
-            .filter(|entry| !entry.transport)
-            .map(|entry| entry.token)
-    }
-
-    pub(super) fn set_token(&mut self, fd: RawFd, token: Token) {
-        let transport = false;
-        self.set(fd, Some(Entry { token, transport }));
-    }
-
-    fn get(&self, fd: RawFd) -> Option<Entry> {
-        usize::try_from(fd)
-            .ok()
-            .and_then(|index| self.0.get(index).copied().flatten())
-    }
-
-    fn set(&mut self, fd: RawFd, entry: Option<Entry>) {
-        let Ok(index) = usize::try_from(fd) else {
-            return;
-        };
-        if index >= self.0.len() {
-            self.0.resize(index + 1, None);
-        }
-        self.0[index] = entry;
-    }
-}
 
 /// The callbacks on one descriptor.
 pub(crate) struct Watch {
@@ -125,6 +84,15 @@ impl Watch {
         Ok(())
     }
 
+    /// Takes the handles out that watched another descriptor with this number.
+    fn end_handles_but(&mut self, side: Option<Side>) -> [Option<HandleRef>; 2] {
+        match side {
+            Some(Side::Reader) => [self.writer.take(), None],
+            Some(Side::Writer) => [self.reader.take(), None],
+            None => [self.reader.take(), self.writer.take()],
+        }
+    }
+
     const fn side(&mut self, side: Side) -> &mut Option<HandleRef> {
         match side {
             Side::Reader => &mut self.reader,
@@ -158,157 +126,6 @@ impl Side {
             Self::Reader => event.readable,
             Self::Writer => event.writable,
         }
-    }
-}
-
-impl State {
-    /// Registers a descriptor of the loop's own.
-    ///
-    /// # Errors
-    /// What epoll_ctl(2) says; RuntimeError on a closed loop.
-    pub(crate) fn register(
-        &self,
-        fd: RawFd,
-        source: Source,
-        interest: Interest,
-    ) -> PyResult<Token> {
-        self.check_closed()?;
-        let token = self.sources.borrow_mut().insert(source);
-        let added = self.with_poller(|poller| add_or_modify(poller, fd, token, interest));
-        if let Err(error) = added {
-            let source = self.sources.borrow_mut().remove(token);
-            drop(source);
-            return Err(os_error(&error));
-        }
-        Ok(token)
-    }
-
-    /// Registers a transport's descriptor, which `add_reader` then refuses.
-    ///
-    /// # Errors
-    /// As `register`.
-    pub(crate) fn register_transport(
-        &self,
-        fd: RawFd,
-        source: Source,
-        interest: Interest,
-    ) -> PyResult<Token> {
-        let token = self.register(fd, source, interest)?;
-        let transport = true;
-        self.watched
-            .borrow_mut()
-            .set(fd, Some(Entry { token, transport }));
-        Ok(token)
-    }
-
-    /// True if the descriptor's number has a registration.
-    pub(crate) fn is_registered(&self, fd: RawFd) -> bool {
-        self.watched.borrow().get(fd).is_some()
-    }
-
-    /// Takes a transport in, whose descriptor `add_reader` then refuses. The kernel hears of it
-    /// when the transport asks for an interest (`resume_registration`).
-    pub(crate) fn adopt_transport(&self, fd: RawFd, source: Source) -> Token {
-        // What watched the descriptor before, a registration kept for `sock_recv` above all.
-        let watch = self.watched.borrow().token(fd);
-        drop(watch.and_then(|token| self.deregister(fd, token)));
-        let token = self.sources.borrow_mut().insert(source);
-        self.watched.borrow_mut().set(
-            fd,
-            Some(Entry {
-                token,
-                transport: true,
-            }),
-        );
-        token
-    }
-
-    /// Keeps an adopted transport alive, or leaves that to others; its token stays valid.
-    pub(crate) fn hold_transport(&self, token: Token, source: Source) {
-        let old = {
-            let mut sources = self.sources.borrow_mut();
-            sources
-                .get_mut(token)
-                .map(|place| std::mem::replace(place, source))
-        };
-        drop(old);
-    }
-
-    /// The open stream transports that `wanted` picks.
-    pub(crate) fn stream_transports(
-        &self,
-        py: Python<'_>,
-        wanted: impl Fn(&StreamTransport) -> bool,
-    ) -> Vec<Py<PyAny>> {
-        let sources = self.sources.borrow();
-        let transports = sources.iter().filter_map(|(_, source)| source.stream(py));
-        let transports = transports.filter(|transport| wanted(transport));
-        let transports = transports.map(|transport| transport.as_object().clone_ref(py));
-        transports.collect()
-    }
-
-    /// Changes the interest of a registration; a failure shows up at the next event.
-    pub(crate) fn set_interest(&self, fd: RawFd, token: Token, interest: Interest) {
-        // The descriptor is open and registered while its owner has the token.
-        let _changed = self.with_poller(|poller| poller.modify(fd, token, interest));
-    }
-
-    /// Takes a registered descriptor out of the poller; the token stays valid.
-    pub(crate) fn suspend_registration(&self, fd: RawFd) {
-        let _suspended = self.with_poller(|poller| poller.delete(fd));
-    }
-
-    /// Puts a suspended descriptor back.
-    ///
-    /// # Errors
-    /// What epoll_ctl(2) says.
-    pub(crate) fn resume_registration(
-        &self,
-        fd: RawFd,
-        token: Token,
-        interest: Interest,
-    ) -> PyResult<()> {
-        self.with_poller(|poller| add_or_modify(poller, fd, token, interest))
-            .map_err(|error| os_error(&error))
-    }
-
-    /// Ends a registration and gives its source back, to be dropped outside of any borrow.
-    pub(crate) fn deregister(&self, fd: RawFd, token: Token) -> Option<Source> {
-        let source = self.forget(fd, token)?;
-        // ENOENT and EBADF: the kernel ended it when the descriptor was closed.
-        let _ended = self.with_poller(|poller| poller.delete(fd));
-        Some(source)
-    }
-
-    /// Ends a registration that the kernel does not have (any more).
-    pub(crate) fn forget(&self, fd: RawFd, token: Token) -> Option<Source> {
-        {
-            let mut watched = self.watched.borrow_mut();
-            if watched.get(fd).is_some_and(|entry| entry.token == token) {
-                watched.set(fd, None);
-            }
-        }
-        self.sources.borrow_mut().remove(token)
-    }
-
-    pub(super) fn with_poller<R>(
-        &self,
-        body: impl FnOnce(&Poller) -> io::Result<R>,
-    ) -> io::Result<R> {
-        match &*self.poller.borrow() {
-            Some(poller) => body(poller),
-            None => Err(io::Error::from_raw_os_error(libc::EBADF)),
-        }
-    }
-}
-
-/// Adds a registration, or takes over one that nobody ended, of a descriptor closed elsewhere.
-fn add_or_modify(poller: &Poller, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
-    match poller.add(fd, token, interest) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            poller.modify(fd, token, interest)
-        }
-        added => added,
     }
 }
 
@@ -407,7 +224,7 @@ impl<'py> LoopThis<'_, 'py> {
         let removed = if state.closed.get() {
             None
         } else {
-            state.unwatch(fd, file, side)
+            state.unwatch(fd, file, side)?
         };
         let found = removed.is_some();
         if let Some(handle) = removed {
@@ -418,15 +235,42 @@ impl<'py> LoopThis<'_, 'py> {
     }
 }
 
+/// A watch that the kernel does not have: it is out of the registry, with all who waited for it.
+pub(super) struct Lost {
+    error: io::Error,
+    watch: Option<Watch>,
+}
+
+impl Lost {
+    /// Lets who waits try again, and find out by itself; returns what epoll_ctl(2) said.
+    ///
+    /// # Errors
+    /// As `wake`.
+    pub(super) fn woken(self, py: Python<'_>) -> PyResult<io::Error> {
+        if let Some(watch) = self.watch {
+            wake(py, watch.waiters)?;
+        }
+        Ok(self.error)
+    }
+
+    /// As `woken`, for a caller who gets the error.
+    pub(super) fn tell(self, py: Python<'_>) -> PyErr {
+        match self.woken(py) {
+            Ok(error) => os_error(&error),
+            Err(error) => error,
+        }
+    }
+}
+
 impl State {
     /// # Errors
     /// RuntimeError if the descriptor belongs to a transport that is not closing.
     pub(super) fn ensure_no_transport(&self, file: &Bound<'_, PyAny>, fd: RawFd) -> PyResult<()> {
         let py = file.py();
-        let Some(entry) = self.watched.borrow().get(fd) else {
+        let Some(entry) = self.numbers.borrow().get(fd) else {
             return Ok(());
         };
-        if !entry.transport {
+        if entry.holder != Holder::Transport {
             return Ok(());
         }
         let transport = {
@@ -453,8 +297,9 @@ impl State {
         side: Side,
         handle: HandleRef,
     ) -> PyResult<Option<HandleRef>> {
+        let py = file.py();
         let file = (!file.is_instance_of::<PyInt>()).then(|| file.clone().unbind());
-        let token = self.watched.borrow().token(fd);
+        let token = self.numbers.borrow().watch(fd);
         let Some(token) = token else {
             let mut watch = Watch::new(fd);
             watch.file = file;
@@ -473,8 +318,8 @@ impl State {
             let replaced = watch.side(side).replace(handle);
             (replaced, watch.interest())
         };
-        self.rewatch(fd, token, interest)
-            .map_err(|error| os_error(&error))?;
+        let rewatched = self.rewatch(fd, token, interest, Some(side));
+        rewatched.map_err(|lost| lost.tell(py))?;
         Ok(replaced)
     }
 
@@ -485,67 +330,112 @@ impl State {
     pub(super) fn register_watch(&self, mut watch: Watch) -> PyResult<()> {
         let (fd, interest) = (watch.fd, watch.interest());
         watch.registered = interest;
-        let token = self.register(fd, Source::Watch(watch), interest)?;
-        self.watched.borrow_mut().set_token(fd, token);
-        Ok(())
+        self.register(fd, Source::Watch(watch), interest).map(drop)
     }
 
     /// Tells the kernel the interest of a watch, whose registration it may have ended by itself.
-    /// That the kernel does not know it means that the descriptor is another one now: its old
-    /// registration may live on in a duplicate, so the new one gets a token of its own.
-    pub(super) fn rewatch(&self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
-        let token = match self.with_poller(|poller| poller.modify(fd, token, interest)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let token = self.renew_token(fd, token);
-                self.with_poller(|poller| poller.add(fd, token, interest))?;
-                token
+    /// That the kernel does not know it means that the number is another descriptor's now. It is
+    /// registered then for the side that was just asked for and for coroutines, which find out by
+    /// their next system call whose it is.
+    pub(super) fn rewatch(
+        &self,
+        fd: RawFd,
+        token: Token,
+        interest: Interest,
+        asked: Option<Side>,
+    ) -> Result<(), Lost> {
+        match self.narrow(fd, token, interest) {
+            Err(Lost { error, watch }) if error.kind() == ErrorKind::NotFound => {
+                let Some(mut watch) = watch else {
+                    return Ok(());
+                };
+                let dead = watch.end_handles_but(asked);
+                drop(dead);
+                self.add_again(fd, watch)
             }
-            changed => changed.map(|()| token)?,
-        };
+            changed => changed,
+        }
+    }
+
+    /// Registers a watch anew. The old registration may live on in a duplicate of the descriptor,
+    /// so this one has a token of its own.
+    fn add_again(&self, fd: RawFd, mut watch: Watch) -> Result<(), Lost> {
+        let interest = watch.interest();
+        watch.registered = interest;
+        let token = self.sources.borrow_mut().insert(Source::Watch(watch));
+        self.numbers.borrow_mut().set(fd, token, Holder::Watch);
+        self.with_poller(|poller| poller.add(fd, token, interest))
+            .map_err(|error| self.lose(fd, token, error))
+    }
+
+    /// Tells the kernel a watch's interest.
+    fn narrow(&self, fd: RawFd, token: Token, interest: Interest) -> Result<(), Lost> {
+        self.with_poller(|poller| poller.modify(fd, token, interest))
+            .map_err(|error| self.lose(fd, token, error))?;
         if let Some(Source::Watch(watch)) = self.sources.borrow_mut().get_mut(token) {
             watch.registered = interest;
         }
         Ok(())
     }
 
-    fn renew_token(&self, fd: RawFd, token: Token) -> Token {
-        let mut sources = self.sources.borrow_mut();
-        let Some(source) = sources.remove(token) else {
-            return token;
+    /// The kernel does not watch the descriptor: neither does the loop, as asyncio has it.
+    fn lose(&self, fd: RawFd, token: Token, error: io::Error) -> Lost {
+        let watch = match self.forget(fd, token) {
+            Some(Source::Watch(watch)) => Some(watch),
+            _ => None,
         };
-        let token = sources.insert(source);
-        self.watched.borrow_mut().set_token(fd, token);
-        token
+        Lost { error, watch }
     }
 
     /// Ends one side's watch and returns its handle.
-    pub(super) fn unwatch(
+    ///
+    /// # Errors
+    /// As `Lost::woken`.
+    fn unwatch(
         &self,
         fd: RawFd,
         file: &Bound<'_, PyAny>,
         side: Side,
-    ) -> Option<HandleRef> {
-        let (fd, token) = self.find_watch(fd, file)?;
+    ) -> PyResult<Option<HandleRef>> {
+        let Some((fd, token)) = self.find_watch(fd, file) else {
+            return Ok(None);
+        };
         let (removed, interest) = {
             let mut sources = self.sources.borrow_mut();
             let Some(Source::Watch(watch)) = sources.get_mut(token) else {
-                return None;
+                return Ok(None);
             };
             (watch.side(side).take(), watch.interest())
         };
         if interest.is_empty() {
             drop(self.deregister(fd, token));
         } else if removed.is_some() {
-            // A failure shows up at the next event.
-            let _changed = self.rewatch(fd, token, interest);
+            self.narrow_or_end(file.py(), fd, token, interest)?;
         }
-        removed
+        Ok(removed)
+    }
+
+    /// Tells the kernel that less is wanted of a watch. One that the kernel has lost ends.
+    ///
+    /// # Errors
+    /// As `Lost::woken`.
+    pub(super) fn narrow_or_end(
+        &self,
+        py: Python<'_>,
+        fd: RawFd,
+        token: Token,
+        interest: Interest,
+    ) -> PyResult<()> {
+        match self.narrow(fd, token, interest) {
+            Ok(()) => Ok(()),
+            Err(lost) => lost.woken(py).map(drop),
+        }
     }
 
     /// The registration of a descriptor, or of a file object that was closed meanwhile.
     fn find_watch(&self, fd: RawFd, file: &Bound<'_, PyAny>) -> Option<(RawFd, Token)> {
         if fd >= 0 {
-            return self.watched.borrow().token(fd).map(|token| (fd, token));
+            return self.numbers.borrow().watch(fd).map(|token| (fd, token));
         }
         self.sources
             .borrow()

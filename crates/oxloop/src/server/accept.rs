@@ -140,7 +140,10 @@ fn accept_failed(
     }
     let event_loop = inner.event_loop.bind(py);
     if exhausted {
-        event_loop.get().state(py).suspend_registration(fd);
+        let token = inner.with_listener(fd, |listener| listener.token).flatten();
+        if let Some(token) = token {
+            event_loop.get().state(py).suspend_registration(fd, token);
+        }
         let again = this.getattr("_accept_again")?;
         event_loop.call_method1("call_later", (ACCEPT_RETRY_DELAY, again, fd))?;
     }

@@ -219,7 +219,7 @@ impl<'py, S: Side> PipeThis<'_, 'py, S> {
             None => {
                 end.take_free_number(state)?;
                 let source = S::source(self.to_ref());
-                let token = state.register_transport(end.polled(), source, wanted)?;
+                let token = state.register(end.polled(), source, wanted)?;
                 end.token.set(Some(token));
             }
         }

@@ -268,7 +268,7 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         own.interest.set((!wanted.is_empty()).then_some(wanted));
         match (has, wanted.is_empty()) {
             (None, true) => {}
-            (Some(_), true) => state.suspend_registration(own.fd),
+            (Some(_), true) => state.suspend_registration(own.fd, token),
             (None, false) => return state.resume_registration(own.fd, token, wanted),
             (Some(_), false) => state.set_interest(own.fd, token, wanted),
         }

@@ -1,0 +1,239 @@
+//! What the kernel watches for the loop, by token and by the descriptor's number.
+//!
+//! A number is not a descriptor: the program may close its own socket under a transport, or under
+//! `add_reader`, and the kernel then gives the number to another file. So every change names the
+//! token too, and reaches the kernel only while that token has the number.
+//!
+//! Invariants:
+//! - a number has at most one registration, the latest; who had the number before is told.
+//! - in the child of a fork nothing reaches the epoll instance of the parent, see `fork`.
+//!
+//! Cost: one epoll_ctl(2) for each change, from any thread, while the loop waits or not.
+
+use super::State;
+use super::readiness::wake;
+use super::source::Source;
+use crate::error::os_error;
+use crate::transport::stream::StreamTransport;
+use pyo3::prelude::*;
+use reactor::poller::{Interest, Poller};
+use reactor::token::Token;
+use std::io::{self, ErrorKind};
+use std::os::fd::RawFd;
+
+/// Who has a number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// `add_reader`, `add_writer`, and coroutines that wait for the descriptor.
+    Watch,
+    /// A transport: `add_reader` must leave it alone.
+    Transport,
+    /// The loop, a server or a child process.
+    Loop,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Entry {
+    pub(super) token: Token,
+    pub(super) holder: Holder,
+}
+
+/// Which registration a number has.
+#[derive(Default)]
+pub(super) struct Numbers(Vec<Option<Entry>>);
+
+impl Numbers {
+    #[inline]
+    pub(super) fn get(&self, fd: RawFd) -> Option<Entry> {
+        let index = usize::try_from(fd).ok()?;
+        self.0.get(index).copied().flatten()
+    }
+
+    /// The token of a number that is watched for the program.
+    pub(super) fn watch(&self, fd: RawFd) -> Option<Token> {
+        let entry = self.get(fd);
+        let entry = entry.filter(|entry| entry.holder == Holder::Watch);
+        entry.map(|entry| entry.token)
+    }
+
+    #[inline]
+    fn has(&self, fd: RawFd, token: Token) -> bool {
+        self.get(fd).is_some_and(|entry| entry.token == token)
+    }
+
+    pub(super) fn set(&mut self, fd: RawFd, token: Token, holder: Holder) {
+        let Ok(index) = usize::try_from(fd) else {
+            return;
+        };
+        if index >= self.0.len() {
+            self.0.resize(index + 1, None);
+        }
+        self.0[index] = Some(Entry { token, holder });
+    }
+
+    fn clear(&mut self, fd: RawFd, token: Token) {
+        if self.has(fd, token)
+            && let Some(entry) = usize::try_from(fd).ok().and_then(|i| self.0.get_mut(i))
+        {
+            *entry = None;
+        }
+    }
+}
+
+impl State {
+    /// Registers a descriptor.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) says; RuntimeError on a closed loop.
+    pub(crate) fn register(
+        &self,
+        fd: RawFd,
+        source: Source,
+        interest: Interest,
+    ) -> PyResult<Token> {
+        self.check_closed()?;
+        let holder = source.holder();
+        self.take_over(fd)?;
+        let token = self.sources.borrow_mut().insert(source);
+        self.numbers.borrow_mut().set(fd, token, holder);
+        let added = self.with_poller(|poller| add_or_modify(poller, fd, token, interest));
+        if let Err(error) = added {
+            drop(self.forget(fd, token));
+            return Err(os_error(&error));
+        }
+        Ok(token)
+    }
+
+    /// True if the number has a registration.
+    pub(crate) fn is_registered(&self, fd: RawFd) -> bool {
+        self.numbers.borrow().get(fd).is_some()
+    }
+
+    /// Takes a transport in, whose descriptor `add_reader` then refuses. The kernel hears of it
+    /// when the transport asks for an interest (`resume_registration`).
+    ///
+    /// # Errors
+    /// As `take_over`.
+    pub(crate) fn adopt_transport(&self, fd: RawFd, source: Source) -> PyResult<Token> {
+        self.take_over(fd)?;
+        let token = self.sources.borrow_mut().insert(source);
+        let mut numbers = self.numbers.borrow_mut();
+        numbers.set(fd, token, Holder::Transport);
+        Ok(token)
+    }
+
+    /// The number gets a new holder. What watched it, a registration kept for `sock_recv` above
+    /// all, ends; who waits for it tries again, and hears what has become of it.
+    ///
+    /// # Errors
+    /// What a future raises that is no future of asyncio's.
+    fn take_over(&self, fd: RawFd) -> PyResult<()> {
+        let watch = self.numbers.borrow().watch(fd);
+        let source = watch.and_then(|token| self.deregister(fd, token));
+        let Some(Source::Watch(mut watch)) = source else {
+            return Ok(());
+        };
+        Python::attach(|py| wake(py, std::mem::take(&mut watch.waiters)))
+    }
+
+    /// Keeps an adopted transport alive, or leaves that to others; its token stays valid.
+    pub(crate) fn hold_transport(&self, token: Token, source: Source) {
+        let old = {
+            let mut sources = self.sources.borrow_mut();
+            sources
+                .get_mut(token)
+                .map(|place| std::mem::replace(place, source))
+        };
+        drop(old);
+    }
+
+    /// The open stream transports that `wanted` picks.
+    pub(crate) fn stream_transports(
+        &self,
+        py: Python<'_>,
+        wanted: impl Fn(&StreamTransport) -> bool,
+    ) -> Vec<Py<PyAny>> {
+        let sources = self.sources.borrow();
+        let transports = sources.iter().filter_map(|(_, source)| source.stream(py));
+        let transports = transports.filter(|transport| wanted(transport));
+        let transports = transports.map(|transport| transport.as_object().clone_ref(py));
+        transports.collect()
+    }
+
+    /// Changes the interest of a registration; a failure shows up at the next event.
+    pub(crate) fn set_interest(&self, fd: RawFd, token: Token, interest: Interest) {
+        if self.has_number(fd, token) {
+            // The descriptor is registered while its owner has the token, unless it was closed.
+            let _changed = self.with_poller(|poller| poller.modify(fd, token, interest));
+        }
+    }
+
+    /// Takes a registered descriptor out of the poller; the token stays valid.
+    pub(crate) fn suspend_registration(&self, fd: RawFd, token: Token) {
+        if self.has_number(fd, token) {
+            let _suspended = self.with_poller(|poller| poller.delete(fd));
+        }
+    }
+
+    /// Puts a suspended descriptor back.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) says; EBADF if the number has another holder by now.
+    pub(crate) fn resume_registration(
+        &self,
+        fd: RawFd,
+        token: Token,
+        interest: Interest,
+    ) -> PyResult<()> {
+        if !self.has_number(fd, token) {
+            return Err(os_error(&io::Error::from_raw_os_error(libc::EBADF)));
+        }
+        self.with_poller(|poller| add_or_modify(poller, fd, token, interest))
+            .map_err(|error| os_error(&error))
+    }
+
+    /// Ends a registration and gives its source back, to be dropped outside of any borrow.
+    pub(crate) fn deregister(&self, fd: RawFd, token: Token) -> Option<Source> {
+        if self.has_number(fd, token) {
+            // ENOENT and EBADF: the kernel ended it when the descriptor was closed.
+            let _ended = self.with_poller(|poller| poller.delete(fd));
+        }
+        self.forget(fd, token)
+    }
+
+    /// Ends a registration that the kernel does not have (any more).
+    pub(crate) fn forget(&self, fd: RawFd, token: Token) -> Option<Source> {
+        self.numbers.borrow_mut().clear(fd, token);
+        self.sources.borrow_mut().remove(token)
+    }
+
+    #[inline]
+    fn has_number(&self, fd: RawFd, token: Token) -> bool {
+        self.numbers.borrow().has(fd, token)
+    }
+
+    /// Calls the poller: this process's own.
+    ///
+    /// # Errors
+    /// What the call says; EBADF without a poller.
+    pub(super) fn with_poller<R>(
+        &self,
+        body: impl FnOnce(&Poller) -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.leave_parent()?;
+        match &*self.poller.borrow() {
+            Some(poller) => body(poller),
+            None => Err(io::Error::from_raw_os_error(libc::EBADF)),
+        }
+    }
+}
+
+/// Adds a registration, or takes over one that nobody ended, of a descriptor closed elsewhere.
+fn add_or_modify(poller: &Poller, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
+    match poller.add(fd, token, interest) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            poller.modify(fd, token, interest)
+        }
+        added => added,
+    }
+}
