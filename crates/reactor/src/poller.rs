@@ -244,7 +244,7 @@ impl Poller {
         epoll::delete(self.as_raw_fd(), fd)
     }
 
-    /// Waits until something is ready, `timeout` is over (`None`: never), or a signal arrives, fills
+    /// Waits until something is ready, `timeout` is over (`None`: never), or a signal arrives; fills
     /// `events` in and returns how many there are. A signal gives none, with
     /// [`Events::interrupted`] true.
     #[inline]
