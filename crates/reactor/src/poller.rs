@@ -244,8 +244,8 @@ impl Poller {
         epoll::delete(self.as_raw_fd(), fd)
     }
 
-    /// Waits until something is ready, `timeout` is over (`None`: never), or a signal arrives; fills
-    /// `events` in and returns how many there are. A signal gives none, with
+    /// Waits until something is ready, a signal arrives or `timeout` is over (`None`: never). Fills
+    /// `events` in and returns how many there are; a signal gives none, with
     /// [`Events::interrupted`] true.
     #[inline]
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<usize> {
