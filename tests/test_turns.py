@@ -89,6 +89,7 @@ def test_a_zero_timeout_sees_what_is_ready(loop, run, pair):
 )
 def test_a_server_has_who_connected(loop, run, ending):
     """create_connection has returned, and the server ends at once: it knows the connection."""
+
     async def main():
         unknown = 0
         for _ in range(ROUNDS):
