@@ -4,9 +4,10 @@ use super::EventLoop;
 use super::keywords::Truth;
 use super::tls::TlsOptions;
 use crate::py::buffer::copy_to_bytes;
+use crate::py::class::Ref;
 use crate::py::coroutine::{Coroutine, await_python_keeping};
 use crate::py::imports;
-use crate::tls::{TlsThis, Waiter};
+use crate::tls::{TlsProtocol, TlsThis, Waiter};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -57,7 +58,14 @@ impl EventLoop {
                     give_up(py, &upgrade)?;
                     return Err(error);
                 }
-                Ok(upgrade.app_transport)
+                // A connection that was closed meanwhile has no transport any more: None, as in
+                // asyncio.
+                let secured = Ref::<TlsProtocol>::from_exact(upgrade.secured.bind(py));
+                let app_transport = secured.and_then(|secured| secured.this(py).app_transport());
+                Ok(app_transport.map_or_else(
+                    || py.None(),
+                    |transport| transport.as_object().clone_ref(py),
+                ))
             })
         })
     }
@@ -68,8 +76,9 @@ impl EventLoop {
 struct Upgrade {
     #[pyo3(item)]
     transport: Py<PyAny>,
+    /// The TLS protocol.
     #[pyo3(item)]
-    app_transport: Py<PyAny>,
+    secured: Py<PyAny>,
     /// The handles of `connection_made` and of `resume_reading`.
     #[pyo3(item)]
     callbacks: [Py<PyAny>; 2],
@@ -119,10 +128,6 @@ fn begin(
         false,
     )?;
     let tls = secured.this(py);
-    let app_transport = tls
-        .app_transport()
-        .expect("invariant: a protocol that was just made has its transport");
-    let app_transport = app_transport.as_object().clone_ref(py);
     // Nothing may arrive before the TLS protocol's connection_made was called.
     transport.call_method0("pause_reading")?;
     if server_side {
@@ -136,7 +141,7 @@ fn begin(
     let resumed = this.call_method1(soon, (transport.getattr("resume_reading")?,))?;
     let upgrade = Upgrade {
         transport: transport.clone().unbind(),
-        app_transport,
+        secured: secured.as_object().clone_ref(py),
         callbacks: [made.unbind(), resumed.unbind()],
     };
     Ok((waiter.unbind(), upgrade))
