@@ -1,10 +1,12 @@
 """Garbage: what must be collected, what must stay alive, and what an unclosed thing says."""
 
 import asyncio
+import functools
 import gc
 import socket
 import sys
 import time
+import types
 import warnings
 import weakref
 
@@ -613,3 +615,67 @@ class TestCoroutines:
             assert await asyncio.wait_for(loop.getaddrinfo("127.0.0.1", 1), 10) == direct
 
         run(main())
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("schedule", ["call_soon", "call_soon_threadsafe", "call_later"])
+def test_a_handle_whose_callback_left_the_run_is_collected(loop, kind, schedule):
+    class Argument:
+        pass
+
+    def leave(argument):
+        raise kind
+
+    argument = Argument()
+    delay = (0,) if schedule == "call_later" else ()
+    argument.handle = getattr(loop, schedule)(*delay, leave, argument)
+    with pytest.raises(kind):
+        loop.run_forever()
+    ref = weakref.ref(argument)
+    del argument
+    assert collected(ref)
+
+
+class TestChains:
+    """Objects that own each other, in a row as long as programs make them."""
+
+    LENGTH = 100_000
+
+    @pytest.fixture(params=["soon", "timer"])
+    def schedule(self, loop, request):
+        if request.param == "soon":
+            return loop.call_soon
+        return lambda callback, *args: loop.call_later(3600, callback, *args)
+
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            pytest.param(lambda handle: handle, id="argument"),
+            pytest.param(lambda handle: (handle,), id="tuple"),
+            pytest.param(lambda handle: functools.partial(print, handle), id="partial"),
+            pytest.param(lambda handle: types.SimpleNamespace(handle=handle), id="namespace"),
+        ],
+    )
+    def test_the_loop_lets_go_of_them(self, loop, schedule, wrap):
+        last = None
+        for _ in range(self.LENGTH):
+            last = schedule(print, wrap(last))
+        ended = weakref.ref(last)
+        last = None
+        loop.close()
+        assert ended() is None
+
+    def test_cancelling_the_last_frees_the_others(self, loop):
+        """Handles that only their successor owns: the loop has let go of them already."""
+        ends = []
+        last = None
+        for number in range(self.LENGTH):
+            handle = loop.call_later(3600, print, last)
+            if number == 0:
+                ends.append(weakref.ref(handle))
+            last = handle
+        handle = None
+        loop.close()
+        last.cancel()
+        last = None
+        assert ends[0]() is None

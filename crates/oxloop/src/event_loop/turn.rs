@@ -126,13 +126,15 @@ fn run_handles(this: &Bound<'_, EventLoop>, state: &State, count: usize) -> PyRe
             handle.release_ref(py);
             continue;
         }
-        if plain {
-            run_handle(this, &handle)?;
+        let outcome = if plain {
+            run_handle(this, &handle)
         } else {
-            super::debug::run_handle(this, &handle)?;
-        }
+            super::debug::run_handle(this, &handle)
+        };
+        // It ran, whatever came of it: the collector does not know what it holds any more.
         handle.ran(py);
         handle.release_ref(py);
+        outcome?;
         flush_writes(py, state);
     }
     Ok(())

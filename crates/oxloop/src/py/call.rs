@@ -219,6 +219,12 @@ impl Call {
         true
     }
 
+    /// True if callback, arguments, context and loop are released.
+    #[inline(always)]
+    pub(super) const fn is_released(&self) -> bool {
+        self.callback.get().is_null()
+    }
+
     /// Releases callback, arguments, context and loop: the call will not run (again).
     #[inline(always)]
     pub(crate) fn release(&self, py: Python<'_>) {

@@ -18,6 +18,7 @@
 use super::call::{Call, TIMER};
 use super::class::{This, Visit, VisitStopped};
 use super::context::Captured;
+use super::freeing::{Free, free_or_defer};
 use super::method::{Access, Methods, guarded};
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
@@ -469,10 +470,10 @@ fn make_type<'py>(
 }
 
 unsafe extern "C" fn dealloc_handle(object: *mut ffi::PyObject) {
-    // SAFETY: CPython calls attached, with a dead handle, once; the header lies in front of it.
+    // SAFETY: CPython calls attached, with a dead handle, once.
     unsafe {
         let weakrefs = (*object.cast::<HandleObject>()).weakrefs;
-        dealloc::<OfHandle>(object, weakrefs, size_of::<CollectorHeader>(), &HANDLE_FREE);
+        dealloc::<OfHandle>(object, weakrefs, free_handle);
     }
 }
 
@@ -481,39 +482,65 @@ unsafe extern "C" fn dealloc_timer(object: *mut ffi::PyObject) {
     unsafe {
         let weakrefs = object.byte_offset(TIMER_WEAKREFS.load(Ordering::Relaxed));
         let weakrefs = weakrefs.cast::<*mut ffi::PyObject>().read();
-        dealloc::<OfTimer>(
-            object,
-            weakrefs,
-            TIMER_PREFIX.load(Ordering::Relaxed),
-            &TIMER_FREE,
-        );
+        dealloc::<OfTimer>(object, weakrefs, free_timer);
     }
 }
 
 /// # Safety
-/// `object` is a dead handle of A's type, whose block begins `prefix` bytes before it and came from
-/// `free` or `PyObject_Malloc`.
+/// As `free`.
+unsafe fn free_handle(object: *mut ffi::PyObject) {
+    // SAFETY: as the caller promises; the header lies in front of a handle.
+    unsafe { free::<OfHandle>(object, size_of::<CollectorHeader>(), &HANDLE_FREE) };
+}
+
+/// # Safety
+/// As `free`.
+unsafe fn free_timer(object: *mut ffi::PyObject) {
+    // SAFETY: as the caller promises.
+    unsafe { free::<OfTimer>(object, TIMER_PREFIX.load(Ordering::Relaxed), &TIMER_FREE) };
+}
+
+/// # Safety
+/// `object` is a dead handle of A's type, and `free` frees those.
 #[inline(always)]
 unsafe fn dealloc<A: Access<Target = Call>>(
     object: *mut ffi::PyObject,
     weakrefs: *mut ffi::PyObject,
-    prefix: usize,
-    free: &FreeList,
+    free: Free,
 ) {
-    // SAFETY: as the caller promises; the instance's reference to its type is released last.
+    // SAFETY: as the caller promises. From here on nobody can reach the object.
     unsafe {
-        let class = ffi::Py_TYPE(object);
         if ffi::PyObject_GC_IsTracked(object) != 0 {
             ffi::PyObject_GC_UnTrack(object.cast());
         }
         if !weakrefs.is_null() {
             ffi::PyObject_ClearWeakRefs(object);
         }
+        if A::target(object).is_released() {
+            free(object);
+        } else {
+            free_or_defer(object, free);
+        }
+    }
+}
+
+/// # Safety
+/// `object` is a dead handle of A's type, which nobody can reach; its block begins `prefix` bytes
+/// before it and came from `list` or `PyObject_Malloc`.
+#[inline(always)]
+unsafe fn free<A: Access<Target = Call>>(
+    object: *mut ffi::PyObject,
+    prefix: usize,
+    list: &FreeList,
+) {
+    // SAFETY: as the caller promises; the instance's reference to its type is released last.
+    unsafe {
+        let class = ffi::Py_TYPE(object);
         let call = A::target(object);
         let count = call.count();
         call.finish(Python::assume_attached());
         let block = object.byte_sub(prefix).cast::<c_void>();
-        if !free.push(block, count) {
+        if !list.push(block, count) {
             ffi::PyObject_Free(block);
         }
         ffi::Py_DECREF(class.cast());

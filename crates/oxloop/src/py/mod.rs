@@ -18,6 +18,7 @@ pub(crate) mod class;
 pub(crate) mod context;
 pub(crate) mod coroutine;
 mod ending;
+mod freeing;
 pub(crate) mod handle;
 pub(crate) mod imports;
 pub(crate) mod method;
