@@ -1,6 +1,7 @@
 //! Errors on their way to Python: one exit from `io::Error`, with errno kept.
 
 use pyo3::exceptions::PyOSError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use std::io;
 
@@ -9,6 +10,17 @@ pub(crate) fn os_error(error: &io::Error) -> PyErr {
     error
         .raw_os_error()
         .map_or_else(|| PyOSError::new_err(error.to_string()), errno_error)
+}
+
+/// The errno of an `OSError`.
+///
+/// # Errors
+/// What the exception's attribute raises.
+pub(crate) fn errno_of(py: Python<'_>, error: &PyErr) -> PyResult<Option<i32>> {
+    if !error.is_instance_of::<PyOSError>(py) {
+        return Ok(None);
+    }
+    error.value(py).getattr(intern!(py, "errno"))?.extract()
 }
 
 /// The same from a bare errno.

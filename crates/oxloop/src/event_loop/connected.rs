@@ -6,6 +6,7 @@ use super::tls::TlsOptions;
 use crate::py::context::Captured;
 use crate::py::coroutine::{Coroutine, await_python_keeping};
 use crate::py::imports;
+use crate::py::socket::SocketObject;
 use crate::tls::Waiter;
 use crate::transport::stream::{self, Connected, Descriptor};
 use pyo3::exceptions::PyValueError;
@@ -207,7 +208,7 @@ fn make_transport(
     }
     let context = Captured::current(py)?;
     let protocol = factory.bind(py).call0()?;
-    let fd = socket.call_method0(intern!(py, "fileno"))?.extract()?;
+    let object = SocketObject::new(&socket)?;
     this.call_method1(intern!(py, "_ensure_fd_no_transport"), (&socket,))?;
     let waiter = this.call_method0(intern!(py, "create_future"))?;
     let secured = if tls.is_wanted(py)? {
@@ -222,17 +223,18 @@ fn make_transport(
         None
     };
     let connected = Connected {
-        fd,
-        descriptor: Descriptor::Socket(sock.keep()),
+        descriptor: Descriptor::Socket(object),
         protocol: secured.as_ref().map_or_else(
             || protocol.clone().unbind(),
             |secured| secured.as_object().clone_ref(py),
         ),
         waiter: secured.is_none().then(|| waiter.clone().unbind()),
         peer: None,
+        peername: None,
         server: None,
         context,
     };
+    drop(sock.keep());
     // Asked for now: a handshake that fails at once lets go of it.
     let app_transport = secured.and_then(|secured| secured.this(py).app_transport());
     let transport = stream::start(this, connected)?;

@@ -123,17 +123,40 @@ impl State {
     }
 
     /// The number gets a new holder. What watched it, a registration kept for `sock_recv` above
-    /// all, ends; who waits for it tries again, and hears what has become of it.
+    /// all, ends; who waits for it tries again, and hears what has become of it. A transport whose
+    /// socket the program has closed is told.
     ///
     /// # Errors
-    /// What a future raises that is no future of asyncio's.
+    /// What a future raises that is no future of asyncio's, and a socket object's own `fileno()`.
     fn take_over(&self, fd: RawFd) -> PyResult<()> {
-        let watch = self.numbers.borrow().watch(fd);
-        let source = watch.and_then(|token| self.deregister(fd, token));
-        let Some(Source::Watch(mut watch)) = source else {
+        let Some(entry) = self.numbers.borrow().get(fd) else {
+            return Ok(());
+        };
+        match entry.holder {
+            Holder::Watch => self.end_watch(fd, entry.token),
+            Holder::Transport => Python::attach(|py| self.end_without_socket(py, entry.token)),
+            Holder::Loop => Ok(()),
+        }
+    }
+
+    fn end_watch(&self, fd: RawFd, token: Token) -> PyResult<()> {
+        let Some(Source::Watch(mut watch)) = self.deregister(fd, token) else {
             return Ok(());
         };
         Python::attach(|py| wake(py, std::mem::take(&mut watch.waiters)))
+    }
+
+    fn end_without_socket(&self, py: Python<'_>, token: Token) -> PyResult<()> {
+        let transport = {
+            let sources = self.sources.borrow();
+            sources
+                .get(token)
+                .and_then(|source| source.socket_transport(py))
+        };
+        match transport {
+            Some(transport) if !transport.has_descriptor(py)? => transport.descriptor_lost(py),
+            _ => Ok(()),
+        }
     }
 
     /// Keeps an adopted transport alive, or leaves that to others; its token stays valid.

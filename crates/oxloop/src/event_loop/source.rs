@@ -83,6 +83,12 @@ impl Source {
         (!closing).then_some(object)
     }
 
+    /// The transport, if the source is a socket's that still lives.
+    pub(super) fn socket_transport(&self, py: Python<'_>) -> Option<SocketTransport> {
+        let stream = self.stream(py).map(SocketTransport::Stream);
+        stream.or_else(|| self.datagram(py).map(SocketTransport::Datagram))
+    }
+
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         match self {
             Self::Notifier | Self::Signals | Self::IdleStream(_) | Self::IdleDatagram(_) => Ok(()),
@@ -93,6 +99,36 @@ impl Source {
             Self::ReadPipe(pipe) => visit.object(pipe.as_object()),
             Self::WritePipe(pipe) => visit.object(pipe.as_object()),
             Self::Child(transport) => visit.object(transport.as_object()),
+        }
+    }
+}
+
+/// A socket's transport, owned, so that nothing of the registry is borrowed while it is asked.
+pub(super) enum SocketTransport {
+    Stream(Ref<StreamTransport>),
+    Datagram(Ref<DatagramTransport>),
+}
+
+impl SocketTransport {
+    /// True unless the program closed the socket under the transport: its number is free then.
+    ///
+    /// # Errors
+    /// What a socket object's own `fileno()` raises.
+    pub(super) fn has_descriptor(&self, py: Python<'_>) -> PyResult<bool> {
+        match self {
+            Self::Stream(transport) => transport.this(py).has_descriptor(),
+            Self::Datagram(transport) => transport.this(py).has_descriptor(),
+        }
+    }
+
+    /// Tells a transport without a descriptor that its number has a new user.
+    ///
+    /// # Errors
+    /// RuntimeError on a closed loop.
+    pub(super) fn descriptor_lost(&self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            Self::Stream(transport) => transport.this(py).descriptor_lost(),
+            Self::Datagram(transport) => transport.this(py).descriptor_lost(),
         }
     }
 }

@@ -275,13 +275,18 @@ impl State {
         }
         let transport = {
             let sources = self.sources.borrow();
-            sources
-                .get(entry.token)
-                .and_then(|source| source.open_transport(py))
+            let source = sources.get(entry.token);
+            let open = source.and_then(|source| source.open_transport(py));
+            open.zip(source.map(|source| source.socket_transport(py)))
         };
-        let Some(transport) = transport else {
+        let Some((transport, socket)) = transport else {
             return Ok(());
         };
+        if let Some(socket) = socket
+            && !socket.has_descriptor(py)?
+        {
+            return Ok(());
+        }
         Err(PyRuntimeError::new_err(format!(
             "File descriptor {} is used by transport {}",
             file.repr()?,

@@ -30,6 +30,10 @@ pub(crate) struct Args<'a, 'py> {
 }
 
 impl<'a, 'py> Args<'a, 'py> {
+    pub(crate) const fn py(&self) -> Python<'py> {
+        self.py
+    }
+
     /// # Safety
     /// `values` and `names` are the arguments of a fastcall that is under way, of `positional`
     /// positional arguments (the offset flag already removed).

@@ -92,6 +92,8 @@ imported! {
     stream_reader_protocol = "asyncio.streams"."StreamReaderProtocol";
     sendfile_mode = "asyncio.constants"."_SendfileMode";
     socket_class = "socket"."socket";
+    native_socket_class = "_socket"."socket";
+    set_nodelay = "asyncio.base_events"."_set_nodelay";
     gaierror = "socket"."gaierror";
     format_handle = "asyncio.base_events"."_format_handle";
     timeout = "asyncio"."timeout";

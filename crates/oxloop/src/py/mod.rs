@@ -24,4 +24,5 @@ pub(crate) mod imports;
 pub(crate) mod method;
 pub(crate) mod object;
 pub(crate) mod schedule;
+pub(crate) mod socket;
 pub(crate) mod ssl;

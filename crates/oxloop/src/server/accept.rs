@@ -14,7 +14,7 @@ use pyo3::types::PyDict;
 use reactor::addr::SocketAddress;
 use reactor::socket;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 
 /// Seconds that a listener rests when the process is out of descriptors, as in asyncio.
 const ACCEPT_RETRY_DELAY: u32 = 1;
@@ -66,11 +66,11 @@ fn accept(
         })
         .and_then(|made| {
             let connected = Connected {
-                fd: connection.as_raw_fd(),
                 descriptor: Descriptor::Own(connection),
                 protocol: made.unbind(),
                 waiter: None,
                 peer: Some(peer),
+                peername: None,
                 server: Some(this.clone().unbind()),
                 context,
             };

@@ -397,10 +397,9 @@ impl<'py> TransportThis<'_, 'py> {
                 data.get_type().name()?
             )));
         }
-        let chunk = chunk_of(data)?;
-        if chunk.as_bytes().is_empty() {
-            return Ok(());
+        match chunk_of(data)? {
+            Some(chunk) => self.with_tls(|tls| tls.write_appdata(chunk)),
+            None => Ok(()),
         }
-        self.with_tls(|tls| tls.write_appdata(chunk))
     }
 }

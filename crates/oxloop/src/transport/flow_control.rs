@@ -10,8 +10,8 @@ use pyo3::Borrowed;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
-use std::cell::Cell;
+use pyo3::types::{PyFloat, PyInt, PyString};
+use std::cell::{Cell, RefCell};
 
 /// asyncio's default high-water mark; the low one is a quarter of the high one.
 const HIGH_WATER: usize = 64 * 1024;
@@ -22,6 +22,9 @@ pub(crate) struct FlowControl {
     default: usize,
     high: Cell<usize>,
     low: Cell<usize>,
+    /// The marks as the program gave them, where a `usize` could not show them: floats, and ints
+    /// beyond it, which the collector need not know.
+    shown: RefCell<Option<(Py<PyAny>, Py<PyAny>)>>,
     paused: Cell<bool>,
 }
 
@@ -36,6 +39,7 @@ impl FlowControl {
             default: high,
             high: Cell::new(high),
             low: Cell::new(high / 4),
+            shown: RefCell::new(None),
             paused: Cell::new(false),
         }
     }
@@ -46,6 +50,15 @@ impl FlowControl {
 
     /// `(low, high)`, as `get_write_buffer_limits` returns them.
     pub(crate) fn limits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let shown = {
+            let shown = self.shown.borrow();
+            shown
+                .as_ref()
+                .map(|(low, high)| (low.clone_ref(py), high.clone_ref(py)))
+        };
+        if let Some(shown) = shown {
+            return Ok(shown.into_pyobject(py)?.into_any());
+        }
         let limits = (self.low.get(), self.high.get());
         Ok(limits.into_pyobject(py)?.into_any())
     }
@@ -64,22 +77,43 @@ impl FlowControl {
     /// As `set_limits`.
     pub(crate) fn set_limits_by<'py>(&self, function: &str, args: &Args<'_, 'py>) -> PyResult<()> {
         let [high, low] = args.bind(function, ["high", "low"], 0)?;
-        let number = |value: Option<Borrowed<'_, 'py, PyAny>>| {
+        let given = |value: Option<Borrowed<'_, 'py, PyAny>>| {
             value
                 .filter(|value| !value.is_none())
-                .map(|value| value.extract::<i64>())
-                .transpose()
+                .map(|value| value.to_owned())
         };
-        let (high, low) = (number(high)?, number(low)?);
-        let high = high.unwrap_or_else(|| low.map_or(self.default as i64, |low| 4 * low));
-        let low = low.unwrap_or(high / 4);
-        if !(high >= low && low >= 0) {
+        self.set_marks(args.py(), given(high), given(low))
+    }
+
+    /// By Python's arithmetic: any numbers are marks that compare and divide.
+    fn set_marks<'py>(
+        &self,
+        py: Python<'py>,
+        high: Option<Bound<'py, PyAny>>,
+        low: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
+        let high = match (high, &low) {
+            (Some(high), _) => high,
+            (None, Some(low)) => 4_i32.into_pyobject(py)?.mul(low)?,
+            (None, None) => self.default.into_pyobject(py)?.into_any(),
+        };
+        let low = match low {
+            Some(low) => low,
+            None => high.floor_div(4_i32)?,
+        };
+        if !(high.ge(&low)? && low.ge(0_i32)?) {
             return Err(PyValueError::new_err(format!(
-                "high ({high}) must be >= low ({low}) must be >= 0"
+                "high ({}) must be >= low ({}) must be >= 0",
+                high.repr()?,
+                low.repr()?
             )));
         }
-        self.high.set(high as usize);
-        self.low.set(low as usize);
+        let (high_mark, low_mark) = (mark(&high)?, mark(&low)?);
+        self.high.set(high_mark);
+        self.low.set(low_mark);
+        let shown = is_shown(&high) || is_shown(&low);
+        let shown = shown.then(|| (low.unbind(), high.unbind()));
+        drop(self.shown.replace(shown));
         Ok(())
     }
 
@@ -109,6 +143,22 @@ impl FlowControl {
     pub(crate) fn resumes_at(&self, queued: usize) -> bool {
         self.paused.get() && queued <= self.low.get() && self.paused.replace(false)
     }
+}
+
+/// The most bytes that are not above a mark.
+fn mark(value: &Bound<'_, PyAny>) -> PyResult<usize> {
+    if value.is_instance_of::<PyInt>() {
+        // It is not negative, so it is more than there can be.
+        return Ok(value.extract().unwrap_or(usize::MAX));
+    }
+    // The conversion stops at what a usize can be.
+    Ok(value.extract::<f64>()?.floor() as usize)
+}
+
+/// True for an int or float that a `usize` does not show.
+fn is_shown(value: &Bound<'_, PyAny>) -> bool {
+    value.is_exact_instance_of::<PyFloat>()
+        || (value.is_exact_instance_of::<PyInt>() && value.extract::<usize>().is_err())
 }
 
 /// A transport that tells its protocol when to write no more.

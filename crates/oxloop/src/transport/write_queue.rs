@@ -1,7 +1,7 @@
 //! `WriteQueue`: bytes that wait for the kernel to take them.
 //!
-//! Exact `bytes` are queued without a copy; anything mutable is copied, so that the program may go
-//! on changing it.
+//! Exact `bytes` are queued without a copy. Anything mutable is copied, so that the program may go
+//! on changing it, and so are subclasses of `bytes`.
 
 use crate::py::buffer::copy_to_bytes;
 use pyo3::prelude::*;
@@ -35,7 +35,7 @@ impl Chunk {
         }
     }
 
-    /// Lets go at once, without PyO3's check of the thread. A bytes object has no destructor that
+    /// Lets go at once, without PyO3's check of the thread. Exact `bytes` have no destructor that
     /// could come back here.
     fn release(self, py: Python<'_>, reuse: &mut impl FnMut(Vec<u8>)) {
         match self {
@@ -119,6 +119,19 @@ impl WriteQueue {
         to.many(&slices.take(SLICES_MOST).collect::<Vec<_>>())
     }
 
+    /// Python objects of what waits, for the methods of a socket object.
+    pub(super) fn objects<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        let mut offset = self.offset;
+        let rest = |chunk: &Chunk| {
+            let skipped = std::mem::take(&mut offset);
+            match chunk {
+                Chunk::Bytes(bytes) if skipped == 0 => bytes.bind(py).clone(),
+                chunk => PyBytes::new(py, &chunk.as_slice(py)[skipped..]),
+            }
+        };
+        self.chunks.iter().take(SLICES_MOST).map(rest).collect()
+    }
+
     /// Removes `sent` bytes from the front; `reuse` gets what was taken over and is done with.
     pub(super) fn advance(&mut self, py: Python<'_>, sent: usize, mut reuse: impl FnMut(Vec<u8>)) {
         self.size -= sent;
@@ -138,12 +151,26 @@ impl WriteQueue {
     }
 }
 
-/// What can be queued for `data`.
+/// What can be queued for `data`: nothing for what is empty.
 ///
 /// # Errors
-/// TypeError if it has no buffer.
-pub(crate) fn chunk_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    match data.cast::<PyBytes>() {
+/// TypeError if it has no buffer; what its own methods raise.
+#[inline]
+pub(crate) fn chunk_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    if !data.is_exact_instance_of::<PyBytes>() && !data.is_truthy()? {
+        return Ok(None);
+    }
+    Ok(Some(bytes_of(data)?).filter(|chunk| !chunk.as_bytes().is_empty()))
+}
+
+/// Exact `bytes` of `data`. An instance of a subclass is asked for its buffer, and is not kept: its
+/// destructor could come back to the queue.
+///
+/// # Errors
+/// As `chunk_of`.
+#[inline]
+pub(super) fn bytes_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    match data.cast_exact::<PyBytes>() {
         Ok(bytes) => Ok(bytes.clone()),
         Err(_) => copy_to_bytes(data),
     }

@@ -27,6 +27,7 @@ use crate::error::os_error;
 use crate::py::coroutine::Coroutine;
 use crate::py::imports;
 use crate::py::object::call_method;
+use crate::py::socket::is_plain;
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -88,10 +89,6 @@ fn plain_descriptor(sock: &Bound<'_, PyAny>) -> PyResult<Option<RawFd>> {
         return Ok(None);
     }
     descriptor(sock).map(Some)
-}
-
-fn is_plain(sock: &Bound<'_, PyAny>) -> PyResult<bool> {
-    Ok(sock.get_type().is(imports::socket_class(sock.py())?))
 }
 
 /// Whether the socket's own methods wait for the kernel: where the loop would wait for readiness,

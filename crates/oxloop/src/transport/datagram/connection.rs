@@ -8,6 +8,7 @@ use crate::py::attached::Attached;
 use crate::py::class::Ref;
 use crate::py::context::Captured;
 use crate::py::imports;
+use crate::py::socket::SocketObject;
 use crate::transport::datagram::peers::Peers;
 use crate::transport::selector::SelectorState;
 use pyo3::intern;
@@ -36,9 +37,10 @@ pub(crate) fn start(event_loop: &Bound<'_, EventLoop>, opened: Opened) -> PyResu
     let py = event_loop.py();
     event_loop.get().state(py).check_closed()?;
     let socket = opened.socket.bind(py).clone();
-    let fd = socket.call_method0(intern!(py, "fileno"))?.extract()?;
     let extra = extra_info::of_socket(&socket)?;
-    let kind = kind_of(&socket, fd, &extra)?;
+    let object = SocketObject::new(&socket)?;
+    let fd = object.number();
+    let kind = kind_of(py, &object, &extra)?;
     let sends_runs = kind.native && datagram::sends_runs(fd);
     let address = opened.address;
     let address = match address {
@@ -54,7 +56,7 @@ pub(crate) fn start(event_loop: &Bound<'_, EventLoop>, opened: Opened) -> PyResu
     );
     let inner = Inner {
         state,
-        socket: RefCell::new(Some(opened.socket)),
+        socket: RefCell::new(Some(object)),
         kind,
         extra: extra.unbind(),
         address,
@@ -78,12 +80,12 @@ fn header_size(py: Python<'_>) -> PyResult<usize> {
         .map_or(Ok(0), |size| size.extract())
 }
 
-fn kind_of(socket: &Bound<'_, PyAny>, fd: i32, extra: &Bound<'_, PyDict>) -> PyResult<Kind> {
-    let py = socket.py();
+fn kind_of(py: Python<'_>, socket: &SocketObject, extra: &Bound<'_, PyDict>) -> PyResult<Kind> {
+    let fd = socket.number();
     let family = reactor::socket::socket_family(fd).unwrap_or(libc::AF_UNSPEC);
     let known = matches!(family, libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX);
     // A subclass may have methods of its own, through a proxy for example.
-    let native = known && socket.get_type().is(imports::socket_class(py)?);
+    let native = known && socket.is_plain();
     let peer = extra.get_item(intern!(py, "peername"))?;
     Ok(Kind {
         native,
@@ -99,10 +101,13 @@ impl DatagramThis<'_, '_> {
         let Some(socket) = inner.socket.take() else {
             return Ok(());
         };
-        if inner.kind.receives_runs {
+        if inner.kind.receives_runs
+            && let Ok(fd) = socket.fd(py)
+        {
             // A duplicate of the descriptor may live on, with a reader who expects one datagram.
-            let _ended = datagram::receive_runs(inner.fd, false);
+            let _ended = datagram::receive_runs(fd, false);
         }
-        socket.bind(py).call_method0(intern!(py, "close")).map(drop)
+        let socket = socket.object().bind(py);
+        socket.call_method0(intern!(py, "close")).map(drop)
     }
 }

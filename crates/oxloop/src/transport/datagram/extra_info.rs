@@ -5,8 +5,7 @@ use crate::py::args::Args;
 use crate::py::class::OfNative;
 use crate::py::imports;
 use crate::py::method::Methods;
-use pyo3::exceptions::PyOSError;
-use pyo3::intern;
+use crate::transport::selector::ask_names;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -46,20 +45,6 @@ pub(super) fn of_socket<'py>(socket: &Bound<'py, PyAny>) -> PyResult<Bound<'py, 
     let py = socket.py();
     let extra = PyDict::new(py);
     extra.set_item("socket", imports::transport_socket(py)?.call1((socket,))?)?;
-    let local = socket.call_method0(intern!(py, "getsockname"));
-    extra.set_item("sockname", unless_os_error(py, local)?)?;
-    let peer = socket.call_method0(intern!(py, "getpeername"));
-    extra.set_item("peername", unless_os_error(py, peer)?)?;
+    ask_names(socket, &extra)?;
     Ok(extra)
-}
-
-fn unless_os_error<'py>(
-    py: Python<'py>,
-    asked: PyResult<Bound<'py, PyAny>>,
-) -> PyResult<Option<Bound<'py, PyAny>>> {
-    match asked {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.is_instance_of::<PyOSError>(py) => Ok(None),
-        Err(error) => Err(error),
-    }
 }

@@ -36,8 +36,8 @@ use crate::py::attached::Attached;
 use crate::py::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitStopped, create};
 use crate::py::imports;
 use crate::py::method::Methods;
+use crate::py::socket::{SocketObject, no_descriptor};
 use crate::transport::selector::{self, SelectorState, SelectorTransport};
-use crate::transport::visit_cell;
 use peers::Peers;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyType};
@@ -47,7 +47,9 @@ use receive::Expectation;
 use send::Flusher;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::io;
 use std::ops::Deref;
+use std::os::fd::RawFd;
 
 pub(crate) use connection::{Opened, start};
 
@@ -65,7 +67,7 @@ type Undelivered = (Py<PyBytes>, Py<PyAny>);
 struct Inner {
     state: SelectorState,
     /// None once the transport is closed.
-    socket: RefCell<Option<Py<PyAny>>>,
+    socket: RefCell<Option<SocketObject>>,
     kind: Kind,
     extra: Py<PyDict>,
     /// Where the endpoint was told to send, if it was.
@@ -112,7 +114,9 @@ impl Native for DatagramTransport {
         inner.state.traverse(visit)?;
         visit.object(&inner.extra)?;
         visit.option(inner.address.as_ref())?;
-        visit_cell(visit, &inner.socket)?;
+        if let Ok(socket) = inner.socket.try_borrow() {
+            visit.option(socket.as_ref().map(SocketObject::object))?;
+        }
         if let Ok(queue) = inner.queue.try_borrow() {
             queue.traverse(visit)?;
         }
@@ -178,6 +182,18 @@ impl SelectorTransport for DatagramTransport {
         this.read_soon()
     }
 
+    fn has_lost_descriptor(this: &DatagramThis<'_, '_>) -> bool {
+        let socket = this.own().socket.borrow();
+        socket
+            .as_ref()
+            .is_some_and(|socket| socket.has_lost(this.py()))
+    }
+
+    fn object_to_ask(this: &DatagramThis<'_, '_>) -> Option<Py<PyAny>> {
+        let socket = this.own().socket.borrow();
+        socket.as_ref().and_then(|socket| socket.to_ask(this.py()))
+    }
+
     fn is_closed(this: &DatagramThis<'_, '_>) -> bool {
         this.own().socket.borrow().is_none()
     }
@@ -201,7 +217,21 @@ impl<'py> DatagramThis<'_, 'py> {
     /// The socket object, until the transport is closed.
     fn socket(&self) -> Option<Bound<'py, PyAny>> {
         let socket = self.own().socket.borrow();
-        socket.as_ref().map(|socket| socket.bind(self.py()).clone())
+        socket
+            .as_ref()
+            .map(|socket| socket.object().bind(self.py()).clone())
+    }
+
+    /// The descriptor of a plain socket.
+    ///
+    /// # Errors
+    /// EBADF if the program closed or detached the socket object.
+    #[inline]
+    fn fd(&self) -> io::Result<RawFd> {
+        match &*self.own().socket.borrow() {
+            Some(socket) => socket.fd(self.py()),
+            None => Err(no_descriptor()),
+        }
     }
 
     /// The kernel has something to say about the descriptor.

@@ -49,6 +49,16 @@ pub(super) struct Sent {
     pub(super) first_run: usize,
 }
 
+impl Sent {
+    /// No system call was made.
+    pub(super) const fn none(error: io::Error) -> Self {
+        Self {
+            outcome: Err(error),
+            first_run: 1,
+        }
+    }
+}
+
 /// Datagrams in the order of their `sendto`.
 pub(super) struct SendQueue {
     datagrams: VecDeque<Datagram>,

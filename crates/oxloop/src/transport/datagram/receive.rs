@@ -13,7 +13,8 @@ use crate::py::class::OfNative;
 use crate::py::context::Captured;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
-use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError};
+use crate::transport::selector::asks_to_wait;
+use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -135,7 +136,7 @@ impl<'py> DatagramThis<'_, 'py> {
     }
 
     fn receive(&self) -> io::Result<(Arrived<'py>, Option<SocketAddress>)> {
-        let (py, fd) = (self.py(), self.own().fd);
+        let (py, fd) = (self.py(), self.fd()?);
         self.loop_state().with_scratch(|scratch| {
             let received = datagram::receive(fd, scratch)?;
             let bytes = &scratch[..received.len];
@@ -246,9 +247,7 @@ impl<'py> DatagramThis<'_, 'py> {
             }
             Err(error) => error,
         };
-        if error.is_instance_of::<PyBlockingIOError>(py)
-            || error.is_instance_of::<PyInterruptedError>(py)
-        {
+        if asks_to_wait(py, &error) {
             return Ok(());
         }
         if error.is_instance_of::<PyOSError>(py) {

@@ -3,7 +3,7 @@
 //! Whoever can observe the queue (its size, a water mark, `close`, `abort`) flushes first. An error
 //! of the kernel is `error_received` and concerns one datagram; the transport goes on.
 
-use super::queue::{Datagram, Target};
+use super::queue::{Datagram, Sent, Target};
 use super::{DatagramThis, DatagramTransport};
 use crate::error::os_error;
 use crate::event_loop::turn::leaves_the_loop;
@@ -11,10 +11,9 @@ use crate::py::args::Args;
 use crate::py::class::OfNative;
 use crate::py::method::Methods;
 use crate::transport::base::count_lost_write;
-use crate::transport::write_queue::{chunk_of, is_writable_data};
-use pyo3::exceptions::{
-    PyBlockingIOError, PyInterruptedError, PyOSError, PyTypeError, PyValueError,
-};
+use crate::transport::selector::asks_to_wait;
+use crate::transport::write_queue::{bytes_of, is_writable_data};
+use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::{Borrowed, intern};
 use reactor::datagram;
@@ -49,7 +48,7 @@ fn sendto<'py>(this: &DatagramThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bo
     if this.is_lost()? {
         return this.none();
     }
-    let data = chunk_of(&data)?.unbind();
+    let data = bytes_of(&data)?.unbind();
     this.queue(Datagram { data, to })?;
     this.none()
 }
@@ -157,7 +156,10 @@ impl<'py> DatagramThis<'_, 'py> {
     /// One system call's worth.
     fn send_some(&self, flusher: Flusher) -> PyResult<()> {
         let (py, inner) = (self.py(), self.own());
-        let sent = inner.queue.borrow().send(py, inner.fd);
+        let sent = match self.fd() {
+            Ok(fd) => inner.queue.borrow().send(py, fd),
+            Err(error) => Sent::none(error),
+        };
         match sent.outcome {
             Ok(count) => {
                 let mut queue = inner.queue.borrow_mut();
@@ -203,9 +205,7 @@ impl<'py> DatagramThis<'_, 'py> {
         let Err(error) = sent else {
             return Ok(());
         };
-        if error.is_instance_of::<PyBlockingIOError>(py)
-            || error.is_instance_of::<PyInterruptedError>(py)
-        {
+        if asks_to_wait(py, &error) {
             inner.queue.borrow_mut().push_front(py, datagram);
             self.block();
             return Ok(());

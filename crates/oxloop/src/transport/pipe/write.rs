@@ -118,8 +118,10 @@ impl<'py> WriteThis<'_, 'py> {
         if !is_writable_data(data) {
             return Err(PyAssertionError::new_err(data.repr()?.unbind()));
         }
-        let chunk = chunk_of(data)?;
-        if chunk.as_bytes().is_empty() || self.is_lost()? {
+        let Some(chunk) = chunk_of(data)? else {
+            return self.none();
+        };
+        if self.is_lost()? {
             return self.none();
         }
         let waits = !self.own().queue.borrow().is_empty();

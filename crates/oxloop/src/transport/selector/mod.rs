@@ -6,18 +6,23 @@
 //! - `interest` is what the kernel has; it may be more than what is wanted, until an unwanted event
 //!   arrives. What is wanted and missing is registered at once.
 //! - the loop keeps a transport alive exactly while it waits for the kernel.
+//! - the kernel is told nothing about a number whose socket object has another one by now.
 //!
 //! Cost: all of it is compiled into the two types; nothing is looked up at run time.
 
+mod extra_info;
 mod life;
 
 use super::base::{BaseTransport, Parties};
 use super::flow_control::{FlowControl, FlowControlled};
 use super::visit_cell;
+use crate::error::os_error;
 use crate::event_loop::EventLoop;
 use crate::event_loop::source::Source;
 use crate::py::class::{Native, Ref, This, Visit, VisitStopped};
 use crate::py::context::Captured;
+use crate::py::socket::{has_descriptor, no_descriptor};
+use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use reactor::poller::{Event, Interest};
@@ -27,6 +32,7 @@ use std::fmt::Write as _;
 use std::ops::Deref;
 use std::os::fd::RawFd;
 
+pub(super) use extra_info::ask_names;
 pub(super) use life::add_methods;
 
 /// The part of a transport's payload that does not depend on the kind of its socket.
@@ -133,6 +139,13 @@ pub(crate) trait SelectorTransport: Native {
         Ok(())
     }
 
+    /// True if the socket object is known to have another descriptor than the transport's, or none:
+    /// the program closed or detached it. Runs no Python code.
+    fn has_lost_descriptor(this: &This<'_, '_, Self>) -> bool;
+
+    /// The socket object, if only its `fileno()` can tell.
+    fn object_to_ask(this: &This<'_, '_, Self>) -> Option<Py<PyAny>>;
+
     /// True once the socket is closed.
     fn is_closed(this: &This<'_, '_, Self>) -> bool;
 
@@ -190,9 +203,38 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         self.payload().selector_state(self.py())
     }
 
+    /// True unless the program closed the socket under the transport.
+    ///
+    /// # Errors
+    /// What a socket object's own `fileno()` raises.
+    pub(crate) fn has_descriptor(&self) -> PyResult<bool> {
+        if T::has_lost_descriptor(self) {
+            return Ok(false);
+        }
+        let fd = self.selector().fd;
+        match T::object_to_ask(self) {
+            Some(object) => has_descriptor(object.bind(self.py()), fd),
+            None => Ok(true),
+        }
+    }
+
+    /// The program closed the socket under the transport and its number has a new user: the
+    /// connection ends, and the descriptor is left alone.
+    ///
+    /// # Errors
+    /// RuntimeError on a closed loop.
+    pub(crate) fn descriptor_lost(&self) -> PyResult<()> {
+        self.deregister();
+        let error = os_error(&no_descriptor()).into_value(self.py());
+        self.force_close(Some(error.into_any()))
+    }
+
     /// What a fork's child must register again.
     pub(crate) fn registration(&self) -> Option<(RawFd, Interest)> {
         let own = self.selector();
+        if T::has_lost_descriptor(self) {
+            return None;
+        }
         own.interest.get().map(|interest| (own.fd, interest))
     }
 
@@ -251,7 +293,8 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
     pub(super) fn apply(&self, wanted: Interest) {
         self.update_hold();
         if let Err(error) = self.register(wanted) {
-            // The descriptor was closed behind the transport's back: nothing will come from it.
+            // The program closed the descriptor behind the transport's back: nothing will come from
+            // it.
             let error = error.into_value(self.py()).into_any();
             if let Err(error) = self.force_close(Some(error)) {
                 error.write_unraisable(self.py(), Some(&self.object()));
@@ -264,10 +307,15 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         let Some(token) = own.token.get() else {
             return Ok(());
         };
+        if !wanted.is_empty() && !self.has_descriptor()? {
+            return Err(os_error(&no_descriptor()));
+        }
         let has = own.interest.get();
         own.interest.set((!wanted.is_empty()).then_some(wanted));
         match (has, wanted.is_empty()) {
             (None, true) => {}
+            // The kernel ended the registration when the descriptor was closed.
+            (Some(_), true) if T::has_lost_descriptor(self) => {}
             (Some(_), true) => state.suspend_registration(own.fd, token),
             (None, false) => return state.resume_registration(own.fd, token, wanted),
             (Some(_), false) => state.set_interest(own.fd, token, wanted),
@@ -299,12 +347,19 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         let Some(token) = own.token.take() else {
             return;
         };
-        let source = match own.interest.take() {
-            Some(_) => state.deregister(own.fd, token),
-            None => state.forget(own.fd, token),
+        let registered = own.interest.take().is_some();
+        let source = if registered && !T::has_lost_descriptor(self) {
+            state.deregister(own.fd, token)
+        } else {
+            state.forget(own.fd, token)
         };
         drop(source);
     }
+}
+
+/// True for what a method of a socket raises when the kernel has nothing for it now.
+pub(super) fn asks_to_wait(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyBlockingIOError>(py) || error.is_instance_of::<PyInterruptedError>(py)
 }
 
 /// asyncio's form: the class, the descriptor, and what is polled.

@@ -1,6 +1,6 @@
 //! How a connection's transport is made, and how its descriptor ends.
 
-use super::{Descriptor, Inner, StreamThis, StreamTransport};
+use super::{Descriptor, Inner, StreamThis, StreamTransport, by_object};
 use crate::error::os_error;
 use crate::event_loop::EventLoop;
 use crate::py::attached::Attached;
@@ -10,7 +10,9 @@ use crate::server::{self, Server};
 use crate::transport::delivery::Delivery;
 use crate::transport::selector::SelectorState;
 use crate::transport::write_queue::WriteQueue;
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use reactor::addr::SocketAddress;
 use reactor::socket;
 use std::cell::{Cell, RefCell};
@@ -19,13 +21,14 @@ use std::os::fd::RawFd;
 
 /// A connected socket and everything that its transport needs.
 pub(crate) struct Connected {
-    pub(crate) fd: RawFd,
     pub(crate) descriptor: Descriptor,
     pub(crate) protocol: Py<PyAny>,
     /// A future that is done once `connection_made` was called.
     pub(crate) waiter: Option<Py<PyAny>>,
     /// The peer's address, where it is known already.
     pub(crate) peer: Option<SocketAddress>,
+    /// What a socket object's `accept()` said about the peer.
+    pub(crate) peername: Option<Py<PyAny>>,
     pub(crate) server: Option<Py<Server>>,
     pub(crate) context: Captured,
 }
@@ -55,9 +58,9 @@ pub(crate) fn start(
 ) -> PyResult<Ref<StreamTransport>> {
     let py = event_loop.py();
     event_loop.get().state(py).check_closed()?;
-    let fd = connected.fd;
-    let peer = connected.peer.or_else(|| socket::peer_address(fd).ok());
-    disable_nagle(fd, peer.as_ref());
+    let fd = connected.descriptor.number();
+    let by_object = !connected.descriptor.is_plain();
+    let Names { peer, local, extra } = names(py, &connected)?;
     let delivery = Delivery::of(connected.protocol.bind(py))?;
     let state = SelectorState::new(
         event_loop,
@@ -69,11 +72,12 @@ pub(crate) fn start(
     let inner = Inner {
         state,
         descriptor: RefCell::new(connected.descriptor),
+        by_object,
         delivery: Cell::new(delivery),
         server: RefCell::new(connected.server),
-        extra: RefCell::new(None),
+        extra: RefCell::new(extra),
         peer: RefCell::new(peer),
-        local: RefCell::new(None),
+        local: RefCell::new(local),
         queue: RefCell::new(WriteQueue::new()),
         writable: RefCell::new(None),
         eof: Cell::new(false),
@@ -90,6 +94,54 @@ pub(crate) fn start(
     Ok(transport)
 }
 
+/// What there is to tell about both ends.
+struct Names {
+    peer: Option<SocketAddress>,
+    local: Option<SocketAddress>,
+    extra: Option<Py<PyDict>>,
+}
+
+/// Asks for the names while the descriptor is certainly there, and sets TCP_NODELAY.
+///
+/// # Errors
+/// What the methods of a socket object raise beside OSError.
+fn names(py: Python<'_>, connected: &Connected) -> PyResult<Names> {
+    let extra = match &connected.peername {
+        None => None,
+        Some(peername) => {
+            let extra = PyDict::new(py);
+            extra.set_item(intern!(py, "peername"), peername)?;
+            Some(extra)
+        }
+    };
+    if let Descriptor::Socket(socket) = &connected.descriptor
+        && !socket.is_plain()
+    {
+        let extra = extra.unwrap_or_else(|| PyDict::new(py));
+        by_object::ask_names(socket.object().bind(py), &extra)?;
+        return Ok(Names {
+            peer: None,
+            local: None,
+            extra: Some(extra.unbind()),
+        });
+    }
+    let fd = connected.descriptor.number();
+    let peer = connected.peer.clone();
+    let peer = peer.or_else(|| socket::peer_address(fd).ok());
+    disable_nagle(fd, peer.as_ref());
+    // A descriptor that nobody else has can be asked later.
+    let own = matches!(connected.descriptor, Descriptor::Own(_));
+    Ok(Names {
+        peer,
+        local: if own {
+            None
+        } else {
+            socket::local_address(fd).ok()
+        },
+        extra: extra.map(Bound::unbind),
+    })
+}
+
 /// Small writes should not wait for the peer's acknowledgement. Fails on what is not TCP.
 fn disable_nagle(fd: RawFd, peer: Option<&SocketAddress>) {
     if let Some(SocketAddress::V4(_) | SocketAddress::V6(_)) = peer {
@@ -98,10 +150,18 @@ fn disable_nagle(fd: RawFd, peer: Option<&SocketAddress>) {
 }
 
 impl StreamThis<'_, '_> {
+    /// Asks for the local address before somebody else can close the descriptor.
+    pub(super) fn remember_local(&self) {
+        let inner = self.own();
+        if let Descriptor::Own(_) = &*inner.descriptor.borrow() {
+            *inner.local.borrow_mut() = socket::local_address(inner.fd).ok();
+        }
+    }
+
     /// Closes the descriptor, and leaves the server.
     pub(super) fn close_descriptor(&self) -> PyResult<()> {
         let (py, inner) = (self.py(), self.own());
-        *inner.local.borrow_mut() = socket::local_address(inner.fd).ok();
+        self.remember_local();
         let descriptor = inner.descriptor.replace(Descriptor::Closed);
         let closed = descriptor.close(py);
         let server = inner.server.take();

@@ -6,9 +6,9 @@ use crate::py::args::Args;
 use crate::py::class::OfNative;
 use crate::py::imports;
 use crate::py::method::Methods;
+use crate::py::socket::SocketObject;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use reactor::socket;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
@@ -60,8 +60,7 @@ impl<'py> StreamThis<'_, 'py> {
     }
 
     fn made_on_demand(&self, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let (py, fd) = (self.py(), self.own().fd);
-        let closed = matches!(&*self.own().descriptor.borrow(), Descriptor::Closed);
+        let py = self.py();
         let address = match name {
             "socket" => {
                 let socket = match self.socket_object()? {
@@ -70,8 +69,10 @@ impl<'py> StreamThis<'_, 'py> {
                 };
                 return imports::transport_socket(py)?.call1((socket,)).map(Some);
             }
-            "sockname" if !closed => socket::local_address(fd).ok(),
-            "sockname" => self.own().local.borrow().clone(),
+            "sockname" => {
+                self.remember_local();
+                self.own().local.borrow().clone()
+            }
             "peername" => self.own().peer.borrow().clone(),
             _ => return Ok(None),
         };
@@ -82,13 +83,15 @@ impl<'py> StreamThis<'_, 'py> {
     fn socket_object(&self) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = self.py();
         if let Descriptor::Socket(socket) = &*self.own().descriptor.borrow() {
-            return Ok(Some(socket.bind(py).clone()));
+            return Ok(Some(socket.object().bind(py).clone()));
         }
+        self.remember_local();
         let Descriptor::Own(fd) = self.own().descriptor.replace(Descriptor::Closed) else {
             return Ok(None);
         };
         let socket = python_socket(py, fd)?;
-        *self.own().descriptor.borrow_mut() = Descriptor::Socket(socket.clone().unbind());
+        let object = SocketObject::new(&socket)?;
+        *self.own().descriptor.borrow_mut() = Descriptor::Socket(object);
         Ok(Some(socket))
     }
 }

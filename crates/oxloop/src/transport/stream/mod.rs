@@ -9,12 +9,16 @@
 //! | connection_made | `connection` |
 //! | get_extra_info | `extra_info` |
 //! | the transport's part of `loop.sendfile` | `sendfile` |
+//! | all of it through the methods of a socket object | `by_object` |
 //! | all that datagrams have too | `transport::selector` |
 //!
 //! Invariants:
 //! - the descriptor has one owner, `Descriptor`, and is closed in the deferred `connection_lost`
 //!   (or by the finalizer of a transport that was never closed), never by the collector.
 //! - nothing is borrowed while a protocol's method runs.
+//! - the program can close a socket object behind the transport's back, and its number is somebody
+//!   else's then: the kernel is called with what `fd` says, which is EBADF once the object has
+//!   another one. A socket that is not plain (`py::socket`) has its own methods called instead.
 //!
 //! Cost: reading is recv(2) into the loop's scratch memory and one `bytes`; writing one send(2) for
 //! all that a callback wrote. No epoll_ctl(2) after the connection's first, unless the peer is
@@ -23,6 +27,7 @@
 //! Differs from asyncio: see the table in docs/compatibility.md (writes of one callback leave when
 //! it returns; a `bytearray` is copied when it is queued; a context per connection).
 
+mod by_object;
 mod connection;
 mod extra_info;
 mod read;
@@ -35,18 +40,21 @@ use crate::py::attached::Attached;
 use crate::py::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitStopped, create};
 use crate::py::imports;
 use crate::py::method::Methods;
+use crate::py::socket::{SocketObject, no_descriptor};
 use crate::server::Server;
 use crate::transport::delivery::Delivery;
 use crate::transport::selector::{self, SelectorState, SelectorTransport};
 use crate::transport::visit_cell;
 use crate::transport::write_queue::WriteQueue;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
 use reactor::addr::SocketAddress;
 use reactor::poller::Event;
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::ops::Deref;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 pub(crate) use connection::{Connected, start};
 pub(crate) use reader::{PlainReader, is_plain_stream_reader_protocol, remember_methods};
@@ -59,7 +67,7 @@ pub(crate) enum Descriptor {
     /// Accepted or connected here, and no Python socket object was asked for.
     Own(OwnedFd),
     /// A `socket.socket`, the program's or made for `get_extra_info("socket")`.
-    Socket(Py<PyAny>),
+    Socket(SocketObject),
     Closed,
 }
 
@@ -71,12 +79,14 @@ pub(crate) struct StreamTransport {
 struct Inner {
     state: SelectorState,
     descriptor: RefCell<Descriptor>,
+    /// The socket object is not plain: its own methods are called.
+    by_object: bool,
     delivery: Cell<Delivery>,
     server: RefCell<Option<Py<Server>>>,
     extra: RefCell<Option<Py<PyDict>>>,
     /// Known from accept(2) or connect(2): a connection that was reset cannot tell any more.
     peer: RefCell<Option<SocketAddress>>,
-    /// Asked for before the descriptor is closed.
+    /// Known from when somebody can close the descriptor.
     local: RefCell<Option<SocketAddress>>,
     queue: RefCell<WriteQueue>,
     /// Waits for the queue to be empty and the socket to take more.
@@ -117,7 +127,7 @@ impl Native for StreamTransport {
         if let Ok(descriptor) = inner.descriptor.try_borrow()
             && let Descriptor::Socket(socket) = &*descriptor
         {
-            visit.object(socket)?;
+            visit.object(socket.object())?;
         }
         Ok(())
     }
@@ -150,6 +160,22 @@ impl StreamTransport {
 }
 
 impl Descriptor {
+    /// True if the kernel may be called in place of a socket object's methods.
+    const fn is_plain(&self) -> bool {
+        match self {
+            Self::Socket(socket) => socket.is_plain(),
+            Self::Own(_) | Self::Closed => true,
+        }
+    }
+
+    fn number(&self) -> RawFd {
+        match self {
+            Self::Own(fd) => fd.as_raw_fd(),
+            Self::Socket(socket) => socket.number(),
+            Self::Closed => -1,
+        }
+    }
+
     /// Closes the descriptor, through its Python object where there is one.
     ///
     /// # Errors
@@ -157,7 +183,12 @@ impl Descriptor {
     pub(crate) fn close(self, py: Python<'_>) -> PyResult<()> {
         match self {
             Self::Own(fd) => drop(fd),
-            Self::Socket(socket) => drop(socket.bind(py).call_method0("close")?),
+            Self::Socket(socket) => {
+                socket
+                    .object()
+                    .bind(py)
+                    .call_method0(intern!(py, "close"))?;
+            }
             Self::Closed => {}
         }
         Ok(())
@@ -221,6 +252,20 @@ impl SelectorTransport for StreamTransport {
         matches!(&*this.own().descriptor.borrow(), Descriptor::Closed)
     }
 
+    fn has_lost_descriptor(this: &StreamThis<'_, '_>) -> bool {
+        match &*this.own().descriptor.borrow() {
+            Descriptor::Socket(socket) => socket.has_lost(this.py()),
+            Descriptor::Own(_) | Descriptor::Closed => false,
+        }
+    }
+
+    fn object_to_ask(this: &StreamThis<'_, '_>) -> Option<Py<PyAny>> {
+        match &*this.own().descriptor.borrow() {
+            Descriptor::Socket(socket) => socket.to_ask(this.py()),
+            Descriptor::Own(_) | Descriptor::Closed => None,
+        }
+    }
+
     fn close_socket(this: &StreamThis<'_, '_>) -> PyResult<()> {
         this.close_descriptor()
     }
@@ -234,6 +279,28 @@ impl SelectorTransport for StreamTransport {
 impl StreamThis<'_, '_> {
     fn own(&self) -> &Inner {
         self.payload().inner(self.py())
+    }
+
+    /// The socket object, if there is one.
+    fn object_of_socket(&self) -> Option<Py<PyAny>> {
+        match &*self.own().descriptor.borrow() {
+            Descriptor::Socket(socket) => Some(socket.object().clone_ref(self.py())),
+            Descriptor::Own(_) | Descriptor::Closed => None,
+        }
+    }
+
+    /// The descriptor.
+    ///
+    /// # Errors
+    /// EBADF if the program closed or detached the socket object.
+    #[inline]
+    fn fd(&self) -> io::Result<RawFd> {
+        let inner = self.own();
+        match &*inner.descriptor.borrow() {
+            Descriptor::Own(_) => Ok(inner.fd),
+            Descriptor::Socket(socket) => socket.fd(self.py()),
+            Descriptor::Closed => Err(no_descriptor()),
+        }
     }
 
     /// The kernel has something to say about the descriptor.

@@ -33,6 +33,9 @@ pub(super) enum Received<T> {
 impl<'py> StreamThis<'_, 'py> {
     #[inline]
     pub(super) fn read_ready(&self) -> PyResult<()> {
+        if self.own().by_object {
+            return self.read_by_object();
+        }
         match self.own().delivery.get() {
             Delivery::Data => self.read_data(),
             Delivery::Buffered => self.read_into_buffer(),
@@ -44,7 +47,7 @@ impl<'py> StreamThis<'_, 'py> {
     /// Receives once, for `data_received`.
     pub(super) fn read_data(&self) -> PyResult<()> {
         match self.receive()? {
-            Received::Data(data) => self.deliver(&data),
+            Received::Data(data) => self.deliver(data.as_any()),
             Received::Eof => self.on_eof(),
             Received::Nothing => Ok(()),
         }
@@ -52,14 +55,18 @@ impl<'py> StreamThis<'_, 'py> {
 
     fn receive(&self) -> PyResult<Received<Bound<'py, PyBytes>>> {
         let (py, inner) = (self.py(), self.own());
+        let fd = match self.fd() {
+            Ok(fd) => fd,
+            Err(error) => return self.read_failed(&error).map(|()| Received::Nothing),
+        };
         let received = if inner.last_read.get() < BULK {
             self.loop_state().with_scratch(|scratch| {
-                socket::recv_into_slice(inner.fd, scratch)
+                socket::recv_into_slice(fd, scratch)
                     .map(|count| PyBytes::new(py, &scratch[..count]))
             })
         } else {
             let capacity = (inner.last_read.get() * 2).min(READ_MOST);
-            bytes_filled_by(py, capacity, |memory| socket::recv(inner.fd, memory))?
+            bytes_filled_by(py, capacity, |memory| socket::recv(fd, memory))?
         };
         match received {
             Ok(data) => {
@@ -85,13 +92,13 @@ impl<'py> StreamThis<'_, 'py> {
     }
 
     #[inline]
-    pub(super) fn deliver(&self, data: &Bound<'py, PyBytes>) -> PyResult<()> {
+    pub(super) fn deliver(&self, data: &Bound<'py, PyAny>) -> PyResult<()> {
         let py = self.py();
         let Some(protocol) = self.protocol() else {
             return Ok(());
         };
         let outcome = self.own().context.run(py, || {
-            call_method(&protocol, intern!(py, "data_received"), &[data.as_any()])
+            call_method(&protocol, intern!(py, "data_received"), &[data])
         });
         match outcome {
             Ok(_) => Ok(()),
@@ -104,21 +111,16 @@ impl<'py> StreamThis<'_, 'py> {
 
     /// Reads straight into what `get_buffer()` lends.
     fn read_into_buffer(&self) -> PyResult<()> {
-        let py = self.py();
         let Some(protocol) = self.protocol() else {
             return Ok(());
         };
-        let buffer = match self.own().context.run(py, || get_buffer(&protocol, -1)) {
-            Ok(buffer) => buffer,
-            Err(error) => {
-                return self.fatal_error(
-                    FatalError::Python(error),
-                    "Fatal error: protocol.get_buffer() call failed.",
-                );
-            }
+        let Some(buffer) = self.lent_buffer(&protocol)? else {
+            return Ok(());
         };
         let received = match WritableBuffer::of(&buffer) {
-            Ok(mut memory) => memory.with_memory(|memory| socket::recv(self.own().fd, memory)),
+            Ok(mut memory) => self
+                .fd()
+                .and_then(|fd| memory.with_memory(|memory| socket::recv(fd, memory))),
             Err(error) => {
                 return self.fatal_error(
                     FatalError::Python(error),
@@ -133,6 +135,26 @@ impl<'py> StreamThis<'_, 'py> {
         }
     }
 
+    /// What `get_buffer()` lends; None if it raised, which ends the connection.
+    pub(super) fn lent_buffer(
+        &self,
+        protocol: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let lent = self
+            .own()
+            .context
+            .run(self.py(), || get_buffer(protocol, -1));
+        match lent {
+            Ok(buffer) => Ok(Some(buffer)),
+            Err(error) => self
+                .fatal_error(
+                    FatalError::Python(error),
+                    "Fatal error: protocol.get_buffer() call failed.",
+                )
+                .map(|()| None),
+        }
+    }
+
     /// Hands what one recv(2) brought to TLS, which decrypts it from where it is.
     fn read_records(&self) -> PyResult<()> {
         let py = self.py();
@@ -142,8 +164,12 @@ impl<'py> StreamThis<'_, 'py> {
         let Some(tls) = Ref::<TlsProtocol>::from_exact(&protocol) else {
             return self.read_data();
         };
+        let fd = match self.fd() {
+            Ok(fd) => fd,
+            Err(error) => return self.read_failed(&error),
+        };
         self.loop_state().with_scratch(|scratch| {
-            let count = match socket::recv_into_slice(self.own().fd, scratch) {
+            let count = match socket::recv_into_slice(fd, scratch) {
                 Ok(0) => return self.on_eof(),
                 Ok(count) => count,
                 Err(error) => return self.read_failed(&error),
@@ -161,7 +187,7 @@ impl<'py> StreamThis<'_, 'py> {
         })
     }
 
-    fn buffer_updated(&self, count: usize) -> PyResult<()> {
+    pub(super) fn buffer_updated(&self, count: usize) -> PyResult<()> {
         let py = self.py();
         // get_buffer() may have set another one.
         let Some(protocol) = self.protocol() else {

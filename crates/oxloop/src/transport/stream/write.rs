@@ -5,6 +5,7 @@
 
 use super::connection::FatalError;
 use super::{StreamThis, StreamTransport};
+use crate::error::{errno_of, os_error};
 use crate::py::args::Args;
 use crate::py::class::OfNative;
 use crate::py::method::Methods;
@@ -67,8 +68,14 @@ impl<'py> StreamThis<'_, 'py> {
         }
         self.check_writable("write")?;
         let none = self.py().None().into_bound(self.py());
-        let chunk = chunk_of(data)?;
-        if chunk.as_bytes().is_empty() || self.is_lost()? {
+        let Some(chunk) = chunk_of(data)? else {
+            return Ok(none);
+        };
+        if self.is_lost()? {
+            return Ok(none);
+        }
+        if self.own().by_object {
+            self.write_by_object(chunk)?;
             return Ok(none);
         }
         self.own().queue.borrow_mut().push(chunk);
@@ -84,6 +91,9 @@ impl<'py> StreamThis<'_, 'py> {
         self.check_writable("write")?;
         if self.is_lost()? {
             return Ok(());
+        }
+        if self.own().by_object {
+            return self.write_by_object(PyBytes::new(self.py(), &bytes));
         }
         self.own().queue.borrow_mut().push_owned(bytes);
         self.queued_more()
@@ -160,15 +170,16 @@ impl<'py> StreamThis<'_, 'py> {
 
     /// One system call's worth; false if the connection failed.
     fn send_some(&self) -> PyResult<bool> {
+        if self.own().by_object {
+            return self.send_more_by_object();
+        }
         let (py, inner) = (self.py(), self.own());
-        let sent = inner.queue.borrow().send(py, &Socket(inner.fd));
+        let sent = self
+            .fd()
+            .and_then(|fd| inner.queue.borrow().send(py, &Socket(fd)));
         match sent {
             Ok(sent) => {
-                let mut queue = inner.queue.borrow_mut();
-                let memory = self.loop_state().record_memory();
-                queue.advance(py, sent, |sent| memory.give_back(sent));
-                let left = !queue.is_empty();
-                queue.set_blocked(left);
+                self.advance(sent);
                 Ok(true)
             }
             Err(error)
@@ -189,6 +200,16 @@ impl<'py> StreamThis<'_, 'py> {
         }
     }
 
+    /// `sent` bytes have left: if that is not all, the kernel has to say when it takes more.
+    #[inline]
+    pub(super) fn advance(&self, sent: usize) {
+        let mut queue = self.own().queue.borrow_mut();
+        let memory = self.loop_state().record_memory();
+        queue.advance(self.py(), sent, |sent| memory.give_back(sent));
+        let left = !queue.is_empty();
+        queue.set_blocked(left);
+    }
+
     /// The kernel takes more.
     pub(super) fn write_ready(&self) -> PyResult<()> {
         let inner = self.own();
@@ -207,7 +228,7 @@ impl<'py> StreamThis<'_, 'py> {
                 return self.schedule_connection_lost(None);
             }
         } else if inner.eof.get() {
-            self.shutdown_writing();
+            return self.shut_down_later();
         }
         Ok(())
     }
@@ -221,14 +242,35 @@ impl<'py> StreamThis<'_, 'py> {
             return Ok(none);
         }
         if inner.queue.borrow().is_empty() && flags.conn_lost.get() == 0 {
-            self.shutdown_writing();
+            self.shut_down_writing()?;
         }
         Ok(none)
     }
 
-    fn shutdown_writing(&self) {
-        // ENOTCONN: the peer is gone, which the reading side reports.
-        let _shut = socket::shutdown(self.own().fd, How::Write);
+    /// # Errors
+    /// EBADF if the program closed the socket; what a socket object's own method raises.
+    fn shut_down_writing(&self) -> PyResult<()> {
+        if self.own().by_object {
+            return self.shut_down_by_object();
+        }
+        let shut = self.fd().and_then(|fd| socket::shutdown(fd, How::Write));
+        shut.map_err(|error| os_error(&error))
+    }
+
+    /// The queue is sent, and `write_eof` was called before: nobody is there to be told.
+    fn shut_down_later(&self) -> PyResult<()> {
+        let Err(error) = self.shut_down_writing() else {
+            return Ok(());
+        };
+        // The peer is gone, which the reading side reports.
+        let peer_gone = errno_of(self.py(), &error)? == Some(libc::ENOTCONN);
+        if peer_gone {
+            return Ok(());
+        }
+        self.fatal_error(
+            FatalError::Python(error),
+            "Fatal write error on socket transport",
+        )
     }
 }
 
@@ -249,9 +291,8 @@ fn writelines<'py>(this: &StreamThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<
                 "memoryview: a bytes-like object is required, not 'str'",
             ));
         }
-        chunks.push(chunk_of(&line)?);
+        chunks.extend(chunk_of(&line)?);
     }
-    chunks.retain(|chunk| !chunk.as_bytes().is_empty());
     if chunks.is_empty() || this.is_lost()? {
         return Ok(none);
     }
@@ -261,6 +302,10 @@ fn writelines<'py>(this: &StreamThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<
             queue.push(chunk);
         }
     }
-    this.queued_more()?;
+    if this.own().by_object {
+        this.write_lines_by_object()?;
+    } else {
+        this.queued_more()?;
+    }
     Ok(none)
 }

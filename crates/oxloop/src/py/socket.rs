@@ -1,0 +1,296 @@
+//! The program's sockets, seen from outside: which descriptor one has now, and whether it is a plain
+//! one.
+//!
+//! A program may close or detach its own socket while a transport uses it. The number is then free
+//! for any other file of the process, so whoever keeps a number asks the socket object first:
+//! asyncio does the same by going through the object's methods. `_socket` has no C API for the
+//! question, so the number is read from the object's memory:
+//!
+//! ```text
+//! _socket.socket: PyObject_HEAD, int fd, int family, int type, int proto, ...
+//! ```
+//!
+//! Invariants:
+//! - that this is the layout is never taken on trust: real sockets are looked at when the extension
+//!   is imported, and if one differs, `fileno()` is called instead.
+//! - a socket is plain if its class is exactly `socket.socket` and no method of that class was
+//!   replaced; any other has its own methods called.
+//!
+//! Cost: a load and a comparison.
+
+use super::attached::Attached;
+use super::imports;
+use super::object::call_method;
+use pyo3::exceptions::{PyException, PyOSError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+use pyo3::{ffi, intern};
+use std::cell::Cell;
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The methods that are not called on a plain socket, because the kernel is.
+const METHODS: [&str; 14] = [
+    "accept",
+    "close",
+    "connect",
+    "fileno",
+    "getpeername",
+    "getsockname",
+    "recv",
+    "recv_into",
+    "recvfrom",
+    "send",
+    "sendmsg",
+    "sendto",
+    "setsockopt",
+    "shutdown",
+];
+
+/// Set once real sockets have been seen to have the layout of `Fields`.
+static LAYOUT_KNOWN: AtomicBool = AtomicBool::new(false);
+
+/// The fields of `_socket.socket` that are looked at.
+#[repr(C)]
+struct Fields {
+    head: ffi::PyObject,
+    fd: c_int,
+    family: c_int,
+    kind: c_int,
+    proto: c_int,
+}
+
+/// A socket of the program's, or any object that it uses as one, and the number of the descriptor
+/// that it had when it was given.
+pub(crate) struct SocketObject {
+    object: Py<PyAny>,
+    fd: RawFd,
+    /// The number is read from memory.
+    seen: bool,
+    plain: bool,
+}
+
+impl SocketObject {
+    /// # Errors
+    /// What the object's `fileno()` raises.
+    pub(crate) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = object.py();
+        let fd = call_method(object, intern!(py, "fileno"), &[])?.extract()?;
+        Ok(Self {
+            object: object.clone().unbind(),
+            fd,
+            seen: descriptor_in_memory(object)? == Some(fd),
+            plain: is_plain(object)?,
+        })
+    }
+
+    pub(crate) const fn object(&self) -> &Py<PyAny> {
+        &self.object
+    }
+
+    /// The number that it had when it was given.
+    pub(crate) const fn number(&self) -> RawFd {
+        self.fd
+    }
+
+    /// True if the kernel may be called in place of its methods.
+    #[inline]
+    pub(crate) const fn is_plain(&self) -> bool {
+        self.plain
+    }
+
+    /// The descriptor of a plain socket.
+    ///
+    /// # Errors
+    /// EBADF once the socket was closed or detached.
+    #[inline]
+    pub(crate) fn fd(&self, py: Python<'_>) -> io::Result<RawFd> {
+        if self.seen {
+            return if self.has_lost(py) {
+                Err(no_descriptor())
+            } else {
+                Ok(self.fd)
+            };
+        }
+        match self.ask(py) {
+            Ok(true) => Ok(self.fd),
+            _ => Err(no_descriptor()),
+        }
+    }
+
+    /// True if the object is known to have another descriptor than it had, or none. Runs no Python
+    /// code: of an object that only `fileno()` can tell about, nothing is known.
+    #[inline]
+    pub(crate) fn has_lost(&self, _py: Python<'_>) -> bool {
+        // SAFETY: `seen` says that the object is an instance of `_socket.socket`, whose layout was
+        // checked at import; it is alive, and the token says that nobody writes to it now.
+        self.seen && unsafe { (*self.object.as_ptr().cast::<Fields>()).fd } != self.fd
+    }
+
+    /// The object, if only its `fileno()` can tell.
+    pub(crate) fn to_ask(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        (!self.seen).then(|| self.object.clone_ref(py))
+    }
+
+    #[cold]
+    fn ask(&self, py: Python<'_>) -> PyResult<bool> {
+        has_descriptor(self.object.bind(py), self.fd)
+    }
+}
+
+/// The answer of the kernel for a descriptor that is not there.
+pub(crate) fn no_descriptor() -> io::Error {
+    io::Error::from_raw_os_error(libc::EBADF)
+}
+
+/// True if a file object's `fileno()` is `fd`; a closed one raises ValueError or says -1.
+///
+/// # Errors
+/// What `fileno()` raises that is no sign of a closed file.
+pub(crate) fn has_descriptor(file: &Bound<'_, PyAny>, fd: RawFd) -> PyResult<bool> {
+    let py = file.py();
+    match call_method(file, intern!(py, "fileno"), &[]) {
+        Ok(number) => Ok(number.extract::<RawFd>().is_ok_and(|number| number == fd)),
+        Err(error)
+            if error.is_instance_of::<PyValueError>(py)
+                || error.is_instance_of::<PyOSError>(py) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// True for an object that is exactly a `socket.socket`, with none of the methods replaced whose
+/// work is done here.
+///
+/// # Errors
+/// What looking at the class raises.
+#[inline]
+pub(crate) fn is_plain(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = object.py();
+    Ok(object.get_type().is(imports::socket_class(py)?) && methods(py)?.are_original(py))
+}
+
+/// The methods of `socket.socket` as they were at import.
+struct Originals {
+    /// None if a program had put something else than a class of sockets there.
+    class: Option<Py<PyType>>,
+    methods: Vec<Py<PyAny>>,
+    /// The version of the class that was looked at last.
+    seen: Cell<u32>,
+}
+
+fn methods(py: Python<'_>) -> PyResult<&Originals> {
+    static CELL: PyOnceLock<Attached<Originals>> = PyOnceLock::new();
+    let cell = CELL.get_or_try_init(py, || {
+        let class = imports::socket_class(py)?.cast::<PyType>().ok();
+        let native = imports::native_socket_class(py)?;
+        let mut originals = Originals {
+            class: None,
+            methods: Vec::with_capacity(METHODS.len()),
+            seen: Cell::new(0),
+        };
+        if let Some(class) = class
+            && class.is_subclass(native)?
+        {
+            originals.class = Some(class.clone().unbind());
+            for name in METHODS {
+                originals.methods.push(class.getattr(name)?.unbind());
+            }
+        }
+        Ok::<_, PyErr>(Attached::new(originals))
+    })?;
+    Ok(cell.get(py))
+}
+
+impl Originals {
+    /// One load and one comparison if nothing changed.
+    #[inline]
+    fn are_original(&self, py: Python<'_>) -> bool {
+        let Some(class) = &self.class else {
+            return false;
+        };
+        let version = version_of(class.bind(py));
+        (version != 0 && version == self.seen.get()) || self.look(class.bind(py))
+    }
+
+    #[cold]
+    fn look(&self, class: &Bound<'_, PyType>) -> bool {
+        let same = METHODS.iter().zip(&self.methods).all(|(name, original)| {
+            let current = class.getattr(*name);
+            current.is_ok_and(|current| current.is(original))
+        });
+        if same {
+            self.seen.set(version_of(class));
+        }
+        same
+    }
+}
+
+fn version_of(class: &Bound<'_, PyType>) -> u32 {
+    // SAFETY: the type is alive, and its version tag is a plain integer.
+    unsafe { (*class.as_type_ptr()).tp_version_tag }
+}
+
+/// The number in the memory of an instance of `_socket.socket`, if that can be read.
+fn descriptor_in_memory(object: &Bound<'_, PyAny>) -> PyResult<Option<RawFd>> {
+    let class = imports::native_socket_class(object.py())?;
+    if !LAYOUT_KNOWN.load(Ordering::Relaxed) || !object.is_instance(class)? {
+        return Ok(None);
+    }
+    // SAFETY: the object is alive and an instance of the class whose layout was checked.
+    Ok(Some(unsafe { (*object.as_ptr().cast::<Fields>()).fd }))
+}
+
+/// Finds out whether the number of a socket can be read from memory, and remembers the methods of
+/// `socket.socket`; called once, at import.
+///
+/// # Errors
+/// What is no `Exception`, and what looking at `socket.socket` raises.
+pub(crate) fn look_at_layout(py: Python<'_>) -> PyResult<()> {
+    methods(py)?;
+    let known = match layout_is_as_expected(py) {
+        Ok(known) => known,
+        // No descriptors left, or an audit hook that refuses sockets.
+        Err(error) if error.is_instance_of::<PyException>(py) => false,
+        Err(error) => return Err(error),
+    };
+    LAYOUT_KNOWN.store(known, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Makes sockets with several numbers, and compares what they say with what their memory has:
+/// while they are open, detached, and made anew.
+fn layout_is_as_expected(py: Python<'_>) -> PyResult<bool> {
+    let class = imports::native_socket_class(py)?;
+    // SAFETY: the type is alive, and its size is a plain integer.
+    let size = unsafe { (*class.cast::<PyType>()?.as_type_ptr()).tp_basicsize };
+    if usize::try_from(size).is_ok_and(|size| size < size_of::<Fields>()) {
+        return Ok(false);
+    }
+    let make = |number: Option<RawFd>| class.call1((libc::AF_UNIX, libc::SOCK_STREAM, 0, number));
+    let (first, second) = (make(None)?, make(None)?);
+    let mut same = is_as_expected(&first)? && is_as_expected(&second)?;
+    let number = first.call_method0("detach")?.extract()?;
+    same &= is_as_expected(&first)?;
+    let again = make(Some(number))?;
+    same &= is_as_expected(&again)?;
+    for socket in [&again, &second] {
+        socket.call_method0("close")?;
+        same &= is_as_expected(socket)?;
+    }
+    Ok(same)
+}
+
+fn is_as_expected(socket: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let number: c_int = socket.call_method0("fileno")?.extract()?;
+    // SAFETY: the object is alive, and its type is at least as large as the struct, whose fields
+    // behind the head are integers.
+    let fields = unsafe { &*socket.as_ptr().cast::<Fields>() };
+    let open = [number, libc::AF_UNIX, libc::SOCK_STREAM, 0];
+    Ok([fields.fd, fields.family, fields.kind, fields.proto] == open)
+}

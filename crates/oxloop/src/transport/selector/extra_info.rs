@@ -1,0 +1,37 @@
+//! What a socket object says of both ends of its connection.
+
+use pyo3::exceptions::PyOSError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+/// Puts `sockname` and `peername` into `extra`, None for what cannot be told. A peer that is known
+/// already is not asked for.
+///
+/// # Errors
+/// What the socket raises beside OSError.
+pub(in crate::transport) fn ask_names(
+    socket: &Bound<'_, PyAny>,
+    extra: &Bound<'_, PyDict>,
+) -> PyResult<()> {
+    let py = socket.py();
+    let local = socket.call_method0(intern!(py, "getsockname"));
+    extra.set_item(intern!(py, "sockname"), unless_os_error(py, local)?)?;
+    let peername = intern!(py, "peername");
+    if !extra.contains(peername)? {
+        let peer = socket.call_method0(intern!(py, "getpeername"));
+        extra.set_item(peername, unless_os_error(py, peer)?)?;
+    }
+    Ok(())
+}
+
+fn unless_os_error<'py>(
+    py: Python<'py>,
+    asked: PyResult<Bound<'py, PyAny>>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    match asked {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_instance_of::<PyOSError>(py) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,182 @@
+//! Reading and writing through a socket object's own methods, as asyncio does it with every socket:
+//! for subclasses of `socket.socket`, and for whatever else looks like one.
+//!
+//! Invariants:
+//! - each method is called when asyncio's transport of the running version calls it; what is
+//!   written is sent at once.
+//! - a chunk is in one place while a method runs, which may write more: with the method, or in the
+//!   queue.
+
+use super::StreamThis;
+use super::connection::FatalError;
+use crate::event_loop::turn::leaves_the_loop;
+use crate::py::imports;
+use crate::py::object::call_method;
+use crate::transport::delivery::Delivery;
+use crate::transport::selector::{ask_names as ask_both_names, asks_to_wait};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString};
+
+/// What asyncio asks `recv` for.
+const READ_MOST: usize = 256 * 1024;
+
+const READ_FAILED: &str = "Fatal read error on socket transport";
+const WRITE_FAILED: &str = "Fatal write error on socket transport";
+
+/// Puts what the socket says of both ends into `extra`, and sets TCP_NODELAY.
+///
+/// # Errors
+/// What the socket's methods raise beside OSError for a name.
+pub(super) fn ask_names(socket: &Bound<'_, PyAny>, extra: &Bound<'_, PyDict>) -> PyResult<()> {
+    ask_both_names(socket, extra)?;
+    imports::set_nodelay(socket.py())?
+        .call1((socket,))
+        .map(drop)
+}
+
+impl<'py> StreamThis<'_, 'py> {
+    fn call_socket(
+        &self,
+        name: &Bound<'py, PyString>,
+        argument: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Some(socket) = self.object_of_socket() else {
+            return Ok(None);
+        };
+        call_method(socket.bind(self.py()), name, &[argument]).map(Some)
+    }
+
+    /// There is something to read.
+    #[cold]
+    pub(super) fn read_by_object(&self) -> PyResult<()> {
+        match self.own().delivery.get() {
+            Delivery::Data | Delivery::StreamReader => self.receive_by_object(),
+            Delivery::Buffered | Delivery::Tls => self.fill_by_object(),
+        }
+    }
+
+    fn receive_by_object(&self) -> PyResult<()> {
+        let py = self.py();
+        let most = PyInt::new(py, READ_MOST);
+        let received = self
+            .own()
+            .context
+            .run(py, || self.call_socket(intern!(py, "recv"), &most));
+        match received {
+            Ok(Some(data)) if data.is_truthy()? => self.deliver(&data),
+            Ok(Some(_)) => self.on_eof(),
+            Ok(None) => Ok(()),
+            Err(error) => self.failed_by_object(error, READ_FAILED).map(drop),
+        }
+    }
+
+    fn fill_by_object(&self) -> PyResult<()> {
+        let py = self.py();
+        let Some(protocol) = self.protocol() else {
+            return Ok(());
+        };
+        let Some(buffer) = self.lent_buffer(&protocol)? else {
+            return Ok(());
+        };
+        let received = self.own().context.run(py, || {
+            let count = self.call_socket(intern!(py, "recv_into"), &buffer)?;
+            count.map(|count| count.extract::<usize>()).transpose()
+        });
+        match received {
+            Ok(Some(0)) => self.on_eof(),
+            Ok(Some(count)) => self.buffer_updated(count),
+            Ok(None) => Ok(()),
+            Err(error) => self.failed_by_object(error, READ_FAILED).map(drop),
+        }
+    }
+
+    /// Ends the connection, unless the method asked to wait: true then.
+    ///
+    /// # Errors
+    /// KeyboardInterrupt and SystemExit, and what the exception handler lets out.
+    fn failed_by_object(&self, error: PyErr, message: &str) -> PyResult<bool> {
+        let py = self.py();
+        if asks_to_wait(py, &error) {
+            return Ok(true);
+        }
+        if leaves_the_loop(py, &error) {
+            return Err(error);
+        }
+        let unsent = self.own().queue.borrow_mut().take();
+        drop(unsent);
+        self.fatal_error(FatalError::Python(error), message)?;
+        Ok(false)
+    }
+
+    /// Sends a chunk at once, if nothing waits, and queues what is left of it.
+    #[cold]
+    pub(super) fn write_by_object(&self, chunk: Bound<'py, PyBytes>) -> PyResult<()> {
+        let py = self.py();
+        let mut rest = chunk;
+        if self.own().queue.borrow().is_empty() {
+            let sent = match self.call_socket(intern!(py, "send"), rest.as_any()) {
+                Ok(Some(sent)) => sent.extract::<usize>()?,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    if !self.failed_by_object(error, WRITE_FAILED)? {
+                        return Ok(());
+                    }
+                    0
+                }
+            };
+            match rest.as_bytes().get(sent..) {
+                None | Some([]) => return Ok(()),
+                Some(left) => rest = PyBytes::new(py, left),
+            }
+        }
+        self.own().queue.borrow_mut().push(rest);
+        self.wait_by_object();
+        self.maybe_pause_protocol()
+    }
+
+    fn wait_by_object(&self) {
+        self.own().queue.borrow_mut().set_blocked(true);
+        self.want_more();
+    }
+
+    /// Sends what is queued at once, whatever was there before.
+    #[cold]
+    pub(super) fn write_lines_by_object(&self) -> PyResult<()> {
+        if !self.send_more_by_object()? || self.own().queue.borrow().is_empty() {
+            return Ok(());
+        }
+        self.wait_by_object();
+        self.maybe_pause_protocol()
+    }
+
+    /// One call's worth of the queue; false if the connection failed.
+    #[cold]
+    pub(super) fn send_more_by_object(&self) -> PyResult<bool> {
+        let py = self.py();
+        let chunks = self.own().queue.borrow().objects(py);
+        let sent = if cfg!(Py_3_12) {
+            let chunks = PyList::new(py, chunks)?;
+            self.call_socket(intern!(py, "sendmsg"), chunks.try_iter()?.as_any())
+        } else {
+            let joined = PyBytes::new(py, b"").call_method1("join", (chunks,))?;
+            self.call_socket(intern!(py, "send"), &joined)
+        };
+        let sent = sent.and_then(|sent| sent.map_or(Ok(0), |sent| sent.extract::<usize>()));
+        match sent {
+            Ok(sent) => {
+                // The method may have ended the connection, which dropped the queue.
+                let queued = self.own().queue.borrow().size();
+                self.advance(sent.min(queued));
+                Ok(true)
+            }
+            Err(error) => self.failed_by_object(error, WRITE_FAILED),
+        }
+    }
+
+    pub(super) fn shut_down_by_object(&self) -> PyResult<()> {
+        let py = self.py();
+        let how = PyInt::new(py, libc::SHUT_WR);
+        self.call_socket(intern!(py, "shutdown"), &how).map(drop)
+    }
+}

@@ -1,0 +1,171 @@
+"""Subclasses of socket.socket given as sock=: their own methods carry the bytes."""
+
+import asyncio
+import socket
+
+import pytest
+
+from support.peers import until
+from support.protocols import BufferedRecorder, Recorder
+
+
+class Traced(socket.socket):
+    """Notes which of its methods are called."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.used = []
+
+    def recv(self, *args):
+        self.used.append("recv")
+        return super().recv(*args)
+
+    def recv_into(self, *args):
+        self.used.append("recv_into")
+        return super().recv_into(*args)
+
+    def send(self, *args):
+        self.used.append("send")
+        return super().send(*args)
+
+    def sendmsg(self, *args):
+        self.used.append("sendmsg")
+        return super().sendmsg(*args)
+
+
+@pytest.fixture
+def traced(pair):
+    near, far = pair
+    with Traced(fileno=near.detach()) as sock:
+        sock.setblocking(False)
+        yield sock, far
+
+
+@pytest.mark.parametrize(
+    ("factory", "method"), [(Recorder, "recv"), (BufferedRecorder, "recv_into")]
+)
+def test_protocols(loop, run, traced, factory, method):
+    sock, far = traced
+
+    async def main():
+        transport, protocol = await loop.create_connection(factory, sock=sock)
+        far.send(b"in")
+        await until(lambda: protocol.received)
+        transport.write(b"out")
+        await until(lambda: not transport.get_write_buffer_size())
+        assert far.recv(10) == b"out"
+        far.close()
+        await until(lambda: protocol.is_lost)
+        assert bytes(protocol.received) == b"in"
+        assert protocol.calls[-2:] == ["eof", "lost"]
+
+    run(main())
+    assert {method, "send"} <= set(sock.used)
+
+
+def test_streams(run, traced):
+    sock, far = traced
+
+    async def main():
+        reader, writer = await asyncio.open_connection(sock=sock)
+        far.send(b"line\n")
+        assert await reader.readline() == b"line\n"
+        writer.write(b"out")
+        await writer.drain()
+        assert far.recv(10) == b"out"
+        writer.close()
+        await writer.wait_closed()
+
+    run(main())
+    assert {"recv", "send"} <= set(sock.used)
+
+
+def test_a_socket_that_takes_little(loop, run, pair):
+    """What its send() did not take is sent when it is writable."""
+    near, far = pair
+
+    class Slow(socket.socket):
+        def send(self, data, *flags):
+            return super().send(bytes(data)[:3], *flags)
+
+        def sendmsg(self, buffers, *rest):
+            return super().sendmsg([b"".join(buffers)[:3]], *rest)
+
+    async def main():
+        transport, protocol = await loop.create_connection(
+            Recorder, sock=Slow(fileno=near.detach())
+        )
+        for _ in range(5):
+            transport.write(b"0123456789")
+        transport.close()
+        await until(lambda: protocol.is_lost)
+        return protocol.lost_with
+
+    assert run(main()) == [None]
+    assert far.recv(100) == b"0123456789" * 5
+
+
+@pytest.mark.parametrize("kind", [OSError, RuntimeError])
+def test_what_its_methods_raise_ends_the_connection(loop, run, pair, kind):
+    near, far = pair
+
+    class Broken(socket.socket):
+        def recv(self, *args):
+            raise kind("broken")
+
+    async def main():
+        loop.set_exception_handler(lambda loop, context: reported.append(context))
+        _, protocol = await loop.create_connection(Recorder, sock=Broken(fileno=near.detach()))
+        far.send(b"x")
+        await until(lambda: protocol.is_lost)
+        return protocol.lost_with
+
+    reported = []
+    (error,) = run(main())
+    assert isinstance(error, kind)
+    assert [type(context["exception"]) for context in reported] == (
+        [] if kind is OSError else [kind]
+    )
+
+
+def test_a_bytes_subclass_with_a_destructor_that_writes(loop, run, pair):
+    near, far = pair
+
+    class Chunk(bytes):
+        def __del__(self):
+            later.pop()()
+
+    async def main():
+        transport, protocol = await loop.create_connection(Recorder, sock=near)
+        later.append(lambda: transport.write(b" more"))
+        transport.write(Chunk(b"data"))
+        await until(lambda: not later)
+        transport.close()
+        await until(lambda: protocol.is_lost)
+
+    later = []
+    run(main())
+    assert far.recv(100) == b"data more"
+
+
+@pytest.mark.parametrize(
+    "limits", [{"high": 1.5 * 65536}, {"low": 2**62}, {"high": 2**70}, {"low": 0.5, "high": 7}]
+)
+def test_water_marks_are_any_numbers(loop, run, pair, limits):
+    near, _far = pair
+    low, high = limits.get("low"), limits.get("high")
+    high = 4 * low if high is None else high
+    low = high // 4 if low is None else low
+
+    async def main():
+        transport, protocol = await loop.create_connection(Recorder, sock=near)
+        transport.set_write_buffer_limits(**limits)
+        assert transport.get_write_buffer_limits() == (low, high)
+        with pytest.raises(ValueError, match=r"high \(1.5\) must be >= low \(2\) must be >= 0"):
+            transport.set_write_buffer_limits(high=1.5, low=2)
+        with pytest.raises(TypeError):
+            transport.set_write_buffer_limits(high="much")
+        transport.abort()
+        await until(lambda: protocol.is_lost)
+
+    run(main())
