@@ -1,5 +1,4 @@
-//! The program's sockets, seen from outside: which descriptor one has now, and whether it is a plain
-//! one.
+//! The program's sockets, seen from outside: which descriptor one has now, and whether it is plain.
 //!
 //! A program may close or detach its own socket while a transport uses it. The number is then free
 //! for any other file of the process, so whoever keeps a number asks the socket object first:
