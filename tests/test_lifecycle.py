@@ -13,6 +13,8 @@ import weakref
 
 import pytest
 
+from support.programs import run_program
+
 
 async def value(result=None):
     return result
@@ -581,3 +583,38 @@ class TestRunner:
         for thread in threads:
             thread.join()
         assert sorted(results) == sorted(list(range(8)) * 5)
+
+
+class TestFailedStart:
+    @pytest.mark.asyncio_wrong((3, 11), (4, 0))
+    def test_leaves_a_loop_that_can_run_and_be_closed(self, loop_name):
+        """What an audit hook raises while run_forever() sets up undoes the set-up."""
+        done = run_program(
+            loop_name,
+            """
+            import sys
+
+            armed = []
+
+            def hook(event, _):
+                if armed and event.startswith("sys.set_asyncgen_hook"):
+                    armed.clear()
+                    raise KeyboardInterrupt
+
+            sys.addaudithook(hook)
+            loop = new_event_loop()
+            hooks = sys.get_asyncgen_hooks()
+            future = loop.create_future()
+            future.set_result(None)
+            armed.append(True)
+            try:
+                loop.run_until_complete(future)
+            except KeyboardInterrupt:
+                print("interrupted")
+            print(loop.is_running(), sys.get_asyncgen_hooks() == hooks)
+            print(loop.run_until_complete(asyncio.sleep(0, "again")))
+            loop.close()
+            """,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "interrupted\nFalse True\nagain\n"

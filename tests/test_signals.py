@@ -495,3 +495,114 @@ class TestPrograms:
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout == "[b'data']\n"
+
+
+class TestManyLoops:
+    """A process has one wake-up descriptor, whatever loops it has."""
+
+    def test_a_signal_for_a_loop_while_another_runs(self, loop, loop_factory):
+        got = []
+        loop.add_signal_handler(signal.SIGUSR1, got.append, 1)
+        other = loop_factory()
+
+        async def main():
+            send(signal.SIGUSR1)
+            await asyncio.sleep(0.03)
+
+        other.run_until_complete(main())
+        other.close()
+        assert got == []
+
+        async def rest():
+            await until(lambda: got)
+
+        loop.run_until_complete(rest())
+        assert got == [1]
+        loop.remove_signal_handler(signal.SIGUSR1)
+
+    def test_a_closed_loop_leaves_the_other_its_signals(self, loop, loop_factory):
+        got = []
+        other = loop_factory()
+        other.add_signal_handler(signal.SIGUSR2, got.append, "other")
+        other.close()
+        loop.add_signal_handler(signal.SIGUSR1, got.append, "loop")
+
+        async def main():
+            send(signal.SIGUSR1)
+            await until(lambda: got)
+
+        loop.run_until_complete(main())
+        assert got == ["loop"]
+        loop.remove_signal_handler(signal.SIGUSR1)
+
+    @pytest.mark.asyncio_wrong((3, 11), (4, 0))
+    def test_each_gets_its_own(self, loop, loop_factory):
+        got = []
+        other = loop_factory()
+        loop.add_signal_handler(signal.SIGUSR1, got.append, "loop")
+        other.add_signal_handler(signal.SIGUSR2, got.append, "other")
+
+        async def main():
+            send(signal.SIGUSR1)
+            send(signal.SIGUSR2)
+            await until(lambda: got)
+
+        loop.run_until_complete(main())
+        assert got == ["loop"]
+
+        async def rest():
+            await until(lambda: len(got) == 2)
+
+        other.run_until_complete(rest())
+        assert got == ["loop", "other"]
+        other.remove_signal_handler(signal.SIGUSR2)
+        other.close()
+        loop.remove_signal_handler(signal.SIGUSR1)
+
+    @pytest.mark.asyncio_wrong((3, 11), (4, 0))
+    def test_many_signals_displace_none(self, loop, run):
+        """More than a socket pair has room for, within one callback."""
+        got = []
+
+        async def main():
+            loop.add_signal_handler(signal.SIGUSR1, int)
+            loop.add_signal_handler(signal.SIGTERM, got.append, 1)
+            for _ in range(100_000):
+                signal.raise_signal(signal.SIGUSR1)
+            signal.raise_signal(signal.SIGTERM)
+            await until(lambda: got)
+            loop.remove_signal_handler(signal.SIGUSR1)
+            loop.remove_signal_handler(signal.SIGTERM)
+
+        run(main())
+        assert got == [1]
+
+
+class TestWakeupDescriptorOfTheProgram:
+    def test_hears_what_the_loop_has_no_handler_for(self, loop_name):
+        done = run_program(
+            loop_name,
+            """
+            import os, signal, socket
+
+            reader, writer = socket.socketpair()
+            reader.setblocking(False)
+            writer.setblocking(False)
+            signal.set_wakeup_fd(writer.fileno())
+            signal.signal(signal.SIGUSR1, lambda *_: None)
+
+            async def main():
+                heard = asyncio.get_running_loop().create_future()
+                loop = asyncio.get_running_loop()
+                loop.add_reader(reader, lambda: heard.set_result(reader.recv(10)))
+                os.kill(os.getpid(), signal.SIGUSR1)
+                print(list(await asyncio.wait_for(heard, 20)) == [signal.SIGUSR1])
+                loop.remove_reader(reader)
+
+            with asyncio.Runner(loop_factory=new_event_loop) as runner:
+                runner.run(main())
+            print(signal.set_wakeup_fd(-1) == writer.fileno())
+            """,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "True\nTrue\n"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import signal
 import threading
 import time
 
@@ -236,3 +237,36 @@ def test_burst_from_a_thread_while_the_loop_is_busy(loop):
     loop.run_forever()
     thread.join()
     assert got == list(range(20000))
+
+
+class TestCancelWhileRunning:
+    def test_can_be_interrupted(self, threaded):
+        """From 3.14 on it waits for the callback; what a signal handler raises ends the wait."""
+        started, release, ended = threading.Event(), threading.Event(), threading.Event()
+
+        def callback():
+            started.set()
+            release.wait(30)
+            ended.set()
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        def cancel():
+            handle.cancel()
+            # Before 3.14 there is no wait to interrupt.
+            time.sleep(30)
+
+        handle = threaded.call_soon_threadsafe(callback)
+        assert started.wait(10)
+        before = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(KeyboardInterrupt):
+                cancel()
+            assert not ended.is_set()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+            release.set()
+        assert ended.wait(10)

@@ -51,6 +51,11 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     sys::socket::pipe()
 }
 
+/// How many bytes fit into the pipe; see F_GETPIPE_SZ in fcntl(2).
+pub fn pipe_capacity(fd: RawFd) -> io::Result<usize> {
+    sys::socket::pipe_capacity(fd)
+}
+
 /// Another descriptor for the same open file, closed on exec; see fcntl(2).
 pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     sys::socket::duplicate(fd)

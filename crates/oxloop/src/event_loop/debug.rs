@@ -173,14 +173,19 @@ pub(super) fn track_coroutine_origins(
         return Ok(());
     }
     let sys = imports::sys(py)?;
-    let depth = if enabled {
+    if enabled {
         let saved = sys.call_method0("get_coroutine_origin_tracking_depth")?;
         state.hooks.borrow_mut().origin_tracking = Some(saved.unbind());
-        imports::asyncio_constants(py)?.getattr("DEBUG_STACK_DEPTH")?
-    } else {
-        let saved = state.hooks.borrow_mut().origin_tracking.take();
-        saved.expect("invariant: checked above").into_bound(py)
+        let depth = imports::asyncio_constants(py)?.getattr("DEBUG_STACK_DEPTH")?;
+        sys.call_method1("set_coroutine_origin_tracking_depth", (depth,))?;
+        return Ok(());
+    }
+    let saved = {
+        let hooks = state.hooks.borrow();
+        hooks.origin_tracking.as_ref().map(|it| it.clone_ref(py))
     };
-    sys.call_method1("set_coroutine_origin_tracking_depth", (depth,))?;
+    sys.call_method1("set_coroutine_origin_tracking_depth", (saved,))?;
+    let restored = state.hooks.borrow_mut().origin_tracking.take();
+    drop(restored);
     Ok(())
 }

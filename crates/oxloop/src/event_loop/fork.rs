@@ -1,6 +1,6 @@
 //! The child of a fork: a loop that it inherits must not touch what it shares with its parent.
 //!
-//! The epoll instance, the eventfd and the signal pair of an inherited loop belong to the parent
+//! The epoll instance, the eventfd and the signal pipe of an inherited loop belong to the parent
 //! too: ending a registration in the child would end it in the parent. So a hook counts forks, and
 //! a loop that finds the count changed makes itself new ones and registers what it watches again,
 //! before it uses them.
@@ -37,6 +37,7 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
             let _reset = crate::py::imports::signal(py)
                 .and_then(|signal| signal.call_method1("set_wakeup_fd", (-1,)));
         }
+        super::wakeup_fd::after_fork_in_child();
     }
     #[pyfunction]
     fn _before_fork(py: Python<'_>) -> PyResult<()> {
@@ -84,10 +85,10 @@ fn start_anew(py: Python<'_>, state: &State) -> io::Result<()> {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
     let (poller, notifier) = (Poller::new()?, Notifier::new()?);
+    state.signals.borrow_mut().renew_channel()?;
     state.forks.set(generation());
     let old = state.poller.replace(Some(Arc::new(poller)));
     drop(old);
-    state.signals.borrow_mut().forget_pair();
     state.resolver.take();
     let registrations = registrations(py, state, notifier.as_raw_fd(), true);
     *state.notifier.borrow_mut() = Some(Arc::new(notifier));

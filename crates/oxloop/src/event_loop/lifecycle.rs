@@ -142,12 +142,20 @@ fn drop_queues(py: Python<'_>, state: &State) {
 impl EventLoop {
     /// Run until stop() is called.
     fn run_forever(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
-        run_forever_setup(slf)?;
-        let outcome = turn::run(slf);
-        turn::flush_writes(py, slf.get().state(py));
+        let (py, state) = (slf.py(), slf.get().state(slf.py()));
+        prepare_to_run(slf)?;
+        let begun = run_forever_setup(slf);
+        if begun.is_err() {
+            forget_stops(py, state);
+        }
+        let outcome = begun.and_then(|()| {
+            let outcome = turn::run(slf);
+            state.stopping.set(false);
+            outcome
+        });
+        turn::flush_writes(py, state);
         let cleaned = run_forever_cleanup(slf);
-        outcome.and(cleaned)
+        first_failure(slf, outcome, cleaned)
     }
 
     /// Run until the future (or coroutine, wrapped in a task) is done; return its result.
@@ -169,11 +177,13 @@ impl EventLoop {
         let callback = imports::run_until_complete_cb(py)?;
         future.call_method1("add_done_callback", (callback,))?;
         let outcome = slf.call_method0("run_forever");
-        if outcome.is_err() && new_task {
-            consume_exception(&future)?;
-        }
-        future.call_method1("remove_done_callback", (callback,))?;
-        outcome?;
+        let consumed = if outcome.is_err() && new_task {
+            consume_exception(&future)
+        } else {
+            Ok(())
+        };
+        let removed = future.call_method1("remove_done_callback", (callback,));
+        outcome.and(removed).and(consumed)?;
         if !future.call_method0("done")?.is_truthy()? {
             return Err(PyRuntimeError::new_err(
                 "Event loop stopped before Future completed.",
@@ -299,46 +309,114 @@ fn set_running_loop(py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         .map(drop)
 }
 
-fn run_forever_setup(this: &Bound<'_, EventLoop>) -> PyResult<()> {
-    let (py, state) = (this.py(), this.get().state(this.py()));
+/// A run that did not begin needs no stop: what `run_until_complete` queued for it, of a future
+/// that was done, must not stop the next one.
+#[cold]
+fn forget_stops(py: Python<'_>, state: &State) {
+    let Ok(stop) = imports::run_until_complete_cb(py) else {
+        return;
+    };
+    let queued: Vec<HandleRef> = {
+        let ready = state.ready.borrow();
+        ready.iter().map(|handle| handle.clone_ref(py)).collect()
+    };
+    for handle in queued {
+        if handle.callback(py).is_some_and(|own| own.is(stop)) {
+            handle.cancel(py);
+        }
+    }
+}
+
+/// Everything that may refuse a run before anything is changed for it.
+fn prepare_to_run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let state = this.get().state(this.py());
     state.check_closed()?;
     check_running(this)?;
-    this.get().find_overrides(this)?;
-    super::debug::track_coroutine_origins(py, state, state.debug.get())?;
+    state.leave_parent().map_err(|error| os_error(&error))?;
+    this.get().find_overrides(this)
+}
+
+/// Where this fails, `run_forever_cleanup` undoes what it did.
+fn run_forever_setup(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let (py, state) = (this.py(), this.get().state(this.py()));
     let sys = imports::sys(py)?;
-    let old = sys.call_method0("get_asyncgen_hooks")?;
     let ident: u64 = imports::threading(py)?
         .call_method0("get_ident")?
         .extract()?;
     state.thread.set(ident);
-    state.hooks.borrow_mut().old_asyncgen_hooks = Some(old.unbind());
+    super::debug::track_coroutine_origins(py, state, state.debug.get())?;
+    let old = sys.call_method0("get_asyncgen_hooks")?;
+    let old = old.cast_into::<PyTuple>()?.unbind();
+    state.hooks.borrow_mut().old_asyncgen_hooks = Some(old);
     super::asyncgens::install(this)?;
     super::signals::run_begins(this)?;
-    set_running_loop(py, this.as_any())?;
-    Ok(())
+    set_running_loop(py, this.as_any())
 }
 
+/// Undoes each step of the set-up, whether it was reached or not, and whether the ones before it
+/// could be undone or not.
 fn run_forever_cleanup(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let (py, state) = (this.py(), this.get().state(this.py()));
-    state.stopping.set(false);
     state.thread.set(0);
+    track_shared_handles(state);
+    let left = insist(|| set_running_loop(py, py.None().bind(py)));
+    let signals = insist(|| super::signals::run_ends(this));
+    let tracking = insist(|| super::debug::track_coroutine_origins(py, state, false));
+    let hooks = insist(|| restore_asyncgen_hooks(py, state));
+    left.and(signals).and(tracking).and(hooks)
+}
+
+/// Takes a step, and again if it fails: what an audit hook or a signal handler raises once must
+/// not leave it undone.
+fn insist(step: impl Fn() -> PyResult<()>) -> PyResult<()> {
+    step().inspect_err(|_| {
+        let _taken = step();
+    })
+}
+
+/// While the loop does not run, the collector has to know the handles that somebody keeps.
+fn track_shared_handles(state: &State) {
     let (ready, timers) = (state.ready.borrow(), state.timers.borrow());
     let timed = timers.iter().map(|(_, handle)| handle);
     ready
         .iter()
         .chain(timed)
         .for_each(HandleRef::track_if_shared);
-    drop((ready, timers));
-    set_running_loop(py, py.None().bind(py))?;
-    super::signals::run_ends(this)?;
-    super::debug::track_coroutine_origins(py, state, false)?;
-    let old = state.hooks.borrow_mut().old_asyncgen_hooks.take();
-    if let Some(old) = old {
-        let hooks = old.bind(py).try_iter()?.collect::<PyResult<Vec<_>>>()?;
-        let hooks = PyTuple::new(py, hooks)?;
-        imports::sys(py)?
-            .getattr(intern!(py, "set_asyncgen_hooks"))?
-            .call1(hooks)?;
-    }
+}
+
+fn restore_asyncgen_hooks(py: Python<'_>, state: &State) -> PyResult<()> {
+    let old = {
+        let hooks = state.hooks.borrow();
+        hooks.old_asyncgen_hooks.as_ref().map(|it| it.clone_ref(py))
+    };
+    let Some(old) = old else { return Ok(()) };
+    imports::sys(py)?
+        .getattr(intern!(py, "set_asyncgen_hooks"))?
+        .call1(old)?;
+    let restored = state.hooks.borrow_mut().old_asyncgen_hooks.take();
+    drop(restored);
     Ok(())
+}
+
+/// The failure of the run, or else that of the clean-up. With both, only KeyboardInterrupt and
+/// SystemExit go before what led to them; the other one is reported.
+fn first_failure(
+    this: &Bound<'_, EventLoop>,
+    outcome: PyResult<()>,
+    cleaned: PyResult<()>,
+) -> PyResult<()> {
+    let py = this.py();
+    match (outcome, cleaned) {
+        (Err(error), Err(later)) => {
+            let leaves = |error| turn::leaves_the_loop(py, error);
+            let (first, second) = if leaves(&later) && !leaves(&error) {
+                (later, error)
+            } else {
+                (error, later)
+            };
+            second.write_unraisable(py, Some(this.as_any()));
+            Err(first)
+        }
+        (outcome, cleaned) => outcome.and(cleaned),
+    }
 }

@@ -6,7 +6,7 @@
 //! | call_soon, call_soon_threadsafe, call_later, call_at, time | `schedule` |
 //! | create_future, create_task, task factory | `tasks` |
 //! | add_reader, add_writer, remove_reader, remove_writer | `watchers`, `registrations` |
-//! | add_signal_handler, remove_signal_handler | `signals` |
+//! | add_signal_handler, remove_signal_handler | `signals`, `wakeup_fd` |
 //! | run_in_executor and the default executor | `executor` |
 //! | exception handlers | `exceptions` |
 //! | getaddrinfo, getnameinfo | `names`, and `dns/` |
@@ -59,6 +59,7 @@ mod subprocess;
 mod tasks;
 pub(crate) mod tls;
 pub(crate) mod turn;
+mod wakeup_fd;
 mod watchers;
 
 use crate::py::attached::Attached;
@@ -70,7 +71,7 @@ use crate::tls::RecordMemory;
 use crate::transport::Written;
 use confirm::Unconfirmed;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 use reactor::poller::{Events, Poller};
 use reactor::resolver::Resolver;
@@ -156,7 +157,7 @@ pub(crate) struct Hooks {
     default_executor: Option<Py<PyAny>>,
     slow_callback_duration: Option<Py<PyAny>>,
     asyncgens: Option<Py<PyAny>>,
-    old_asyncgen_hooks: Option<Py<PyAny>>,
+    old_asyncgen_hooks: Option<Py<PyTuple>>,
     current_handle: Option<HandleRef>,
     executor_shutdown: bool,
     asyncgens_shutdown: bool,

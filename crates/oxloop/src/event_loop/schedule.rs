@@ -88,10 +88,11 @@ impl State {
         self.stopping.get() || self.has_ready()
     }
 
-    /// True if the kernel may have something for the loop besides a wake-up.
+    /// True if the kernel may have something for the loop besides a wake-up and signals.
     #[inline]
     pub(super) fn watches_descriptors(&self) -> bool {
-        self.sources.borrow().len() > 1
+        let own = 1 + usize::from(self.signals.borrow().watches_channel());
+        self.sources.borrow().len() > own
     }
 
     /// True if handles wait for their turn.
@@ -248,6 +249,15 @@ impl State {
         let time = intern!(event_loop.py(), "time");
         event_loop.call_method0(time)?.extract()
     }
+}
+
+/// True if the loop runs in the calling thread.
+pub(crate) fn runs_in_this_thread(owner: &Bound<'_, PyAny>) -> bool {
+    let py = owner.py();
+    owner.cast::<EventLoop>().is_ok_and(|event_loop| {
+        let ident = imports::threading(py).and_then(|it| it.call_method0("get_ident")?.extract());
+        ident.is_ok_and(|ident: u64| event_loop.get().state(py).thread.get() == ident)
+    })
 }
 
 /// A timer handle was cancelled while it was scheduled.

@@ -1,15 +1,15 @@
 //! `add_signal_handler`, and a loop that wakes for every signal.
 //!
-//! CPython's C-level signal handler writes the signal's number into a socket pair
-//! (`signal.set_wakeup_fd`). While a loop runs in the main thread the pair is always installed, so
-//! that plain `signal.signal` handlers run at once too, and Ctrl-C ends a loop that waits.
+//! While a loop runs in the main thread it listens to the process's wake-up descriptor (see
+//! `wakeup_fd`), so that plain `signal.signal` handlers run at once too, and Ctrl-C ends a loop
+//! that waits. A loop with handlers listens to it in whatever thread it runs.
 //!
 //! Invariants:
-//! - the wake-up descriptor that was there before a run is put back after it, unless signal
-//!   handlers of this loop still need ours.
+//! - `look` sees every signal whose C-level handler ran before it.
 //! - handlers live until they are removed or the loop is closed, which restores the defaults.
 
 use super::source::Source;
+use super::wakeup_fd::{self, Channel};
 use super::{EventLoop, LoopThis, State};
 use crate::error::os_error;
 use crate::py::args::Args;
@@ -19,23 +19,25 @@ use crate::py::imports;
 use crate::py::method::{Methods, OfPyClass};
 use crate::py::schedule::Scheduled;
 use pyo3::exceptions::{PyOSError, PyResourceWarning, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt};
 use reactor::poller::Interest;
-use reactor::socket;
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
 
 const EINVAL: i32 = 22;
 
 /// The signal side of a loop.
 #[derive(Default)]
 pub(super) struct Signals {
-    /// The reading and the writing end, once made.
-    pair: Option<(OwnedFd, OwnedFd)>,
+    /// The process's channel, once the loop watches it.
+    channel: Option<Arc<Channel>>,
     handlers: BTreeMap<i32, HandleRef>,
-    /// The wake-up descriptor to put back when the run ends.
-    previous: Option<RawFd>,
+    /// The loop runs in the main thread.
+    in_main_thread: bool,
 }
 
 impl Signals {
@@ -45,38 +47,38 @@ impl Signals {
             .try_for_each(|handle| handle.traverse_queued(visit))
     }
 
-    /// The end that the loop watches.
+    /// What the loop watches.
     pub(super) fn readable(&self) -> Option<RawFd> {
-        self.pair.as_ref().map(|(read, _)| read.as_raw_fd())
+        self.channel.as_ref().map(|channel| channel.readable())
     }
 
-    /// Forgets the pair, in the child of a fork; the handlers stay.
-    pub(super) fn forget_pair(&mut self) {
-        self.pair = None;
-        self.previous = None;
+    pub(super) const fn watches_channel(&self) -> bool {
+        self.channel.is_some()
+    }
+
+    pub(super) fn has_handlers(&self) -> bool {
+        !self.handlers.is_empty()
+    }
+
+    /// Changes to the channel of this process, in the child of a fork; the handlers stay.
+    pub(super) fn renew_channel(&mut self) -> io::Result<()> {
+        if self.channel.is_some() {
+            self.channel = Some(Channel::current()?);
+        }
+        Ok(())
     }
 }
 
-/// The writing end of the pair, made and registered if need be.
-fn wakeup_fd(state: &State) -> PyResult<RawFd> {
-    if let Some((_, write)) = &state.signals.borrow().pair {
-        return Ok(write.as_raw_fd());
+/// The channel, which the loop watches from now on.
+fn watch_channel(state: &State) -> PyResult<Arc<Channel>> {
+    state.leave_parent().map_err(|error| os_error(&error))?;
+    if let Some(channel) = &state.signals.borrow().channel {
+        return Ok(Arc::clone(channel));
     }
-    let (read, write) =
-        socket::pair(libc::AF_UNIX, libc::SOCK_STREAM, 0).map_err(|error| os_error(&error))?;
-    state.register(read.as_raw_fd(), Source::Signals, Interest::READABLE)?;
-    let fd = write.as_raw_fd();
-    state.signals.borrow_mut().pair = Some((read, write));
-    Ok(fd)
-}
-
-/// `signal.set_wakeup_fd`, which only the main thread may call.
-fn set_wakeup_fd(py: Python<'_>, fd: RawFd) -> PyResult<RawFd> {
-    let kwargs = PyDict::new(py);
-    kwargs.set_item("warn_on_full_buffer", false)?;
-    imports::signal(py)?
-        .call_method("set_wakeup_fd", (fd,), Some(&kwargs))?
-        .extract()
+    let channel = Channel::current().map_err(|error| os_error(&error))?;
+    state.register(channel.readable(), Source::Signals, Interest::READABLE)?;
+    state.signals.borrow_mut().channel = Some(Arc::clone(&channel));
+    Ok(channel)
 }
 
 fn in_main_thread(py: Python<'_>) -> PyResult<bool> {
@@ -89,72 +91,64 @@ fn in_main_thread(py: Python<'_>) -> PyResult<bool> {
     Ok(current == main)
 }
 
-/// The loop is about to run.
+/// The loop is about to run. Where this fails, `run_ends` undoes what it did.
 pub(super) fn run_begins(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let (py, state) = (this.py(), this.get().state(this.py()));
-    if !in_main_thread(py)? {
+    let in_main_thread = in_main_thread(py)?;
+    if !in_main_thread && state.signals.borrow().handlers.is_empty() {
         return Ok(());
     }
-    let ours = wakeup_fd(state)?;
-    let previous = set_wakeup_fd(py, ours)?;
-    if previous != ours {
-        state.signals.borrow_mut().previous = Some(previous);
+    let channel = watch_channel(state)?;
+    if in_main_thread {
+        state.signals.borrow_mut().in_main_thread = true;
+        wakeup_fd::run_begins(this, &channel)?;
     }
     Ok(())
 }
 
-/// The loop stopped running.
+/// The loop stopped running, or could not begin.
 pub(super) fn run_ends(this: &Bound<'_, EventLoop>) -> PyResult<()> {
-    let (py, state) = (this.py(), this.get().state(this.py()));
-    let (previous, ours) = {
-        let mut signals = state.signals.borrow_mut();
-        if !signals.handlers.is_empty() {
-            return Ok(());
-        }
-        (
-            signals.previous.take(),
-            signals.pair.as_ref().map(|pair| pair.1.as_raw_fd()),
-        )
-    };
-    match (previous, ours) {
-        (Some(previous), Some(ours)) => restore_wakeup_fd(py, previous, ours),
-        _ => Ok(()),
+    let state = this.get().state(this.py());
+    if !state.signals.borrow().in_main_thread {
+        return Ok(());
     }
+    wakeup_fd::run_ends(this)?;
+    state.signals.borrow_mut().in_main_thread = false;
+    Ok(())
 }
 
-/// Puts `previous` back, unless somebody else has put theirs meanwhile.
-fn restore_wakeup_fd(py: Python<'_>, previous: RawFd, ours: RawFd) -> PyResult<()> {
-    let Ok(current) = set_wakeup_fd(py, previous).or_else(|_closed| set_wakeup_fd(py, -1)) else {
-        return Ok(());
+/// Looks for signals, before each batch of callbacks: plain Python handlers run now, and the
+/// loop's own are queued. In the main thread CPython knows in memory that a signal came, unless
+/// the program waits at a descriptor of its own for what we must hand on; no other thread is told.
+#[inline]
+pub(super) fn look(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let (py, state) = (this.py(), this.get().state(this.py()));
+    let (in_main_thread, has_handlers) = {
+        let signals = state.signals.borrow();
+        (signals.in_main_thread, signals.has_handlers())
     };
-    if current != ours {
-        set_wakeup_fd(py, current)?;
+    if in_main_thread {
+        py.check_signals()?;
+    }
+    let unseen = if in_main_thread {
+        wakeup_fd::is_forwarding()
+    } else {
+        has_handlers
+    };
+    if unseen {
+        return wakeup_fd::drain(py);
     }
     Ok(())
 }
 
-/// The pair is readable: queue the handlers, and let plain Python handlers run.
+/// The channel is readable.
 pub(super) fn on_readable(this: &Bound<'_, EventLoop>) -> PyResult<()> {
-    let (py, state) = (this.py(), this.get().state(this.py()));
-    let Some(fd) = state
-        .signals
-        .borrow()
-        .pair
-        .as_ref()
-        .map(|pair| pair.0.as_raw_fd())
-    else {
-        return Ok(());
-    };
-    let mut numbers = [0_u8; 256];
-    while let Ok(count @ 1..) = socket::recv_into_slice(fd, &mut numbers) {
-        for number in &numbers[..count] {
-            deliver(this, i32::from(*number))?;
-        }
-    }
-    py.check_signals()
+    let drained = wakeup_fd::drain(this.py());
+    look(this).and(drained)
 }
 
-fn deliver(this: &Bound<'_, EventLoop>, number: i32) -> PyResult<()> {
+/// A signal arrived; queues the loop's handler for it. False if there is none.
+pub(super) fn arrived(this: &Bound<'_, EventLoop>, number: i32) -> PyResult<bool> {
     let (py, state) = (this.py(), this.get().state(this.py()));
     let handle = state
         .signals
@@ -162,14 +156,21 @@ fn deliver(this: &Bound<'_, EventLoop>, number: i32) -> PyResult<()> {
         .handlers
         .get(&number)
         .map(|handle| handle.clone_ref(py));
-    let Some(handle) = handle else { return Ok(()) };
+    let Some(handle) = handle else {
+        return Ok(false);
+    };
     if handle.is_cancelled() {
-        return this
-            .call_method1("remove_signal_handler", (number,))
-            .map(drop);
+        // In the loop: this may be another thread, or a place where nothing may fail.
+        let remove = this.getattr(intern!(py, "remove_signal_handler"))?;
+        this.call_method1(intern!(py, "call_soon_threadsafe"), (remove, number))?;
+        return Ok(true);
+    }
+    if state.thread.get() == 0 {
+        handle.track_if_shared();
     }
     state.enqueue(handle);
-    Ok(())
+    state.wake();
+    Ok(true)
 }
 
 pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
@@ -221,22 +222,29 @@ fn add_signal_handler<'py>(
     }
     let number = check_signal(&signal)?;
     state.check_closed()?;
-    let previous = wakeup_fd(state).and_then(|fd| set_wakeup_fd(py, fd).map(|old| (old, fd)));
-    let (previous, ours) = previous.map_err(|error| main_thread_only(py, error))?;
-    if previous != ours {
-        state.signals.borrow_mut().previous = Some(previous);
-    }
+    let event_loop = this.object().cast::<EventLoop>()?;
     let handle = scheduled.handle(this.object())?;
     handle.set_repeating();
+    watch_channel(state)
+        .and_then(|channel| wakeup_fd::install(py, &channel))
+        .map_err(|error| main_thread_only(py, error))?;
     let replaced = state.signals.borrow_mut().handlers.insert(number, handle);
     drop(replaced);
-    if let Err(error) = catch_signal(py, number) {
-        let removed = state.signals.borrow_mut().handlers.remove(&number);
-        drop(removed);
-        after_removal(this)?;
+    let caught = wakeup_fd::own(&event_loop, number).and_then(|()| catch_signal(py, number));
+    if let Err(error) = caught {
+        forget_handler(&event_loop, number);
+        release(py)?;
         return Err(cannot_be_caught(py, number, error));
     }
     Ok(py.None().into_bound(py))
+}
+
+/// Takes the handler out; true if there was one.
+fn forget_handler(this: &Bound<'_, EventLoop>, number: i32) -> bool {
+    let (py, state) = (this.py(), this.get().state(this.py()));
+    let removed = state.signals.borrow_mut().handlers.remove(&number);
+    wakeup_fd::disown(this, number);
+    removed.map(|handle| handle.release_ref(py)).is_some()
 }
 
 /// asyncio turns the errors of set_wakeup_fd() into a RuntimeError with the same text.
@@ -258,32 +266,24 @@ fn cannot_be_caught(py: Python<'_>, number: i32, error: PyErr) -> PyErr {
     error
 }
 
-/// Makes CPython catch the signal: its C handler then writes to the pair.
+/// Makes CPython catch the signal: its C-level handler then writes to the channel.
 fn catch_signal(py: Python<'_>, number: i32) -> PyResult<()> {
     let signal = imports::signal(py)?;
-    signal.call_method1("signal", (number, noop(py)?))?;
+    signal.call_method1("signal", (number, wakeup_fd::python_handler(py)?))?;
     signal.call_method1("siginterrupt", (number, false))?;
     Ok(())
-}
-
-fn noop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    #[pyfunction]
-    fn _sighandler_noop(_signum: &Bound<'_, PyAny>, _frame: &Bound<'_, PyAny>) {}
-    Ok(wrap_pyfunction!(_sighandler_noop, py)?.into_any())
 }
 
 fn remove_signal_handler<'py>(
     this: &LoopThis<'_, 'py>,
     args: Args<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let (py, state) = (this.py(), this.payload().state(this.py()));
+    let py = this.py();
     let number = check_signal(&*args.one("remove_signal_handler", "sig")?)?;
-    let removed = state.signals.borrow_mut().handlers.remove(&number);
-    let found = removed.is_some();
-    if let Some(handle) = removed {
-        handle.release_ref(py);
+    let found = forget_handler(&*this.object().cast::<EventLoop>()?, number);
+    if found {
         restore_default(py, number)?;
-        after_removal(this)?;
+        release(py)?;
     }
     Ok(found.into_pyobject(py)?.to_owned().into_any())
 }
@@ -301,21 +301,9 @@ fn restore_default(py: Python<'_>, number: i32) -> PyResult<()> {
         .map_err(|error| cannot_be_caught(py, number, error))
 }
 
-/// With the last handler gone, the wake-up descriptor goes too, unless the loop runs.
-fn after_removal(this: &LoopThis<'_, '_>) -> PyResult<()> {
-    let (py, state) = (this.py(), this.payload().state(this.py()));
-    if state.thread.get() != 0 || !state.signals.borrow().handlers.is_empty() {
-        return Ok(());
-    }
-    let (previous, ours) = {
-        let mut signals = state.signals.borrow_mut();
-        (
-            signals.previous.take(),
-            signals.pair.as_ref().map(|pair| pair.1.as_raw_fd()),
-        )
-    };
-    let Some(ours) = ours else { return Ok(()) };
-    if let Err(error) = restore_wakeup_fd(py, previous.unwrap_or(-1), ours) {
+/// With the last handler gone, the wake-up descriptor goes too, unless a loop runs.
+fn release(py: Python<'_>) -> PyResult<()> {
+    if let Err(error) = wakeup_fd::release(py) {
         imports::logger(py)?
             .call_method1("info", ("set_wakeup_fd(-1) failed: %s", error.value(py)))?;
     }

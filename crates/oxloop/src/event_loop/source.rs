@@ -16,7 +16,7 @@ use std::os::fd::RawFd;
 pub(crate) enum Source {
     /// The eventfd that `call_soon_threadsafe` writes to.
     Notifier,
-    /// The socket pair behind `signal.set_wakeup_fd`.
+    /// The pipe behind `signal.set_wakeup_fd`.
     Signals,
     /// `add_reader` and `add_writer`.
     Watch(Watch),

@@ -34,6 +34,7 @@ const CLOCK_RESOLUTION: f64 = 1e-9;
 pub(super) fn run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let state = this.get().state(this.py());
     loop {
+        super::signals::look(this)?;
         if state.has_work() {
             super::poll::ask(this)?;
         } else {
@@ -145,7 +146,7 @@ fn run_handles(this: &Bound<'_, EventLoop>, state: &State, count: usize) -> PyRe
 pub(super) fn run_handle(this: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyResult<()> {
     let outcome = handle.run(this.py());
     if handle.is_thread_safe() {
-        crate::handle::callback_ended();
+        crate::handle::callback_ended(this.py());
     }
     match outcome {
         Ok(()) => Ok(()),

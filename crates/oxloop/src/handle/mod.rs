@@ -7,7 +7,7 @@
 //! only when it is cancelled (asyncio never releases the loop). `asyncio.Handle` is the `__class__`
 //! of a handle but not a base of its type.
 
-use crate::event_loop::schedule::timer_cancelled;
+use crate::event_loop::schedule::{runs_in_this_thread, timer_cancelled};
 use crate::py::args::Args;
 use crate::py::call::{Call, Trace};
 use crate::py::class::This;
@@ -18,7 +18,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyType};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Makes both types; called once, at import.
 pub(crate) fn create_types(module: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -164,44 +164,64 @@ fn keep_repr(this: &This<'_, '_, Call>) -> PyResult<()> {
     Ok(())
 }
 
-/// How many callbacks of thread-safe handles ended while somebody waited for one, and the signal.
-static ENDED: (Mutex<u64>, Condvar) = (Mutex::new(0), Condvar::new());
+/// The locks of threads that wait for the end of a thread-safe handle's callback, each released by
+/// the next one that ends.
+static WAITERS: Mutex<Vec<Py<PyAny>>> = Mutex::new(Vec::new());
 /// How many threads wait: without one, a callback's end costs a load.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
-fn ended() -> MutexGuard<'static, u64> {
-    ENDED.0.lock().unwrap_or_else(PoisonError::into_inner)
+fn waiters() -> MutexGuard<'static, Vec<Py<PyAny>>> {
+    WAITERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// From 3.14 on, cancelling a thread-safe handle from another thread, or asking for it, waits for a
-/// callback that is running, so that it is over when the answer comes.
+/// callback that is running, so that it is over when the answer comes. A Python lock is waited for,
+/// so that signal handlers run meanwhile, and what they raise ends the wait.
 fn wait_while_running_elsewhere(this: &This<'_, '_, Call>) -> PyResult<()> {
     if !(cfg!(Py_3_14) && this.is_thread_safe() && this.is_running()) {
         return Ok(());
     }
     let py = this.py();
-    let running = imports::get_running_loop(py)?.call0()?;
-    if this.owner(py).is_none_or(|owner| running.is(owner)) {
+    let owner = this.owner(py);
+    if owner.is_none_or(|owner| runs_in_this_thread(&owner)) {
         return Ok(());
     }
-    WAITING.fetch_add(1, Ordering::Relaxed);
     while this.is_running() {
-        // Read attached: the callback cannot end between the look above and this one.
-        let seen = *ended();
-        py.detach(|| {
-            let guard = ENDED.1.wait_while(ended(), |count| *count == seen);
-            drop(guard);
-        });
+        let lock = imports::allocate_lock(py)?.call0()?;
+        lock.call_method0(intern!(py, "acquire"))?;
+        // Attached since the look above, but for what a signal handler did in these calls.
+        if !this.is_running() {
+            break;
+        }
+        waiters().push(lock.clone().unbind());
+        WAITING.fetch_add(1, Ordering::Relaxed);
+        let released = lock.call_method0(intern!(py, "acquire"));
+        let left = {
+            let mut waiters = waiters();
+            let index = waiters.iter().position(|own| own.is(&lock));
+            index.map(|index| waiters.swap_remove(index))
+        };
+        drop(left);
+        WAITING.fetch_sub(1, Ordering::Relaxed);
+        released?;
     }
-    WAITING.fetch_sub(1, Ordering::Relaxed);
     Ok(())
 }
 
 /// A thread-safe handle's callback ended.
 #[inline]
-pub(crate) fn callback_ended() {
+pub(crate) fn callback_ended(py: Python<'_>) {
     if cfg!(Py_3_14) && WAITING.load(Ordering::Relaxed) > 0 {
-        *ended() += 1;
-        ENDED.1.notify_all();
+        release_waiters(py);
+    }
+}
+
+#[cold]
+fn release_waiters(py: Python<'_>) {
+    let released = std::mem::take(&mut *waiters());
+    for lock in released {
+        if let Err(error) = lock.call_method0(py, intern!(py, "release")) {
+            error.write_unraisable(py, Some(lock.bind(py)));
+        }
     }
 }

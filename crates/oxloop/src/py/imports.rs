@@ -116,6 +116,7 @@ imported! {
     exception_group = "builtins"."ExceptionGroup";
     cancelled_error = "asyncio"."CancelledError";
     weak_set = "weakref"."WeakSet";
+    allocate_lock = "_thread"."allocate_lock";
 }
 
 imported! {

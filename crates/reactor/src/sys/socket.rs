@@ -40,6 +40,12 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(own_both(fds))
 }
 
+pub(crate) fn pipe_capacity(fd: RawFd) -> io::Result<usize> {
+    // SAFETY: takes no pointer.
+    let capacity = check(unsafe { libc::fcntl(fd, libc::F_GETPIPE_SZ) })?;
+    Ok(capacity.unsigned_abs() as usize)
+}
+
 pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: takes no pointer.
     let duplicate = check(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) })?;
