@@ -5,10 +5,10 @@ import contextlib
 import socket
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
+from support.descriptors import watched_descriptors
 from support.peers import PATIENCE_S, until
 from support.programs import output_of
 from support.protocols import Recorder
@@ -224,18 +224,6 @@ class TestOtherThreads:
         loop.set_debug(False)
         # The refused call has left it half closed, on both loops.
         loop.call_soon_threadsafe(transport._call_connection_lost, None)
-
-
-def watched_descriptors():
-    """The numbers that an epoll instance of this process watches."""
-    numbers = set()
-    for path in Path("/proc/self/fdinfo").iterdir():
-        try:
-            lines = path.read_text().splitlines()
-        except OSError:
-            continue  # it was closed meanwhile
-        numbers.update(int(line.split()[1]) for line in lines if line.startswith("tfd:"))
-    return numbers
 
 
 def test_a_reused_number_is_not_watched_for_who_had_it(loop, run):

@@ -16,3 +16,15 @@ def open_descriptors():
 def open_channels():
     """Those that are sockets, pipes and anonymous inodes, not files."""
     return {fd: target for fd, target in open_descriptors().items() if target[0] != "/"}
+
+
+def watched_descriptors():
+    """The numbers that an epoll instance of this process watches."""
+    numbers = set()
+    for path in Path("/proc/self/fdinfo").iterdir():
+        try:
+            lines = path.read_text().splitlines()
+        except OSError:
+            continue  # it was closed meanwhile
+        numbers.update(int(line.split()[1]) for line in lines if line.startswith("tfd:"))
+    return numbers

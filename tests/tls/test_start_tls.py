@@ -54,22 +54,22 @@ async def finish(transport, protocol):
     await until(lambda: protocol.is_lost)
 
 
-async def closed_meanwhile(loop, near, ending):
-    """What start_tls gives whose transport the program ends during the handshake."""
-    protocol = Recorder()
-    transport = await plain(loop, near, protocol)
-    upgrading = asyncio.ensure_future(upgrade(loop, transport, protocol, "client"))
-    await asyncio.sleep(0.02)
-    getattr(transport, ending)()
-    try:
-        return await asyncio.wait_for(upgrading, 10)
-    except OSError as error:
-        return error
-
-
 @pytest.mark.parametrize("ending", ["close", "abort"])
 def test_a_transport_that_ends_meanwhile_is_no_success(loop, run, pair, ending):
-    result = run(closed_meanwhile(loop, pair[0], ending))
+    """The program ends the transport during the handshake."""
+
+    async def main():
+        protocol = Recorder()
+        transport = await plain(loop, pair[0], protocol)
+        upgrading = asyncio.ensure_future(upgrade(loop, transport, protocol, "client"))
+        await asyncio.sleep(0.02)
+        getattr(transport, ending)()
+        try:
+            return await asyncio.wait_for(upgrading, 10)
+        except OSError as error:
+            return error
+
+    result = run(main())
     assert result is None or isinstance(result, OSError)
 
 
