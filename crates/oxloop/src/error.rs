@@ -1,6 +1,6 @@
 //! Errors on their way to Python: one exit from `io::Error`, with errno kept.
 
-use pyo3::exceptions::PyOSError;
+use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use std::io;
@@ -10,17 +10,6 @@ pub(crate) fn os_error(error: &io::Error) -> PyErr {
     error
         .raw_os_error()
         .map_or_else(|| PyOSError::new_err(error.to_string()), errno_error)
-}
-
-/// The errno of an `OSError`.
-///
-/// # Errors
-/// What the exception's attribute raises.
-pub(crate) fn errno_of(py: Python<'_>, error: &PyErr) -> PyResult<Option<i32>> {
-    if !error.is_instance_of::<PyOSError>(py) {
-        return Ok(None);
-    }
-    error.value(py).getattr(intern!(py, "errno"))?.extract()
 }
 
 /// The same from a bare errno.
@@ -39,4 +28,21 @@ pub(crate) fn strerror(errno: i32) -> String {
     let text = io::Error::from_raw_os_error(errno).to_string();
     let suffix = format!(" (os error {errno})");
     text.strip_suffix(&suffix).unwrap_or(&text).to_owned()
+}
+
+/// The errno of an `OSError`, if it has one that is a number.
+///
+/// # Errors
+/// What the exception's attribute raises.
+pub(crate) fn errno_of(py: Python<'_>, error: &PyErr) -> PyResult<Option<i32>> {
+    if !error.is_instance_of::<PyOSError>(py) {
+        return Ok(None);
+    }
+    let errno = error.value(py).getattr(intern!(py, "errno"))?;
+    Ok(errno.extract().ok())
+}
+
+/// True for what a method of a socket raises when the kernel has nothing for it now.
+pub(crate) fn asks_to_wait(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyBlockingIOError>(py) || error.is_instance_of::<PyInterruptedError>(py)
 }

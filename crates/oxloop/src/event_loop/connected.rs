@@ -230,7 +230,6 @@ fn make_transport(
         ),
         waiter: secured.is_none().then(|| waiter.clone().unbind()),
         peer: None,
-        peername: None,
         server: None,
         context,
     };

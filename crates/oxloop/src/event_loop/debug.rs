@@ -1,5 +1,6 @@
 //! Debug mode: thread and callback checks, slow callbacks, source tracebacks, coroutine origins.
 
+use super::schedule::thread_ident;
 use super::{EventLoop, LoopThis, State, turn};
 use crate::py::call::Trace;
 use crate::py::handle::HandleRef;
@@ -56,13 +57,6 @@ impl EventLoop {
 
 impl LoopThis<'_, '_> {
     /// # Errors
-    /// RuntimeError if the loop runs in another thread.
-    #[cold]
-    pub(super) fn check_thread(&self) -> PyResult<()> {
-        check_thread(self.py(), self.payload().state(self.py()))
-    }
-
-    /// # Errors
     /// TypeError for coroutines, coroutine functions and what cannot be called.
     #[cold]
     pub(super) fn check_callback(
@@ -95,13 +89,7 @@ impl LoopThis<'_, '_> {
 #[cold]
 pub(super) fn check_thread(py: Python<'_>, state: &State) -> PyResult<()> {
     let running = state.thread.get();
-    if running == 0 {
-        return Ok(());
-    }
-    let ident: u64 = imports::threading(py)?
-        .call_method0("get_ident")?
-        .extract()?;
-    if ident == running {
+    if running == 0 || running == thread_ident(py)? {
         return Ok(());
     }
     Err(PyRuntimeError::new_err(

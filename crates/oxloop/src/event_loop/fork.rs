@@ -92,10 +92,7 @@ fn start_anew(py: Python<'_>, state: &State) -> io::Result<()> {
     state.resolver.take();
     let registrations = registrations(py, state, notifier.as_raw_fd(), true);
     *state.notifier.borrow_mut() = Some(Arc::new(notifier));
-    for (fd, token, interest) in registrations {
-        // A descriptor that the child closed meanwhile has nothing to report.
-        let _added = state.with_poller(|poller| poller.add(fd, token, interest));
-    }
+    register_again(state, registrations);
     Ok(())
 }
 
@@ -111,11 +108,15 @@ pub(super) fn renew_poller(py: Python<'_>, state: &State) -> io::Result<()> {
     };
     let old = state.poller.replace(Some(Arc::new(Poller::new()?)));
     drop(old);
-    for (fd, token, interest) in registrations(py, state, notifier, false) {
+    register_again(state, registrations(py, state, notifier, false));
+    Ok(())
+}
+
+fn register_again(state: &State, registrations: Vec<(RawFd, Token, Interest)>) {
+    for (fd, token, interest) in registrations {
         // A descriptor that was closed meanwhile has nothing to report.
         let _added = state.with_poller(|poller| poller.add(fd, token, interest));
     }
-    Ok(())
 }
 
 fn registrations(

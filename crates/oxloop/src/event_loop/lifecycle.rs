@@ -1,6 +1,7 @@
 //! Making, running, stopping and closing a loop.
 
 use super::registrations::Numbers;
+use super::schedule::thread_ident;
 use super::signals::Signals;
 use super::source::Source;
 use super::{EventLoop, Hooks, State, turn};
@@ -340,10 +341,7 @@ fn prepare_to_run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 fn run_forever_setup(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let (py, state) = (this.py(), this.get().state(this.py()));
     let sys = imports::sys(py)?;
-    let ident: u64 = imports::threading(py)?
-        .call_method0("get_ident")?
-        .extract()?;
-    state.thread.set(ident);
+    state.thread.set(thread_ident(py)?);
     super::debug::track_coroutine_origins(py, state, state.debug.get())?;
     let old = sys.call_method0("get_asyncgen_hooks")?;
     let old = old.cast_into::<PyTuple>()?.unbind();

@@ -7,6 +7,7 @@ use super::keywords::{Truth, or_zero};
 use super::sock::check_not_ssl;
 use super::tls::TlsOptions;
 use crate::dns::{Wanted, ensure_resolved};
+use crate::error::errno_of;
 use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::imports;
 use crate::server::{BoundSocket, Server, begin_serving};
@@ -328,8 +329,7 @@ fn bind_all(
             return Err(error);
         }
         let worded = bind_error(py, &error, &address)?;
-        let errno = error.value(py).getattr(intern!(py, "errno"))?;
-        if !errno.eq(libc::EADDRNOTAVAIL)? {
+        if errno_of(py, &error)? != Some(libc::EADDRNOTAVAIL) {
             return Err(worded);
         }
         // The family may not be enabled on this machine: the other addresses count.

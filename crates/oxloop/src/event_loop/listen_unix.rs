@@ -5,7 +5,7 @@ use super::connect::check_unix_stream;
 use super::keywords::Truth;
 use super::listen::{OpenSockets, Serving, serve};
 use super::tls::TlsOptions;
-use crate::error::errno_error_with;
+use crate::error::{errno_error_with, errno_of};
 use crate::py::coroutine::Coroutine;
 use crate::py::imports;
 use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyValueError};
@@ -103,12 +103,7 @@ fn bind(socket: &Bound<'_, PyAny>, path: &Bound<'_, PyAny>) -> PyResult<()> {
     let Err(error) = socket.call_method1(intern!(py, "bind"), (path,)) else {
         return Ok(());
     };
-    let in_use = error.is_instance_of::<PyOSError>(py)
-        && error
-            .value(py)
-            .getattr(intern!(py, "errno"))?
-            .eq(libc::EADDRINUSE)?;
-    if !in_use {
+    if errno_of(py, &error)? != Some(libc::EADDRINUSE) {
         return Err(error);
     }
     let text = format!("Address {} is already in use", path.repr()?);

@@ -72,10 +72,9 @@ impl Numbers {
     }
 
     fn clear(&mut self, fd: RawFd, token: Token) {
-        if self.has(fd, token)
-            && let Some(entry) = usize::try_from(fd).ok().and_then(|i| self.0.get_mut(i))
-        {
-            *entry = None;
+        let index = usize::try_from(fd).ok();
+        if let Some(place) = index.and_then(|index| self.0.get_mut(index)) {
+            place.take_if(|entry| entry.token == token);
         }
     }
 }
@@ -92,10 +91,7 @@ impl State {
         interest: Interest,
     ) -> PyResult<Token> {
         self.check_closed()?;
-        let holder = source.holder();
-        self.take_over(fd)?;
-        let token = self.sources.borrow_mut().insert(source);
-        self.numbers.borrow_mut().set(fd, token, holder);
+        let token = self.enter(fd, source)?;
         let added = self.with_poller(|poller| add_or_modify(poller, fd, token, interest));
         if let Err(error) = added {
             drop(self.forget(fd, token));
@@ -109,16 +105,16 @@ impl State {
         self.numbers.borrow().get(fd).is_some()
     }
 
-    /// Takes a transport in, whose descriptor `add_reader` then refuses. The kernel hears of it
-    /// when the transport asks for an interest (`resume_registration`).
+    /// Gives the number to `source`. The kernel hears of it by `register`, or when a transport
+    /// asks for an interest (`resume_registration`).
     ///
     /// # Errors
     /// As `take_over`.
-    pub(crate) fn adopt_transport(&self, fd: RawFd, source: Source) -> PyResult<Token> {
+    pub(crate) fn enter(&self, fd: RawFd, source: Source) -> PyResult<Token> {
         self.take_over(fd)?;
+        let holder = source.holder();
         let token = self.sources.borrow_mut().insert(source);
-        let mut numbers = self.numbers.borrow_mut();
-        numbers.set(fd, token, Holder::Transport);
+        self.numbers.borrow_mut().set(fd, token, holder);
         Ok(token)
     }
 
@@ -159,7 +155,7 @@ impl State {
         }
     }
 
-    /// Keeps an adopted transport alive, or leaves that to others; its token stays valid.
+    /// Keeps a transport that has entered alive, or leaves that to others; its token stays valid.
     pub(crate) fn hold_transport(&self, token: Token, source: Source) {
         let old = {
             let mut sources = self.sources.borrow_mut();

@@ -146,7 +146,7 @@ fn call_soon<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bou
     let scheduled = Scheduled::parse("call_soon", ["callback"], &args)?;
     state.check_closed()?;
     if state.debug.get() {
-        this.check_thread()?;
+        super::debug::check_thread(py, state)?;
         this.check_callback(&scheduled.callback(), "call_soon")?;
     }
     let handle = scheduled.handle(this.object())?;
@@ -216,7 +216,7 @@ fn schedule_timer<'py>(
     let (py, state) = (this.py(), this.payload().state(this.py()));
     state.check_closed()?;
     if state.debug.get() {
-        this.check_thread()?;
+        super::debug::check_thread(py, state)?;
         // asyncio's call_later() leaves the check to call_at().
         this.check_callback(&scheduled.callback(), "call_at")?;
     }
@@ -251,13 +251,26 @@ impl State {
     }
 }
 
+/// The number of the calling thread.
+///
+/// # Errors
+/// MemoryError.
+pub(super) fn thread_ident(py: Python<'_>) -> PyResult<u64> {
+    imports::threading(py)?
+        .call_method0(intern!(py, "get_ident"))?
+        .extract()
+}
+
 /// True if the loop runs in the calling thread.
-pub(crate) fn runs_in_this_thread(owner: &Bound<'_, PyAny>) -> bool {
+///
+/// # Errors
+/// As `thread_ident`.
+pub(crate) fn runs_in_this_thread(owner: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = owner.py();
-    owner.cast::<EventLoop>().is_ok_and(|event_loop| {
-        let ident = imports::threading(py).and_then(|it| it.call_method0("get_ident")?.extract());
-        ident.is_ok_and(|ident: u64| event_loop.get().state(py).thread.get() == ident)
-    })
+    match owner.cast::<EventLoop>() {
+        Ok(event_loop) => Ok(event_loop.get().state(py).thread.get() == thread_ident(py)?),
+        Err(_) => Ok(false),
+    }
 }
 
 /// A timer handle was cancelled while it was scheduled.

@@ -8,10 +8,11 @@
 //! - `look` sees every signal whose C-level handler ran before it.
 //! - handlers live until they are removed or the loop is closed, which restores the defaults.
 
+use super::schedule::thread_ident;
 use super::source::Source;
 use super::wakeup_fd::{self, Channel};
 use super::{EventLoop, LoopThis, State};
-use crate::error::os_error;
+use crate::error::{errno_of, os_error};
 use crate::py::args::Args;
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::handle::HandleRef;
@@ -27,8 +28,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-
-const EINVAL: i32 = 22;
 
 /// The signal side of a loop.
 #[derive(Default)]
@@ -82,13 +81,11 @@ fn watch_channel(state: &State) -> PyResult<Arc<Channel>> {
 }
 
 fn in_main_thread(py: Python<'_>) -> PyResult<bool> {
-    let threading = imports::threading(py)?;
-    let current: u64 = threading.call_method0("get_ident")?.extract()?;
-    let main: u64 = threading
+    let main: u64 = imports::threading(py)?
         .call_method0("main_thread")?
         .getattr("ident")?
         .extract()?;
-    Ok(current == main)
+    Ok(thread_ident(py)? == main)
 }
 
 /// The loop is about to run. Where this fails, `run_ends` undoes what it did.
@@ -256,11 +253,7 @@ fn main_thread_only(py: Python<'_>, error: PyErr) -> PyErr {
 }
 
 fn cannot_be_caught(py: Python<'_>, number: i32, error: PyErr) -> PyErr {
-    let errno = error
-        .value(py)
-        .getattr("errno")
-        .and_then(|errno| errno.extract::<i32>());
-    if error.is_instance_of::<PyOSError>(py) && errno.is_ok_and(|errno| errno == EINVAL) {
+    if matches!(errno_of(py, &error), Ok(Some(libc::EINVAL))) {
         return PyRuntimeError::new_err(format!("sig {number} cannot be caught"));
     }
     error

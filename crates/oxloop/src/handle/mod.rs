@@ -182,8 +182,10 @@ fn wait_while_running_elsewhere(this: &This<'_, '_, Call>) -> PyResult<()> {
         return Ok(());
     }
     let py = this.py();
-    let owner = this.owner(py);
-    if owner.is_none_or(|owner| runs_in_this_thread(&owner)) {
+    let Some(owner) = this.owner(py) else {
+        return Ok(());
+    };
+    if runs_in_this_thread(&owner)? {
         return Ok(());
     }
     while this.is_running() {

@@ -134,9 +134,13 @@ impl SocketObject {
         (!self.seen).then(|| self.object.clone_ref(py))
     }
 
+    /// Asks the C method of a plain socket, which runs no Python code: the caller may have
+    /// something borrowed.
     #[cold]
     fn ask(&self, py: Python<'_>) -> PyResult<bool> {
-        has_descriptor(self.object.bind(py), self.fd)
+        let fileno = imports::native_socket_class(py)?.getattr(intern!(py, "fileno"))?;
+        let number: RawFd = fileno.call1((&self.object,))?.extract()?;
+        Ok(number == self.fd)
     }
 }
 

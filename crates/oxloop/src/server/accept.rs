@@ -70,7 +70,6 @@ fn accept(
                 protocol: made.unbind(),
                 waiter: None,
                 peer: Some(peer),
-                peername: None,
                 server: Some(this.clone().unbind()),
                 context,
             };

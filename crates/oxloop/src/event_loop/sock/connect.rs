@@ -2,13 +2,12 @@
 
 use super::check_sock;
 use crate::dns::{Wanted, ensure_resolved};
-use crate::error::{errno_error, errno_error_with, os_error};
+use crate::error::{asks_to_wait, errno_error, errno_error_with, os_error};
 use crate::event_loop::EventLoop;
 use crate::event_loop::readiness::Readiness;
 use crate::event_loop::watchers::Side;
 use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::imports;
-use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use reactor::socket;
@@ -147,12 +146,7 @@ fn connecting(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<b
     // cannot be converted is to be refused in the name of `connect`.
     match sock.call_method1(intern!(py, "connect"), (address,)) {
         Ok(_) => Ok(false),
-        Err(error)
-            if error.is_instance_of::<PyBlockingIOError>(py)
-                || error.is_instance_of::<PyInterruptedError>(py) =>
-        {
-            Ok(true)
-        }
+        Err(error) if asks_to_wait(py, &error) => Ok(true),
         Err(error) => Err(error),
     }
 }

@@ -23,12 +23,12 @@ mod send;
 use super::EventLoop;
 use super::readiness::Readiness;
 use super::watchers::Side;
-use crate::error::os_error;
+use crate::error::{asks_to_wait, os_error};
 use crate::py::coroutine::Coroutine;
 use crate::py::imports;
 use crate::py::object::call_method;
 use crate::py::socket::is_plain;
-use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
@@ -122,12 +122,7 @@ fn attempt_method<'py>(
     let py = sock.py();
     match sock.call_method1(name, arguments.clone()) {
         Ok(value) => Ok(Some(value)),
-        Err(error)
-            if error.is_instance_of::<PyBlockingIOError>(py)
-                || error.is_instance_of::<PyInterruptedError>(py) =>
-        {
-            Ok(None)
-        }
+        Err(error) if asks_to_wait(py, &error) => Ok(None),
         Err(error) => Err(error),
     }
 }

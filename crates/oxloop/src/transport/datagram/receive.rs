@@ -6,14 +6,13 @@
 use super::peers::object_of;
 use super::send::Flusher;
 use super::{DatagramThis, DatagramTransport, Undelivered};
-use crate::error::os_error;
+use crate::error::{asks_to_wait, os_error};
 use crate::event_loop::schedule::soon_method;
 use crate::event_loop::turn::leaves_the_loop;
 use crate::py::class::OfNative;
 use crate::py::context::Captured;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
-use crate::transport::selector::asks_to_wait;
 use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -5,13 +5,12 @@
 
 use super::queue::{Datagram, Sent, Target};
 use super::{DatagramThis, DatagramTransport};
-use crate::error::os_error;
+use crate::error::{asks_to_wait, os_error};
 use crate::event_loop::turn::leaves_the_loop;
 use crate::py::args::Args;
 use crate::py::class::OfNative;
 use crate::py::method::Methods;
 use crate::transport::base::count_lost_write;
-use crate::transport::selector::asks_to_wait;
 use crate::transport::write_queue::{bytes_of, is_writable_data};
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;

@@ -25,7 +25,7 @@ impl SelectorState {
         // The handles that were just queued keep it alive until it reads.
         let source = T::idle_source(transport.downgrade(py)?);
         let own = this.selector();
-        let token = this.loop_state().adopt_transport(own.fd, source)?;
+        let token = this.loop_state().enter(own.fd, source)?;
         own.token.set(Some(token));
         Ok(())
     }

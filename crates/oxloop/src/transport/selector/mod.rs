@@ -22,7 +22,6 @@ use crate::event_loop::source::Source;
 use crate::py::class::{Native, Ref, This, Visit, VisitStopped};
 use crate::py::context::Captured;
 use crate::py::socket::{has_descriptor, no_descriptor};
-use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use reactor::poller::{Event, Interest};
@@ -355,11 +354,6 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         };
         drop(source);
     }
-}
-
-/// True for what a method of a socket raises when the kernel has nothing for it now.
-pub(super) fn asks_to_wait(py: Python<'_>, error: &PyErr) -> bool {
-    error.is_instance_of::<PyBlockingIOError>(py) || error.is_instance_of::<PyInterruptedError>(py)
 }
 
 /// asyncio's form: the class, the descriptor, and what is polled.

@@ -9,11 +9,12 @@
 
 use super::StreamThis;
 use super::connection::FatalError;
+use crate::error::asks_to_wait;
 use crate::event_loop::turn::leaves_the_loop;
 use crate::py::imports;
 use crate::py::object::call_method;
 use crate::transport::delivery::Delivery;
-use crate::transport::selector::{ask_names as ask_both_names, asks_to_wait};
+use crate::transport::selector::ask_names as ask_both_names;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString};

@@ -10,7 +10,6 @@ use crate::server::{self, Server};
 use crate::transport::delivery::Delivery;
 use crate::transport::selector::SelectorState;
 use crate::transport::write_queue::WriteQueue;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use reactor::addr::SocketAddress;
@@ -27,8 +26,6 @@ pub(crate) struct Connected {
     pub(crate) waiter: Option<Py<PyAny>>,
     /// The peer's address, where it is known already.
     pub(crate) peer: Option<SocketAddress>,
-    /// What a socket object's `accept()` said about the peer.
-    pub(crate) peername: Option<Py<PyAny>>,
     pub(crate) server: Option<Py<Server>>,
     pub(crate) context: Captured,
 }
@@ -106,18 +103,10 @@ struct Names {
 /// # Errors
 /// What the methods of a socket object raise beside OSError.
 fn names(py: Python<'_>, connected: &Connected) -> PyResult<Names> {
-    let extra = match &connected.peername {
-        None => None,
-        Some(peername) => {
-            let extra = PyDict::new(py);
-            extra.set_item(intern!(py, "peername"), peername)?;
-            Some(extra)
-        }
-    };
     if let Descriptor::Socket(socket) = &connected.descriptor
         && !socket.is_plain()
     {
-        let extra = extra.unwrap_or_else(|| PyDict::new(py));
+        let extra = PyDict::new(py);
         by_object::ask_names(socket.object().bind(py), &extra)?;
         return Ok(Names {
             peer: None,
@@ -138,7 +127,7 @@ fn names(py: Python<'_>, connected: &Connected) -> PyResult<Names> {
         } else {
             socket::local_address(fd).ok()
         },
-        extra: extra.map(Bound::unbind),
+        extra: None,
     })
 }
 

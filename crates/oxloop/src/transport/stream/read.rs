@@ -55,18 +55,14 @@ impl<'py> StreamThis<'_, 'py> {
 
     fn receive(&self) -> PyResult<Received<Bound<'py, PyBytes>>> {
         let (py, inner) = (self.py(), self.own());
-        let fd = match self.fd() {
-            Ok(fd) => fd,
-            Err(error) => return self.read_failed(&error).map(|()| Received::Nothing),
-        };
         let received = if inner.last_read.get() < BULK {
             self.loop_state().with_scratch(|scratch| {
-                socket::recv_into_slice(fd, scratch)
-                    .map(|count| PyBytes::new(py, &scratch[..count]))
+                let count = socket::recv_into_slice(self.fd()?, scratch)?;
+                Ok(PyBytes::new(py, &scratch[..count]))
             })
         } else {
             let capacity = (inner.last_read.get() * 2).min(READ_MOST);
-            bytes_filled_by(py, capacity, |memory| socket::recv(fd, memory))?
+            bytes_filled_by(py, capacity, |memory| socket::recv(self.fd()?, memory))?
         };
         match received {
             Ok(data) => {
@@ -118,9 +114,7 @@ impl<'py> StreamThis<'_, 'py> {
             return Ok(());
         };
         let received = match WritableBuffer::of(&buffer) {
-            Ok(mut memory) => self
-                .fd()
-                .and_then(|fd| memory.with_memory(|memory| socket::recv(fd, memory))),
+            Ok(mut memory) => memory.with_memory(|memory| socket::recv(self.fd()?, memory)),
             Err(error) => {
                 return self.fatal_error(
                     FatalError::Python(error),
@@ -164,12 +158,11 @@ impl<'py> StreamThis<'_, 'py> {
         let Some(tls) = Ref::<TlsProtocol>::from_exact(&protocol) else {
             return self.read_data();
         };
-        let fd = match self.fd() {
-            Ok(fd) => fd,
-            Err(error) => return self.read_failed(&error),
-        };
         self.loop_state().with_scratch(|scratch| {
-            let count = match socket::recv_into_slice(fd, scratch) {
+            let received = self
+                .fd()
+                .and_then(|fd| socket::recv_into_slice(fd, scratch));
+            let count = match received {
                 Ok(0) => return self.on_eof(),
                 Ok(count) => count,
                 Err(error) => return self.read_failed(&error),

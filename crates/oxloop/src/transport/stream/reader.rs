@@ -153,12 +153,8 @@ pub(super) fn feed(this: &StreamThis<'_, '_>) -> PyResult<()> {
         Ok(None) => return this.read_data(),
         Err(error) => return failed(this, error),
     };
-    let fd = match this.fd() {
-        Ok(fd) => fd,
-        Err(error) => return this.read_failed(&error),
-    };
     let received = this.loop_state().with_scratch(|scratch| {
-        let count = socket::recv_into_slice(fd, scratch)?;
+        let count = socket::recv_into_slice(this.fd()?, scratch)?;
         Ok((count > 0).then(|| append_to_bytearray(&reader.buffer, &scratch[..count])))
     });
     match received {
