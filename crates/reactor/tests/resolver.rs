@@ -107,27 +107,6 @@ fn at_least_sixteen_threads_and_then_a_queue() {
 }
 
 #[test]
-fn an_idle_thread_is_used_again() {
-    let resolver = Resolver::new(16);
-    let (sender, receiver) = channel();
-    for number in 0..50 {
-        let sender = sender.clone();
-        let job = Job::new(
-            move || number,
-            move |number| sender.send(number).expect("listening"),
-        );
-        resolver.submit(job).expect("submit");
-        assert_eq!(received(&receiver), number);
-    }
-    // A thread that has just delivered may not be waiting again yet when the next job comes.
-    assert!(
-        resolver.threads() < 16,
-        "{} threads for one job at a time",
-        resolver.threads()
-    );
-}
-
-#[test]
 fn a_queued_job_that_is_cancelled_never_runs() {
     let resolver = Resolver::new(16);
     let (sender, receiver) = channel();

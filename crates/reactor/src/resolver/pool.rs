@@ -328,6 +328,32 @@ mod tests {
 
     use super::*;
 
+    /// Lets the pool's threads go on for a moment.
+    fn pause() {
+        let (_never, wait) = channel::<()>();
+        let waited = wait.recv_timeout(Duration::from_millis(1));
+        assert_eq!(waited, Err(RecvTimeoutError::Timeout));
+    }
+
+    #[test]
+    fn an_idle_thread_is_used_again() {
+        let resolver = Resolver::new(16);
+        let (sender, receiver) = channel();
+        for round in 0..50 {
+            let sender = sender.clone();
+            let deliver = move |number| sender.send(number).expect("the test is listening");
+            resolver
+                .submit(Job::new(move || round, deliver))
+                .expect("submit");
+            assert_eq!(receiver.recv(), Ok(round));
+            // The thread that has delivered is on its way to wait again.
+            while lock(&resolver.shared.state).idle == 0 {
+                pause();
+            }
+        }
+        assert_eq!(resolver.threads(), 1);
+    }
+
     #[test]
     fn threads_without_work_end_and_new_ones_follow() {
         let resolver = Resolver::with_idle_time(16, Duration::from_millis(5));
@@ -338,10 +364,8 @@ mod tests {
                 .submit(Job::new(move || round, deliver))
                 .expect("submit");
             assert_eq!(receiver.recv(), Ok(round));
-            let (_never, wait) = channel::<()>();
             while resolver.threads() > 0 {
-                let waited = wait.recv_timeout(Duration::from_millis(1));
-                assert_eq!(waited, Err(RecvTimeoutError::Timeout));
+                pause();
             }
         }
         let state = lock(&resolver.shared.state);
