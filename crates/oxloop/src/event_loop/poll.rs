@@ -69,9 +69,6 @@ pub(super) fn ask(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 /// # Errors
 /// As `ask`.
 pub(super) fn wait(this: &Bound<'_, EventLoop>, timeout: Option<Duration>) -> PyResult<()> {
-    if timeout == Some(Duration::ZERO) {
-        return ask(this);
-    }
     let state = this.get().state(this.py());
     let plan = state.unconfirmed.borrow_mut().plan(true);
     match plan {

@@ -35,12 +35,13 @@ pub(super) fn run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let state = this.get().state(this.py());
     loop {
         super::signals::look(this)?;
-        if state.has_work() {
+        let now = if state.has_work() {
             super::poll::ask(this)?;
+            None
         } else {
-            super::poll::wait(this, timeout(this, state)?)?;
-        }
-        queue_due_timers(this, state)?;
+            rest(this, state)?
+        };
+        queue_due_timers(this, state, now)?;
         run_batch(this, state)?;
         if state.stopping.get() {
             return Ok(());
@@ -48,17 +49,23 @@ pub(super) fn run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     }
 }
 
-/// How long nothing will happen by itself; None means for ever.
-fn timeout(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<Option<Duration>> {
+/// Waits until there is something to do. Returns the clock's reading if that still holds: a timer
+/// is due already, and the kernel was not asked.
+fn rest(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<Option<f64>> {
     let Some(deadline) = next_deadline(this.py(), state) else {
-        return Ok(None);
+        return super::poll::wait(this, None).map(|()| None);
     };
-    let left = (deadline - state.read_clock(this.as_any())?).min(TIMEOUT_MOST);
-    if left <= 0.0 {
-        return Ok(Some(Duration::ZERO));
+    let now = state.read_clock(this.as_any())?;
+    let left = (deadline - now).min(TIMEOUT_MOST);
+    if left > 0.0 {
+        // Up to the next nanosecond, so that the timer is due when the wait ends.
+        let timeout = Duration::from_nanos((left * 1e9).ceil() as u64);
+        return super::poll::wait(this, Some(timeout)).map(|()| None);
     }
-    // Up to the next nanosecond, so that the timer is due when the wait ends.
-    Ok(Some(Duration::from_nanos((left * 1e9).ceil() as u64)))
+    if !state.watches_descriptors() {
+        return Ok(Some(now));
+    }
+    super::poll::ask(this).map(|()| None)
 }
 
 /// The earliest deadline that counts; cancelled timers at the head are dropped on the way.
@@ -80,12 +87,14 @@ fn next_deadline(py: Python<'_>, state: &State) -> Option<f64> {
     }
 }
 
-/// Moves the timers that are due behind what is ready.
+/// Moves the timers that are due behind what is ready: at `now`, or by a new reading of the clock.
 #[inline]
-fn queue_due_timers(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> {
-    if !state.timers.borrow().is_empty() {
-        queue_timers_due_at(state, state.read_clock(this.as_any())?);
+fn queue_due_timers(this: &Bound<'_, EventLoop>, state: &State, now: Option<f64>) -> PyResult<()> {
+    if state.timers.borrow().is_empty() {
+        return Ok(());
     }
+    let now = now.map_or_else(|| state.read_clock(this.as_any()), Ok)?;
+    queue_timers_due_at(state, now);
     Ok(())
 }
 
