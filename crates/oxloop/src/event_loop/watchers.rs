@@ -18,7 +18,7 @@ use crate::py::class::{Visit, VisitStopped};
 use crate::py::handle::HandleRef;
 use crate::py::method::{Methods, OfPyClass};
 use crate::py::schedule::Scheduled;
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
 use reactor::poller::{Event, Interest};
@@ -166,10 +166,15 @@ fn descriptor(file: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     if file.is_instance_of::<PyInt>() {
         return file.extract().map_err(|_error| invalid_file(file));
     }
-    let number = file
-        .call_method0("fileno")
-        .and_then(|number| number.extract());
-    number.map_err(|_error| invalid_file(file))
+    let py = file.py();
+    let as_int = |number| py.get_type::<PyInt>().call1((number,))?.extract();
+    let number = file.call_method0("fileno").and_then(as_int);
+    number.map_err(|error| {
+        let expected = error.is_instance_of::<PyAttributeError>(py)
+            || error.is_instance_of::<PyTypeError>(py)
+            || error.is_instance_of::<PyValueError>(py);
+        if expected { invalid_file(file) } else { error }
+    })
 }
 
 fn invalid_file(file: &Bound<'_, PyAny>) -> PyErr {
