@@ -33,6 +33,7 @@ fn asyncgens<'py>(this: &Bound<'py, EventLoop>) -> Option<Bound<'py, PyAny>> {
 
 #[pymethods]
 impl EventLoop {
+    /// An asynchronous generator begins: remember it.
     fn _asyncgen_firstiter_hook(slf: &Bound<'_, Self>, agen: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         if slf.get().state(py).hooks.borrow().asyncgens_shutdown {
@@ -48,6 +49,7 @@ impl EventLoop {
         asyncgens(slf).map_or(Ok(()), |set| set.call_method1("add", (agen,)).map(drop))
     }
 
+    /// An asynchronous generator was dropped unfinished: close it in the loop.
     fn _asyncgen_finalizer_hook(slf: &Bound<'_, Self>, agen: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         if let Some(set) = asyncgens(slf) {

@@ -12,10 +12,12 @@ use reactor::clock;
 
 #[pymethods]
 impl EventLoop {
+    /// True in debug mode.
     fn get_debug(&self, py: Python<'_>) -> bool {
         self.state(py).debug.get()
     }
 
+    /// Turn debug mode on or off.
     fn set_debug(slf: &Bound<'_, Self>, enabled: &Bound<'_, PyAny>) -> PyResult<()> {
         let (py, state) = (slf.py(), slf.get().state(slf.py()));
         state.debug.set(enabled.is_truthy()?);
@@ -26,6 +28,7 @@ impl EventLoop {
         Ok(())
     }
 
+    /// Turn the recording of where coroutines were made on or off.
     fn _set_coroutine_origin_tracking(
         slf: &Bound<'_, Self>,
         enabled: &Bound<'_, PyAny>,

@@ -13,6 +13,7 @@ use pyo3::types::{PyDict, PyList, PyString};
 
 #[pymethods]
 impl EventLoop {
+    /// The exception handler that was set, or None.
     fn get_exception_handler(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         let hooks = self.state(py).hooks.borrow();
         hooks
@@ -21,6 +22,7 @@ impl EventLoop {
             .map(|handler| handler.clone_ref(py))
     }
 
+    /// Set a callable (loop, context) for what callbacks raise; None for the default handler.
     fn set_exception_handler(&self, py: Python<'_>, handler: Bound<'_, PyAny>) -> PyResult<()> {
         if !handler.is_none() && !handler.is_callable() {
             return Err(PyTypeError::new_err(format!(

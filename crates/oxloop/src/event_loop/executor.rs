@@ -16,6 +16,7 @@ use pyo3::types::{PyDict, PyTuple};
 pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
     methods.method(
         c"run_in_executor",
+        "executor, func, *args",
         run_in_executor,
         c"Run func(*args) in the executor (None: the default one); return a future.",
     );
@@ -73,6 +74,7 @@ fn default_executor<'py>(this: &LoopThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>
 
 #[pymethods]
 impl EventLoop {
+    /// Set the ThreadPoolExecutor that run_in_executor(None, ...) uses.
     fn set_default_executor(&self, py: Python<'_>, executor: &Bound<'_, PyAny>) -> PyResult<()> {
         if !executor.is_instance(imports::thread_pool_executor(py)?)? {
             return Err(PyTypeError::new_err(

@@ -26,10 +26,10 @@ impl EventLoop {
             backlog=100, ssl=None, reuse_address=None, reuse_port=None, keep_alive=None,
             ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=Truth(true)
         ),
-        text_signature = "($self, protocol_factory, host=None, port=None, *, family=0, flags=1, \
-            sock=None, backlog=100, ssl=None, reuse_address=None, reuse_port=None, \
-            keep_alive=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None, \
-            start_serving=True)"
+        text_signature = "($self, protocol_factory, host=None, port=None, *, \
+            family=socket.AF_UNSPEC, flags=socket.AI_PASSIVE, sock=None, backlog=100, ssl=None, \
+            reuse_address=None, reuse_port=None, keep_alive=None, \
+            ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
     )]
     fn create_server<'py>(
         slf: &Bound<'py, Self>,

@@ -23,7 +23,7 @@ impl EventLoop {
         ),
         text_signature = "($self, protocol_factory, path=None, *, sock=None, backlog=100, \
             ssl=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True, \
-            cleanup_socket=...)"
+            cleanup_socket=sys.version_info >= (3, 13))"
     )]
     fn create_unix_server<'py>(
         slf: &Bound<'py, Self>,

@@ -25,27 +25,32 @@ use reactor::clock;
 pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
     methods.hot_method(
         c"call_soon",
+        "callback, *args, context=None",
         call_soon,
         c"Schedule callback(*args) for the next iteration of the loop.",
     );
     methods.hot_method(
         c"call_soon_threadsafe",
+        "callback, *args, context=None",
         call_soon_threadsafe,
         c"Like call_soon, from any thread; wakes the loop.",
     );
     methods.hot_method(
         c"call_later",
+        "delay, callback, *args, context=None",
         call_later,
         c"Schedule callback(*args) in delay seconds.",
     );
     methods.hot_method(
         c"call_at",
+        "when, callback, *args, context=None",
         call_at,
         c"Schedule callback(*args) at a time of loop.time().",
     );
-    methods.hot_method(c"time", time, c"Seconds of the monotonic clock.");
+    methods.hot_method(c"time", "", time, c"Seconds of the monotonic clock.");
     methods.method(
         c"_timer_handle_cancelled",
+        "handle",
         |this, _args| Ok(this.py().None().into_bound(this.py())),
         c"asyncio's hook; timers of this loop tell it themselves.",
     );

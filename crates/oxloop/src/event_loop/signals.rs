@@ -173,11 +173,13 @@ pub(super) fn arrived(this: &Bound<'_, EventLoop>, number: i32) -> PyResult<bool
 pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
     methods.method(
         c"add_signal_handler",
+        "sig, callback, *args",
         add_signal_handler,
         c"Call callback(*args) in the loop when the signal arrives. Main thread only.",
     );
     methods.method(
         c"remove_signal_handler",
+        "sig",
         remove_signal_handler,
         c"Restore the signal's default; True if there was a handler.",
     );

@@ -34,14 +34,23 @@ fn attribute<'py>(
     }
 }
 
+/// As in the running asyncio, and what later ones take besides.
+const CREATE_TASK_PARAMETERS: &str = if cfg!(Py_3_14) {
+    "coro, **kwargs"
+} else {
+    "coro, *, name=None, context=None, **kwargs"
+};
+
 pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
     methods.hot_method(
         c"create_future",
+        "",
         create_future,
         c"A Future attached to this loop.",
     );
     methods.hot_method(
         c"create_task",
+        CREATE_TASK_PARAMETERS,
         create_task,
         c"Schedule a coroutine; keywords go to the task or the task factory.",
     );
@@ -193,6 +202,7 @@ impl EventLoop {
         Ok(())
     }
 
+    /// The task factory that was set, or None.
     fn get_task_factory(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         let hooks = self.state(py).hooks.borrow();
         hooks

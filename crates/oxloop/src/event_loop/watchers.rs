@@ -132,26 +132,31 @@ impl Side {
 pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
     methods.method(
         c"add_reader",
+        "fd, callback, *args",
         |this, args| this.add_watcher(args, Side::Reader, "add_reader"),
         c"Call callback(*args) whenever fd is readable.",
     );
     methods.method(
         c"add_writer",
+        "fd, callback, *args",
         |this, args| this.add_watcher(args, Side::Writer, "add_writer"),
         c"Call callback(*args) whenever fd is writable.",
     );
     methods.method(
         c"remove_reader",
+        "fd",
         |this, args| this.remove_watcher(&*args.one("remove_reader", "fd")?, Side::Reader),
         c"Stop watching fd for reading; True if it was watched.",
     );
     methods.method(
         c"remove_writer",
+        "fd",
         |this, args| this.remove_watcher(&*args.one("remove_writer", "fd")?, Side::Writer),
         c"Stop watching fd for writing; True if it was watched.",
     );
     methods.method(
         c"_ensure_fd_no_transport",
+        "fd",
         |this, args| {
             let file = args.one("_ensure_fd_no_transport", "fd")?;
             this.ensure_no_transport(&file, descriptor(&file)?)?;

@@ -34,7 +34,7 @@ pub(crate) fn create_types(module: &Bound<'_, PyModule>) -> PyResult<()> {
     }
     let mut methods = Methods::<OfTimer>::new();
     add_methods(&mut methods);
-    methods.method(c"when", when, c"The deadline, in loop.time().");
+    methods.method(c"when", "", when, c"The deadline, in loop.time().");
     methods.getter(c"_when", |this| {
         Ok(PyFloat::new(this.py(), this.timer_when()).into_any())
     });
@@ -49,10 +49,11 @@ pub(crate) fn create_types(module: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 fn add_methods<A: Access<Target = Call>>(methods: &mut Methods<A>) {
-    methods.method(c"cancel", cancel, c"Do not run the callback.");
-    methods.method(c"cancelled", cancelled, c"True if cancel() was called.");
+    methods.method(c"cancel", "", cancel, c"Do not run the callback.");
+    methods.method(c"cancelled", "", cancelled, c"True if cancel() was called.");
     methods.method(
         c"get_context",
+        "",
         get_context,
         c"The context that the callback runs in.",
     );

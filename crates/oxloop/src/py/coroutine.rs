@@ -425,10 +425,16 @@ pub(crate) fn create_type(py: Python<'_>) -> PyResult<()> {
     let mut methods = Methods::<OfNative<Coroutine>>::new();
     methods.method(
         c"send",
+        "value",
         send,
         c"Resume with a value; raise StopIteration at the end.",
     );
-    methods.method(c"throw", throw, c"Resume with an exception.");
+    methods.method(
+        c"throw",
+        "type, value=None, traceback=None",
+        throw,
+        c"Resume with an exception.",
+    );
     methods.nullary(c"close", close, c"Throw GeneratorExit and end.");
     methods.getter(c"__name__", |this| {
         let last = this.name.rsplit('.').next().unwrap_or(this.name);

@@ -17,7 +17,7 @@ use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
 use pyo3::{Borrowed, PyClass, ffi};
 use std::any::Any;
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -66,15 +66,21 @@ impl<A: Access> Methods<A> {
         }
     }
 
-    /// Adds a method. `function` must be a function item (it has no size).
-    pub(crate) fn method<F>(&mut self, name: &'static CStr, function: F, doc: &'static CStr)
-    where
+    /// Adds a method. `parameters` are those of a Python function, without self; `function` must
+    /// be a function item (it has no size).
+    pub(crate) fn method<F>(
+        &mut self,
+        name: &'static CStr,
+        parameters: &str,
+        function: F,
+        doc: &'static CStr,
+    ) where
         F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>, Args<'a, 'py>) -> PyResult<Bound<'py, PyAny>>
             + Copy
             + 'static,
     {
         let _ = function;
-        self.push(name, fastcall::<A, F>, doc);
+        self.push(name, parameters, fastcall::<A, F>, doc);
     }
 
     /// Adds a method without arguments. `function` must be a function item.
@@ -91,24 +97,30 @@ impl<A: Access> Methods<A> {
                 PyCFunction: noargs::<A, F>,
             },
             ml_flags: ffi::METH_NOARGS,
-            ml_doc: doc.as_ptr(),
+            ml_doc: documentation(name, "", doc),
         });
     }
 
     /// Adds a method that is called per callback, without PyO3's attach book-keeping.
-    pub(crate) fn hot_method<F>(&mut self, name: &'static CStr, function: F, doc: &'static CStr)
-    where
+    pub(crate) fn hot_method<F>(
+        &mut self,
+        name: &'static CStr,
+        parameters: &str,
+        function: F,
+        doc: &'static CStr,
+    ) where
         F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>, Args<'a, 'py>) -> PyResult<Bound<'py, PyAny>>
             + Copy
             + 'static,
     {
         let _ = function;
-        self.push(name, hot_fastcall::<A, F>, doc);
+        self.push(name, parameters, hot_fastcall::<A, F>, doc);
     }
 
     fn push(
         &mut self,
         name: &'static CStr,
+        parameters: &str,
         entry: ffi::PyCFunctionFastWithKeywords,
         doc: &'static CStr,
     ) {
@@ -118,7 +130,7 @@ impl<A: Access> Methods<A> {
                 PyCFunctionFastWithKeywords: entry,
             },
             ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
-            ml_doc: doc.as_ptr(),
+            ml_doc: documentation(name, parameters, doc),
         });
     }
 
@@ -138,6 +150,21 @@ impl<A: Access> Methods<A> {
             closure: ptr::null_mut(),
         });
     }
+}
+
+/// The signature in front of the text, where CPython looks for what `inspect.signature` shows.
+/// Leaked, as the definition that it belongs to is.
+fn documentation(name: &CStr, parameters: &str, text: &CStr) -> *const c_char {
+    let separator: &[u8] = if parameters.is_empty() { b"" } else { b", " };
+    let parts = [
+        name.to_bytes(),
+        b"($self",
+        separator,
+        parameters.as_bytes(),
+        b")\n--\n\n",
+        text.to_bytes_with_nul(),
+    ];
+    Vec::leak(parts.concat()).as_ptr().cast()
 }
 
 /// Adds the methods to a PyO3 class, whose own method macro always builds an argument tuple for

@@ -290,6 +290,7 @@ fn default_context<'py>(
 pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
     methods.method(
         c"connection_made",
+        "transport",
         |this, args| {
             let transport = args.one("connection_made", "transport")?;
             this.connection_made(&transport)?;
@@ -297,9 +298,10 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
         },
         c"The transport below is connected: begin the handshake.",
     );
-    methods.method(c"get_buffer", get_buffer, c"Memory for ciphertext.");
+    methods.method(c"get_buffer", "n", get_buffer, c"Memory for ciphertext.");
     methods.method(
         c"buffer_updated",
+        "nbytes",
         buffer_updated,
         c"Ciphertext arrived in the memory of get_buffer().",
     );
@@ -317,13 +319,17 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
         let transport = this.app_transport();
         this.or_none(transport.map(|it| it.as_object().bind(this.py()).clone()))
     });
+    methods.getter(c"_sslcontext", |this| {
+        let extra = this.own().extra.bind(this.py());
+        this.or_none(extra.get_item(intern!(this.py(), "sslcontext"))?)
+    });
     methods.getter(c"_sslobj", |this| {
         Ok(this.own().ssl_object.bind(this.py()).clone())
     });
 }
 
 fn get_buffer<'py>(this: &TlsThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-    let wanted: isize = args.one("get_buffer", "sizehint")?.extract()?;
+    let wanted: isize = args.one("get_buffer", "n")?.extract()?;
     let size = match usize::try_from(wanted) {
         Ok(size @ 1..=READ_MOST) => size,
         _ => READ_MOST,

@@ -18,6 +18,7 @@ use pyo3::prelude::*;
 pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
     methods.method(
         c"connection_lost",
+        "exc",
         connection_lost,
         c"The transport below is closed.",
     );

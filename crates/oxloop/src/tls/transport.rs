@@ -101,6 +101,7 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsTransport>>) {
 fn add_state(methods: &mut Methods<OfNative<TlsTransport>>) {
     methods.method(
         c"get_extra_info",
+        "name, default=None",
         |this, args| {
             let [name, default] = args.bind("get_extra_info", ["name", "default"], 1)?;
             let name = name.expect("invariant: bind checked the required argument");
@@ -114,6 +115,7 @@ fn add_state(methods: &mut Methods<OfNative<TlsTransport>>) {
     );
     methods.method(
         c"set_protocol",
+        "protocol",
         |this, args| {
             let protocol = args.one("set_protocol", "protocol")?;
             this.with_tls(|tls| tls.set_app_protocol(&protocol))?;
@@ -167,6 +169,7 @@ fn add_closing(methods: &mut Methods<OfNative<TlsTransport>>) {
     );
     methods.method(
         c"_force_close",
+        "exc",
         |this, args| {
             let error = args.one("_force_close", "exc")?;
             let error = (!error.is_none()).then(|| PyErr::from_value(error.to_owned()));
@@ -214,6 +217,7 @@ fn add_reading(methods: &mut Methods<OfNative<TlsTransport>>) {
 fn add_writing(methods: &mut Methods<OfNative<TlsTransport>>) {
     methods.method(
         c"write",
+        "data",
         |this, args| {
             this.write(&*args.one("write", "data")?)?;
             this.none()
@@ -222,6 +226,7 @@ fn add_writing(methods: &mut Methods<OfNative<TlsTransport>>) {
     );
     methods.method(
         c"writelines",
+        "list_of_data",
         writelines,
         c"Encrypt and send or queue an iterable of bytes objects.",
     );
@@ -237,6 +242,7 @@ fn add_writing(methods: &mut Methods<OfNative<TlsTransport>>) {
     );
     methods.method(
         c"_test__append_write_backlog",
+        "data",
         |this, args| {
             let data = copy_to_bytes(&*args.one("_test__append_write_backlog", "data")?)?;
             this.with_tls(|tls| {
@@ -269,6 +275,7 @@ fn add_limits(methods: &mut Methods<OfNative<TlsTransport>>) {
     );
     methods.method(
         c"set_write_buffer_limits",
+        "high=None, low=None",
         |this, args| {
             this.with_tls(|tls| {
                 tls.own().outgoing.set_limits(&args)?;
@@ -299,6 +306,7 @@ fn add_limits(methods: &mut Methods<OfNative<TlsTransport>>) {
     );
     methods.method(
         c"set_read_buffer_limits",
+        "high=None, low=None",
         |this, args| {
             this.with_tls(|tls| {
                 let limits = &tls.own().incoming;

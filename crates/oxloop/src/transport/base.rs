@@ -322,6 +322,7 @@ pub(super) fn add_methods<T: BaseTransport>(methods: &mut Methods<OfNative<T>>) 
     );
     methods.method(
         c"set_protocol",
+        "protocol",
         |this, args| {
             this.set_protocol(&*args.one("set_protocol", "protocol")?)?;
             this.none()

@@ -235,6 +235,7 @@ pub(super) fn add_methods<T: FlowControlled>(methods: &mut Methods<OfNative<T>>)
     );
     methods.method(
         c"set_write_buffer_limits",
+        "high=None, low=None",
         |this, args| {
             this.payload().flow(this.py()).set_limits(&args)?;
             T::send_written(this)?;

@@ -12,6 +12,7 @@ use pyo3::types::PyDict;
 pub(super) fn add_methods(methods: &mut Methods<OfNative<DatagramTransport>>) {
     methods.method(
         c"get_extra_info",
+        "name, default=None",
         get_extra_info,
         c"peername, sockname, socket.",
     );

@@ -28,6 +28,7 @@ pub(super) enum Flusher {
 pub(super) fn add_methods(methods: &mut Methods<OfNative<DatagramTransport>>) {
     methods.method(
         c"sendto",
+        "data, addr=None",
         sendto,
         c"Send or queue a datagram, to addr or to the endpoint's remote address; never blocks.",
     );

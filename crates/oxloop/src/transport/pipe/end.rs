@@ -309,6 +309,7 @@ pub(super) fn add_methods<S: Side>(methods: &mut Methods<OfNative<PipeTransport<
     );
     methods.method(
         c"_call_connection_lost",
+        "exc",
         |this, args| {
             this.end_now(&*args.one("_call_connection_lost", "exc")?)?;
             this.none()

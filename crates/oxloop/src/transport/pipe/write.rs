@@ -228,11 +228,13 @@ impl<'py> WriteThis<'_, 'py> {
 fn add_writing(methods: &mut Methods<OfNative<WritePipeTransport>>) {
     methods.method(
         c"write",
+        "data",
         |this, args| this.write(&*args.one("write", "data")?),
         c"Write or queue bytes; never blocks.",
     );
     methods.method(
         c"writelines",
+        "list_of_data",
         |this, args| {
             let lines = args.one("writelines", "list_of_data")?;
             let empty = PyBytes::new(this.py(), b"");

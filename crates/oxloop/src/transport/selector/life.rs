@@ -170,6 +170,7 @@ pub(in crate::transport) fn add_methods<T: SelectorTransport>(methods: &mut Meth
     );
     methods.method(
         c"_call_connection_lost",
+        "exc",
         |this, args| {
             this.call_connection_lost(&*args.one("_call_connection_lost", "exc")?)?;
             this.none()
@@ -178,6 +179,7 @@ pub(in crate::transport) fn add_methods<T: SelectorTransport>(methods: &mut Meth
     );
     methods.method(
         c"_force_close",
+        "exc",
         |this, args| {
             let error = args.one("_force_close", "exc")?;
             this.force_close((!error.is_none()).then(|| error.to_owned().unbind()))?;
@@ -187,6 +189,7 @@ pub(in crate::transport) fn add_methods<T: SelectorTransport>(methods: &mut Meth
     );
     methods.method(
         c"_fatal_error",
+        "exc, message='Fatal error on transport'",
         fatal_error,
         c"Report an exception and close at once.",
     );

@@ -14,6 +14,7 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
     methods.method(
         c"get_extra_info",
+        "name, default=None",
         get_extra_info,
         c"peername, sockname, socket, and what the connection's maker added.",
     );

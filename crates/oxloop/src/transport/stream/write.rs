@@ -34,6 +34,7 @@ impl Sends for Socket {
 pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
     methods.method(
         c"write",
+        "data",
         |this, args| {
             let data = args.one("write", "data")?;
             this.write(&data)
@@ -42,6 +43,7 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
     );
     methods.method(
         c"writelines",
+        "list_of_data",
         writelines,
         c"Send or queue an iterable of bytes objects.",
     );

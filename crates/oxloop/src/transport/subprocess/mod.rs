@@ -27,6 +27,7 @@ pub(crate) use pipes::Command;
 
 use crate::py::attached::Attached;
 use crate::py::class::{Class, Native, OfNative, Slots, This, Visit, VisitStopped, create};
+use crate::py::coroutine_method;
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::transport::base::{self, BaseTransport, Parties, warn_unclosed};
@@ -256,11 +257,13 @@ fn add_process_methods(methods: &mut Methods<OfNative<SubprocessTransport>>) {
     );
     methods.method(
         c"get_pipe_transport",
+        "fd",
         |this, args| this.pipe_transport(&*args.one("get_pipe_transport", "fd")?),
         c"The transport of a pipe by the child's descriptor: 0, 1 or 2.",
     );
     methods.method(
         c"send_signal",
+        "signal",
         |this, args| this.send_signal(&*args.one("send_signal", "signal")?),
         c"Send a signal; nothing happens if the process has ended.",
     );
@@ -296,5 +299,6 @@ pub(crate) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
         methods,
         Slots::with_repr::<OfNative<SubprocessTransport>, _>(repr),
     )?;
+    coroutine_method::install(&CLASS.type_object(py), &["_wait"])?;
     module.add("SubprocessTransport", CLASS.type_object(py))
 }

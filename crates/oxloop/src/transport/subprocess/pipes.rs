@@ -328,16 +328,19 @@ fn connection_lost<'py>(
 pub(super) fn add_methods(methods: &mut Methods<OfNative<SubprocessTransport>>) {
     methods.method(
         c"_pipe_data_received",
+        "fd, data",
         pipe_data_received,
         c"A pipe's protocol received data.",
     );
     methods.method(
         c"_pipe_connection_lost",
+        "fd, exc",
         pipe_connection_lost,
         c"A pipe's protocol lost its connection.",
     );
     methods.method(
         c"_call_connection_lost",
+        "exc",
         connection_lost,
         c"The deferred end.",
     );
