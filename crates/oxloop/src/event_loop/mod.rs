@@ -64,6 +64,7 @@ mod watchers;
 
 use crate::py::attached::Attached;
 use crate::py::class::{This, Visit};
+use crate::py::coroutine_method;
 use crate::py::handle::HandleRef;
 use crate::py::method::{Methods, OfPyClass, extend_class};
 use crate::py::object::TypeWatch;
@@ -238,7 +239,38 @@ fn is_overridden(this: &Bound<'_, EventLoop>, method: &str) -> PyResult<bool> {
     Ok(!this.get_type().getattr(method)?.is(&native))
 }
 
-/// Adds the methods that take their arguments without a tuple.
+/// Every method that returns a coroutine.
+const COROUTINE_METHODS: [&str; 26] = [
+    "_sock_writable",
+    "connect_accepted_socket",
+    "connect_read_pipe",
+    "connect_write_pipe",
+    "create_connection",
+    "create_datagram_endpoint",
+    "create_server",
+    "create_unix_connection",
+    "create_unix_server",
+    "getaddrinfo",
+    "getnameinfo",
+    "shutdown_asyncgens",
+    "shutdown_default_executor",
+    "sock_accept",
+    "sock_connect",
+    "sock_recv",
+    "sock_recv_into",
+    "sock_recvfrom",
+    "sock_recvfrom_into",
+    "sock_recvmsg",
+    "sock_sendall",
+    "sock_sendmsg",
+    "sock_sendto",
+    "start_tls",
+    "subprocess_exec",
+    "subprocess_shell",
+];
+
+/// Adds the methods that take their arguments without a tuple, and makes the coroutine methods look
+/// like ones.
 pub(crate) fn add_methods(py: Python<'_>) -> PyResult<()> {
     let mut methods = Methods::<OfPyClass<EventLoop>>::new();
     schedule::add_methods(&mut methods);
@@ -246,5 +278,6 @@ pub(crate) fn add_methods(py: Python<'_>) -> PyResult<()> {
     watchers::add_methods(&mut methods);
     executor::add_methods(&mut methods);
     signals::add_methods(&mut methods);
-    extend_class(py, methods)
+    extend_class(py, methods)?;
+    coroutine_method::install(&py.get_type::<EventLoop>(), &COROUTINE_METHODS)
 }

@@ -17,6 +17,7 @@ pub(crate) mod call;
 pub(crate) mod class;
 pub(crate) mod context;
 pub(crate) mod coroutine;
+pub(crate) mod coroutine_method;
 mod ending;
 mod freeing;
 pub(crate) mod handle;
