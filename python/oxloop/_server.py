@@ -1,4 +1,4 @@
-"""The class statement of a server: native server first, asyncio's abstract class."""
+"""The class statement of a server: native server first, asyncio's class, for isinstance."""
 
 import asyncio
 from typing import Self
@@ -6,10 +6,13 @@ from typing import Self
 from oxloop import _oxloop
 
 
-class Server(_oxloop.Server, asyncio.AbstractServer):
+class Server(_oxloop.Server, asyncio.Server):
     """What `loop.create_server()` returns."""
 
     __module__ = "oxloop"
+
+    def __init__(self) -> None:
+        """Do nothing: the native server has its own state, so asyncio's is not made."""
 
     async def __aenter__(self) -> Self:
         return self

@@ -26,7 +26,7 @@ use pyo3::pymodule;
 
 #[pymodule(gil_used = true)]
 mod _oxloop {
-    use super::{dns, event_loop, handle, py, tls, transport};
+    use super::{dns, event_loop, handle, py, server, tls, transport};
     use pyo3::prelude::*;
 
     #[pymodule_export]
@@ -54,6 +54,7 @@ mod _oxloop {
         tls::choose(module)?;
         transport::stream::remember_methods(py)?;
         event_loop::add_methods(py)?;
+        server::declare(py)?;
         dns::remember_original(py)?;
         event_loop::fork::install(py)
     }

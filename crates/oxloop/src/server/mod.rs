@@ -12,6 +12,7 @@
 //! protocol factory that raises is reported outside of debug mode too.
 
 mod accept;
+mod private;
 mod serving;
 
 use crate::event_loop::EventLoop;
@@ -21,6 +22,7 @@ use crate::py::attached::Attached;
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::context::Captured;
 use crate::py::coroutine::{Coroutine, await_python};
+use crate::py::coroutine_method;
 use crate::py::imports;
 use crate::transport::stream::StreamTransport;
 use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyRuntimeError};
@@ -44,7 +46,7 @@ struct Listener {
     cleanup: Option<(Py<PyAny>, u64)>,
 }
 
-/// The native part of a server; the Python class also inherits from `asyncio.AbstractServer`.
+/// The native part of a server; the Python class also inherits from `asyncio.Server`.
 #[pyclass(
     name = "Server",
     module = "oxloop._oxloop",
@@ -284,6 +286,7 @@ impl Server {
         ))
     }
 
+    /// The loop that the server belongs to.
     fn get_loop(&self, py: Python<'_>) -> PyResult<Py<EventLoop>> {
         Ok(self.inner(py)?.event_loop.clone_ref(py))
     }
@@ -412,6 +415,12 @@ impl Server {
             drop(inner.serving_forever.take());
         }
     }
+}
+
+/// Makes the coroutine methods look like ones; called once, at import.
+pub(crate) fn declare(py: Python<'_>) -> PyResult<()> {
+    let names = ["serve_forever", "start_serving", "wait_closed"];
+    coroutine_method::install(&py.get_type::<Server>(), &names)
 }
 
 /// `start_serving` for the loop's own use.

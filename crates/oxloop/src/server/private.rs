@@ -1,0 +1,102 @@
+//! asyncio's own names of a server: attributes that programs and their test suites read, and the
+//! methods that `asyncio.Server` has for its event loop.
+//!
+//! The Python class inherits from `asyncio.Server`, whose methods work on attributes that are not
+//! here. Each of them has its counterpart in this file, so that none is met half working.
+//!
+//! Differs from asyncio: the attributes cannot be assigned; `_attach` and `_detach` count, and
+//! `close_clients` closes only what this server accepted.
+
+use super::{Server, attach, begin_serving, detach};
+use crate::event_loop::EventLoop;
+use pyo3::prelude::*;
+
+#[pymethods]
+impl Server {
+    #[getter(_loop)]
+    fn private_loop(&self, py: Python<'_>) -> PyResult<Py<EventLoop>> {
+        Ok(self.inner(py)?.event_loop.clone_ref(py))
+    }
+
+    #[getter]
+    fn _protocol_factory(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(self.inner(py)?.factory.clone_ref(py))
+    }
+
+    #[getter]
+    fn _backlog(&self, py: Python<'_>) -> PyResult<i32> {
+        Ok(self.inner(py)?.backlog)
+    }
+
+    /// None without TLS.
+    #[getter]
+    fn _ssl_context(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let tls = self.inner(py)?.tls.as_ref();
+        Ok(tls.map(|tls| tls.ssl.clone_ref(py)))
+    }
+
+    #[getter]
+    fn _ssl_handshake_timeout(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let tls = self.inner(py)?.tls.as_ref();
+        let timeout = tls.and_then(|tls| tls.handshake_timeout.as_ref());
+        Ok(timeout.map(|timeout| timeout.clone_ref(py)))
+    }
+
+    #[getter]
+    fn _ssl_shutdown_timeout(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let tls = self.inner(py)?.tls.as_ref();
+        let timeout = tls.and_then(|tls| tls.shutdown_timeout.as_ref());
+        Ok(timeout.map(|timeout| timeout.clone_ref(py)))
+    }
+
+    #[getter]
+    fn _serving(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.inner(py)?.serving.get())
+    }
+
+    #[getter]
+    fn _active_count(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.inner(py)?.active.get())
+    }
+
+    /// The futures of those who wait for the end; None when it has come.
+    #[getter]
+    fn _waiters(&self, py: Python<'_>) -> PyResult<Option<Vec<Py<PyAny>>>> {
+        let waiters = self.inner(py)?.waiters.borrow();
+        let copy = |waiters: &Vec<Py<PyAny>>| {
+            let waiters = waiters.iter().map(|waiter| waiter.clone_ref(py));
+            waiters.collect()
+        };
+        Ok(waiters.as_ref().map(copy))
+    }
+
+    #[getter]
+    fn _serving_forever_fut(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let future = self.inner(py)?.serving_forever.borrow();
+        Ok(future.as_ref().map(|future| future.clone_ref(py)))
+    }
+
+    /// One connection more.
+    #[pyo3(signature = (transport=None))]
+    fn _attach(slf: &Bound<'_, Self>, transport: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let _ = transport;
+        attach(slf)
+    }
+
+    /// One connection less.
+    #[pyo3(signature = (transport=None))]
+    fn _detach(slf: &Bound<'_, Self>, transport: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let _ = transport;
+        detach(slf)
+    }
+
+    /// Wake everybody who waits for the end.
+    fn _wakeup(&self, py: Python<'_>) -> PyResult<()> {
+        self.inner(py)?.wake_waiters(py)
+    }
+
+    /// Accept connections.
+    fn _start_serving(slf: &Bound<'_, Self>) -> PyResult<()> {
+        begin_serving(slf)
+    }
+}
