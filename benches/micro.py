@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import os
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ from stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    Benchmark = Callable[[int], Awaitable[float]]
 
 FAR_AWAY = 3600.0
 GATHERED = 1_000
@@ -200,8 +203,25 @@ async def future(count: int) -> float:
     return stopwatch.seconds
 
 
+def beside_a_connection(benchmark: Benchmark) -> Benchmark:
+    """Run `benchmark` while the loop watches a connection that is silent: each batch polls."""
+
+    async def run(count: int) -> float:
+        ours, theirs = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+        try:
+            return await benchmark(count)
+        finally:
+            transport.close()
+            theirs.close()
+            await asyncio.sleep(0)
+
+    return run
+
+
 # Operations a sample. Each batch size is part of what its benchmark measures.
-BENCHMARKS: dict[str, tuple[Callable[[int], Awaitable[float]], int]] = {
+BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
     "call_soon-chain": (call_soon_chain, 500_000),
     "call_soon-chain-timer": (call_soon_chain_timer, 500_000),
     "call_soon-bulk-0": (call_soon_bulk, 300_000),
@@ -215,6 +235,10 @@ BENCHMARKS: dict[str, tuple[Callable[[int], Awaitable[float]], int]] = {
     "tasks-gathered": (tasks_gathered, 100_000),
     "queue": (queue, 100_000),
     "future": (future, 200_000),
+    "call_soon-chain-beside-1": (beside_a_connection(call_soon_chain), 500_000),
+    "sleep-0-beside-1": (beside_a_connection(sleep_0), 300_000),
+    "tasks-gathered-beside-1": (beside_a_connection(tasks_gathered), 100_000),
+    "queue-beside-1": (beside_a_connection(queue), 100_000),
     **system.BENCHMARKS,
 }
 
