@@ -9,6 +9,7 @@ PORT    ?= 8000
 PYTEST_ARGS      ?=
 PYTEST_WORKERS   ?=
 CONFORMANCE_ARGS ?=
+UPSTREAM_ARGS    ?=
 BENCH_ARGS       ?=
 CARGO_TARGET_DIR ?= target
 FUZZ_SECONDS     ?= 60
@@ -37,7 +38,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables: PYTHON=$(PYTHON) VENV=$(VENV) PROFILE=$(PROFILE) LOOP=$(LOOP)"
-	@echo "             HOST=$(HOST) PORT=$(PORT) PYTEST_ARGS= PYTEST_WORKERS= CONFORMANCE_ARGS= BENCH_ARGS="
+	@echo "             HOST=$(HOST) PORT=$(PORT) PYTEST_ARGS= PYTEST_WORKERS= CONFORMANCE_ARGS= UPSTREAM_ARGS= BENCH_ARGS="
 
 # --- build --------------------------------------------------------------------------------------
 
@@ -87,7 +88,7 @@ endif
 
 # --- test ---------------------------------------------------------------------------------------
 
-.PHONY: test test-rust test-python test-conformance test-programs
+.PHONY: test test-rust test-python test-conformance test-programs test-upstream
 test: test-rust test-python test-conformance ## Rust tests, the Python suite, CPython's own asyncio tests
 
 test-rust: $(STAMPS)/venv ## The Rust part of `make test`
@@ -104,6 +105,9 @@ test-programs: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests ## Its real programs,
 	@directory=$$(mktemp -d) && trap 'scripts/services stop $$directory; rm -rf $$directory' EXIT && \
 	  scripts/services start $$directory && . $$directory/environment && \
 	  $(PY) -m pytest tests/programs $(PYTEST_ARGS)
+
+test-upstream: $(STAMPS)/oxloop-$(PROFILE) ## The tests of uvicorn, starlette, httpcore, ... with the loop swapped in
+	$(PY) tests/upstream/run.py $(UPSTREAM_ARGS)
 
 # --- check --------------------------------------------------------------------------------------
 

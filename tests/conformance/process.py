@@ -104,9 +104,9 @@ def run_child(subject, work, *, stall, limit):
         with output.open("wb") as file:
             process = _start(directory / "job.json", file)
             try:
-                run.timed_out = not _watch(process, events, stall, limit)
+                run.timed_out = not watch(process, events, stall, limit)
             finally:
-                _end(process)
+                end(process)
         run.returncode = process.returncode
         run.read_events(events)
         text = output.read_text(encoding="utf-8", errors="replace")
@@ -132,7 +132,7 @@ def _start(job, output):
     )
 
 
-def _watch(process, events, stall, limit):
+def watch(process, events, stall, limit):
     """Wait for the end of `process`; False when it has come to a standstill."""
     start = progress = time.monotonic()
     size = 0
@@ -149,7 +149,7 @@ def _watch(process, events, stall, limit):
     return True
 
 
-def _end(process):
+def end(process):
     """Kill what is left; SIGABRT first, for faulthandler's report of what every thread did."""
     if process.poll() is None:
         process.send_signal(signal.SIGABRT)
