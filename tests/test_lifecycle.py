@@ -618,3 +618,59 @@ class TestFailedStart:
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout == "interrupted\nFalse True\nagain\n"
+
+    @pytest.mark.asyncio_wrong((3, 11), (4, 0))
+    @pytest.mark.parametrize("kind", [KeyboardInterrupt, MemoryError, RuntimeError])
+    @pytest.mark.parametrize("when", ["before", "after"])
+    @pytest.mark.parametrize("call", [1, 2])
+    @pytest.mark.parametrize(
+        "step",
+        [
+            (sys, "get_asyncgen_hooks"),
+            (sys, "set_asyncgen_hooks"),
+            (sys, "get_coroutine_origin_tracking_depth"),
+            (sys, "set_coroutine_origin_tracking_depth"),
+            (threading, "get_ident"),
+            (threading, "main_thread"),
+            (signal, "set_wakeup_fd"),
+            (asyncio.events, "_get_running_loop"),
+            (asyncio.events, "_set_running_loop"),
+        ],
+        ids=lambda step: step[1],
+    )
+    def test_each_step_may_fail_once(self, loop, monkeypatch, step, call, when, kind):
+        """Of the set-up and of the clean-up, with its effect or without it."""
+        module, name = step
+        original, calls = getattr(module, name), []
+
+        def failing(*args, **kwargs):
+            calls.append(name)
+            fails = len(calls) == call
+            if fails and when == "before":
+                raise kind
+            result = original(*args, **kwargs)
+            if fails:
+                raise kind
+            return result
+
+        loop.set_debug(True)
+        hooks = sys.get_asyncgen_hooks()
+        depth = sys.get_coroutine_origin_tracking_depth()
+        outcome, coro = None, asyncio.sleep(0)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, failing)
+            try:
+                loop.run_until_complete(coro)
+            except kind as error:
+                outcome = error
+        assert (outcome is not None) == (len(calls) >= call)
+        assert not loop.is_running()
+        assert asyncio._get_running_loop() is None
+        assert sys.get_asyncgen_hooks() == hooks
+        assert sys.get_coroutine_origin_tracking_depth() == depth
+        assert signal.set_wakeup_fd(-1) == -1
+        assert loop.run_until_complete(asyncio.sleep(0, "again")) == "again"
+        assert signal.set_wakeup_fd(-1) == -1
+        assert sys.get_asyncgen_hooks() == hooks
+        coro.close()  # where the run failed before it was a task's
+        loop.close()

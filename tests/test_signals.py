@@ -1,8 +1,11 @@
 """add_signal_handler, plain signal handlers, and Ctrl-C in real programs."""
 
 import asyncio
+import functools
+import gc
 import os
 import signal
+import socket
 import threading
 import time
 
@@ -14,7 +17,7 @@ from support.programs import output_of, run_program, start_program, until_asleep
 
 @pytest.fixture(autouse=True)
 def dispositions_as_before():
-    watched = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGHUP)
+    watched = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
     before = [signal.getsignal(number) for number in watched]
     yield
     assert [signal.getsignal(number) for number in watched] == before
@@ -317,8 +320,6 @@ class TestPlainHandlers:
 
 class TestWakeupFd:
     def test_programs_own_wakeup_fd_is_given_back(self, loop, run):
-        import socket
-
         near, far = socket.socketpair()
         near.setblocking(False)
         far.setblocking(False)
@@ -577,6 +578,213 @@ class TestManyLoops:
         run(main())
         assert got == [1]
 
+    @pytest.mark.asyncio_wrong((3, 11), (4, 0))
+    def test_a_full_channel_displaces_none(self, loop_name):
+        """Signals that arrive while no Python code runs, and more than there is room for."""
+        done = run_program(
+            loop_name,
+            """
+            import contextlib, fcntl, signal, threading
+
+            several, once = signal.SIGRTMIN, signal.SIGTERM
+            got = []
+
+            def shrink_channel():
+                fd = signal.set_wakeup_fd(-1)
+                with contextlib.suppress(OSError):  # it is no pipe
+                    fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, 4096)
+                signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+
+            def flood():
+                signal.pthread_sigmask(signal.SIG_BLOCK, {several, once})
+                for _ in range(5000):
+                    signal.pthread_kill(threading.get_ident(), several)
+                signal.pthread_kill(threading.get_ident(), once)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {several, once})
+
+            async def main():
+                loop = asyncio.get_running_loop()
+                loop.add_signal_handler(several, int)
+                loop.add_signal_handler(once, got.append, 1)
+                shrink_channel()
+                for count in range(1, 4):
+                    flood()
+                    await asyncio.sleep(0.01)
+                    print(len(got) == count)
+                signal.raise_signal(once)
+                await asyncio.sleep(0.01)
+                print(len(got) == 4)
+
+            with asyncio.Runner(loop_factory=new_event_loop) as runner:
+                runner.run(main())
+            """,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "True\n" * 4
+
+    def test_as_many_calls_as_signals(self, loop, run):
+        got = []
+
+        async def main():
+            loop.add_signal_handler(signal.SIGUSR1, got.append, 1)
+            for _ in range(3):
+                signal.raise_signal(signal.SIGUSR1)
+            await until(lambda: len(got) >= 3)
+            await asyncio.sleep(0.01)
+            loop.remove_signal_handler(signal.SIGUSR1)
+
+        run(main())
+        assert got == [1, 1, 1]
+
+    def test_seen_in_the_next_turn(self, loop):
+        """By a loop that watches nothing and never waits."""
+        got, turns = [], []
+
+        def spin():
+            turns.append(1)
+            if got or len(turns) > 1000:
+                loop.stop()
+            else:
+                loop.call_soon(spin)
+
+        loop.add_signal_handler(signal.SIGUSR1, got.append, 1)
+        loop.call_soon(signal.raise_signal, signal.SIGUSR1)
+        loop.call_soon(spin)
+        loop.run_forever()
+        loop.remove_signal_handler(signal.SIGUSR1)
+        assert len(turns) <= 4
+
+    def test_plain_handlers_run_between_callbacks_that_are_not_python(self, loop):
+        again = functools.partial(int)
+        again.__setstate__((loop.call_soon, (again,), {}, None))
+        previous = signal.signal(signal.SIGALRM, lambda *_: loop.stop())
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        loop.call_soon(again)
+        try:
+            loop.run_forever()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
+            again.__setstate__((int, (), {}, None))
+
+    @pytest.mark.parametrize("busy", [False, True], ids=["waiting", "busy"])
+    def test_a_loop_with_handlers_in_another_thread(self, loop, busy):
+        got, waiting = [], threading.Event()
+
+        def arrived():
+            got.append(threading.current_thread())
+            loop.stop()
+
+        def spin():
+            if not got:
+                loop.call_soon(spin)
+
+        loop.add_signal_handler(signal.SIGUSR1, arrived)
+        loop.call_soon(waiting.set)
+        if busy:
+            loop.call_soon(spin)
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        assert waiting.wait(10)
+        send(signal.SIGUSR1)
+        thread.join(20)
+        assert got == [thread]
+        loop.remove_signal_handler(signal.SIGUSR1)
+
+    @pytest.mark.asyncio_wrong((3, 11), (4, 0))
+    def test_loops_with_handlers_in_two_threads(self, loop, loop_factory):
+        """Whichever takes a signal from the channel hands it on; plain handlers run too."""
+        got = []
+        other = loop_factory()
+        other.add_signal_handler(signal.SIGUSR2, got.append, "other")
+        loop.add_signal_handler(signal.SIGUSR1, got.append, "loop")
+        previous = signal.signal(signal.SIGHUP, lambda *_: got.append("plain"))
+        thread = threading.Thread(target=other.run_forever)
+        thread.start()
+
+        async def main():
+            for number in range(1, 51):
+                for which in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+                    threading.Thread(target=send, args=(which,)).start()
+                await until(lambda number=number: len(got) == 3 * number)
+
+        loop.run_until_complete(main())
+        other.call_soon_threadsafe(other.stop)
+        thread.join()
+        signal.signal(signal.SIGHUP, previous)
+        other.remove_signal_handler(signal.SIGUSR2)
+        other.close()
+        loop.remove_signal_handler(signal.SIGUSR1)
+        assert [got.count(kind) for kind in ("loop", "other", "plain")] == [50, 50, 50]
+
+    def test_a_loop_that_was_dropped_gets_nothing(self, loop, run, loop_factory):
+        got = []
+        other = loop_factory()
+        other.add_signal_handler(signal.SIGUSR2, got.append, 1)
+        del other  # its handler refers to it
+        with pytest.warns(ResourceWarning, match="unclosed event loop"):
+            gc.collect()
+        previous = signal.signal(signal.SIGUSR2, lambda *_: got.append("plain"))
+
+        async def main():
+            send(signal.SIGUSR2)
+            await until(lambda: got)
+
+        run(main())
+        signal.signal(signal.SIGUSR2, previous)
+        assert got == ["plain"]
+
+    def test_a_cancelled_handler_is_removed(self, loop, run):
+        """Whoever handles the exceptions of a handler has its handle."""
+
+        def fail():
+            raise LookupError
+
+        def cancel(loop, context):
+            context["handle"].cancel()
+
+        async def main():
+            loop.set_exception_handler(cancel)
+            loop.add_signal_handler(signal.SIGUSR1, fail)
+            send(signal.SIGUSR1)
+            await asyncio.sleep(0.02)
+            assert signal.getsignal(signal.SIGUSR1) is not signal.SIG_DFL
+            send(signal.SIGUSR1)
+            await until(lambda: signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL)
+            assert loop.remove_signal_handler(signal.SIGUSR1) is False
+
+        run(main())
+
+    @pytest.mark.asyncio_wrong((3, 11), (4, 0))
+    def test_handlers_go_on_in_the_child_of_a_fork(self, loop_name):
+        done = run_program(
+            loop_name,
+            """
+            import os, signal, warnings
+            warnings.simplefilter("ignore")
+            got = []
+
+            async def wait():
+                signal.raise_signal(signal.SIGUSR1)
+                await asyncio.sleep(0.02)
+
+            loop = new_event_loop()
+            loop.add_signal_handler(signal.SIGUSR1, got.append, 1)
+            pid = os.fork()
+            if pid == 0:
+                loop.run_until_complete(wait())
+                os._exit(len(got))
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            loop.run_until_complete(asyncio.sleep(0.02))
+            print(got)
+            loop.run_until_complete(wait())
+            print(got)
+            loop.close()
+            """,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "1\n[]\n[1]\n"
+
 
 class TestWakeupDescriptorOfTheProgram:
     def test_hears_what_the_loop_has_no_handler_for(self, loop_name):
@@ -606,3 +814,55 @@ class TestWakeupDescriptorOfTheProgram:
         )
         assert done.returncode == 0, done.stderr
         assert done.stdout == "True\nTrue\n"
+
+    @pytest.mark.asyncio_wrong((3, 11), (4, 0))
+    def test_is_back_when_the_last_handler_is_gone(self, loop, run):
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        far.setblocking(False)
+        signal.set_wakeup_fd(near.fileno())
+        previous = signal.signal(signal.SIGUSR2, lambda *_: None)
+        try:
+            loop.add_signal_handler(signal.SIGUSR1, int)
+            run(asyncio.sleep(0.001))
+            send(signal.SIGUSR2)
+            run(asyncio.sleep(0.001))
+            assert far.recv(10) == bytes([signal.SIGUSR2])
+            loop.remove_signal_handler(signal.SIGUSR1)
+            send(signal.SIGUSR2)
+            assert far.recv(10) == bytes([signal.SIGUSR2])
+        finally:
+            signal.signal(signal.SIGUSR2, previous)
+            assert signal.set_wakeup_fd(-1) == near.fileno()
+            near.close()
+            far.close()
+
+    def test_one_that_is_set_during_the_run_stays(self, loop, run):
+        near, far = socket.socketpair()
+        near.setblocking(False)
+
+        async def main():
+            signal.set_wakeup_fd(near.fileno())
+            await asyncio.sleep(0.001)
+
+        try:
+            run(main())
+            assert signal.set_wakeup_fd(-1) == near.fileno()
+        finally:
+            signal.set_wakeup_fd(-1)
+            near.close()
+            far.close()
+
+    @pytest.mark.asyncio_wrong((3, 11), (4, 0))
+    def test_one_that_was_closed_during_the_run_is_not_put_back(self, loop, run):
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        signal.set_wakeup_fd(near.fileno())
+
+        async def main():
+            near.close()
+            await asyncio.sleep(0.001)
+
+        run(main())
+        far.close()
+        assert signal.set_wakeup_fd(-1) == -1

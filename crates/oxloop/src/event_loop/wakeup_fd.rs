@@ -20,6 +20,7 @@
 
 use super::{EventLoop, signals};
 use crate::py::imports;
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -123,7 +124,10 @@ fn set_wakeup_fd(py: Python<'_>, fd: RawFd, warn_on_full_buffer: bool) -> PyResu
 /// ValueError outside of the main thread.
 pub(super) fn install(py: Python<'_>, channel: &Arc<Channel>) -> PyResult<()> {
     let ours = channel.write.as_raw_fd();
-    let found = set_wakeup_fd(py, ours, false)?;
+    let found = set_wakeup_fd(py, ours, false).inspect_err(|_| {
+        // If it had its effect all the same, the pipe must not stay there.
+        let _undone = restore(py, -1, ours);
+    })?;
     if found != ours {
         PREVIOUS.store(found, Ordering::Relaxed);
     }
@@ -169,7 +173,12 @@ fn is_needed(py: Python<'_>) -> bool {
 
 /// Puts `previous` back, or none if it is closed; not if somebody else has put theirs meanwhile.
 fn restore(py: Python<'_>, previous: RawFd, ours: RawFd) -> PyResult<()> {
-    let found = set_wakeup_fd(py, previous, true).or_else(|_closed| set_wakeup_fd(py, -1, true))?;
+    let found = set_wakeup_fd(py, previous, true).or_else(|error| {
+        if error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyOSError>(py) {
+            return set_wakeup_fd(py, -1, true);
+        }
+        Err(error)
+    })?;
     if found != ours {
         set_wakeup_fd(py, found, true)?;
     }
