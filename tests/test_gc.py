@@ -679,3 +679,107 @@ class TestChains:
         last.cancel()
         last = None
         assert ends[0]() is None
+
+
+class TestDestructorsThatComeBack:
+    """What a handle lets go of may run code that schedules, cancels, stops or closes."""
+
+    class Ends:
+        def __init__(self, action):
+            self.action = action
+
+        def __del__(self):
+            self.action()
+
+    @pytest.fixture(params=["soon", "timer"])
+    def schedule(self, loop, request):
+        if request.param == "soon":
+            return loop.call_soon
+        return lambda callback, *args: loop.call_later(3600, callback, *args)
+
+    def test_cancel(self, loop, schedule):
+        ran = []
+        handles = []
+
+        def again():
+            loop.call_soon(ran.append, 1)
+            if handles:
+                handles.pop().cancel()
+
+        handles += [schedule(int, self.Ends(again)) for _ in range(100)]
+        while handles:
+            handles.pop().cancel()
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        assert len(ran) == 100
+
+    def test_run(self, loop):
+        ran = []
+
+        def once(number):
+            ran.append(number)
+            if number:
+                # The callback's handle is the last to have the new one's argument.
+                loop.call_soon(lambda ends: None, self.Ends(lambda: once(number - 1)))
+
+        once(100)
+        loop.call_later(0.05, loop.stop)
+        loop.run_forever()
+        assert ran == list(range(100, -1, -1))
+
+    def test_stop(self, loop, schedule):
+        schedule(int, self.Ends(loop.stop)).cancel()
+        loop.run_forever()
+        loop.call_soon(lambda ends: None, self.Ends(loop.stop))
+        loop.run_forever()
+
+    def test_close(self, loop, schedule):
+        refused = []
+
+        def use():
+            loop.close()
+            for call in (loop.call_soon, loop.call_soon_threadsafe, lambda f: loop.call_at(0, f)):
+                try:
+                    call(int)
+                except RuntimeError as error:
+                    refused.append(str(error))
+
+        for _ in range(100):
+            schedule(int, self.Ends(use))
+        loop.close()
+        gc.collect()
+        assert refused == ["Event loop is closed"] * 300
+
+    def test_chain(self, loop, schedule):
+        """Below the depth at which freeing is put off, and above it."""
+        ran, last = [], None
+        for _ in range(1000):
+            last = schedule(int, self.Ends(lambda: loop.call_soon(ran.append, 1)), last)
+        handles = [last]
+        last = None
+        if schedule != loop.call_soon:
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+        while handles:
+            handle = handles.pop()
+            handles += [arg for arg in handle._args if isinstance(arg, asyncio.Handle)]
+            handle.cancel()
+        handle = None
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        assert len(ran) == 1000
+
+    def test_garbage(self, loop_factory):
+        """A loop that was never closed, in a cycle with what it holds."""
+        ended = []
+        loop = loop_factory()
+        for _ in range(100):
+            ends = self.Ends(lambda: ended.append(1))
+            ends.loop = loop
+            loop.call_soon(int, ends)
+            loop.call_later(3600, int, ends)
+        del loop, ends
+        with pytest.warns(ResourceWarning, match="unclosed event loop"):
+            gc.collect()
+        gc.collect()
+        assert len(ended) == 100

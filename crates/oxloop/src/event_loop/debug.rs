@@ -2,7 +2,6 @@
 
 use super::schedule::thread_ident;
 use super::{EventLoop, LoopThis, State, turn};
-use crate::py::call::Trace;
 use crate::py::handle::HandleRef;
 use crate::py::imports;
 use pyo3::exceptions::PyRuntimeError;
@@ -79,10 +78,7 @@ impl LoopThis<'_, '_> {
             return Ok(());
         };
         let stack = imports::extract_stack(py)?.call1((frame,))?;
-        handle.set_trace(Trace {
-            source_traceback: Some(stack.unbind()),
-            repr: None,
-        });
+        handle.change_trace(py, |trace| trace.source_traceback = Some(stack.unbind()));
         Ok(())
     }
 }

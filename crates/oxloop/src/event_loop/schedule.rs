@@ -5,7 +5,8 @@
 //! nobody woke it yet: the GIL orders the two, so a flag is enough.
 //!
 //! Differs from asyncio: cancelled timers are swept when they become the majority, at the
-//! cancellation and not in the next turn, so timeouts that never fire stay in the cache.
+//! cancellation and not in the next turn, so timeouts that never fire stay in the cache. What is no
+//! number is refused as a time when it is given, and not by the run, which asyncio ends for it.
 
 use super::{EventLoop, LoopThis, State};
 use crate::py::args::Args;
@@ -16,9 +17,9 @@ use crate::py::method::{Methods, OfPyClass};
 use crate::py::schedule::Scheduled;
 use crate::tls::RecordMemory;
 use crate::transport::Written;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyFloat, PyString};
+use pyo3::types::{PyFloat, PyInt, PyString};
 use pyo3::{Borrowed, intern};
 use reactor::clock;
 
@@ -191,8 +192,12 @@ fn call_later<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bo
         return Err(PyTypeError::new_err("delay must not be None"));
     }
     let state = this.payload().state(this.py());
-    let when = state.read_clock(&this.object())? + seconds(&delay)?;
-    schedule_timer(this, when, &scheduled)
+    match plain_delay(&delay)? {
+        Some(delay) if !state.custom_time.get() => {
+            schedule_timer(this, clock::now() + delay, None, &scheduled)
+        }
+        _ => schedule_object(this, &later(this, &delay)?, &scheduled),
+    }
 }
 
 fn call_at<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -201,21 +206,64 @@ fn call_at<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound
     if when.is_none() {
         return Err(PyTypeError::new_err("when cannot be None"));
     }
-    schedule_timer(this, seconds(&when)?, &scheduled)
+    schedule_object(this, &when, &scheduled)
 }
 
+/// The delay, if Python would only convert it to add it to a float.
 #[inline(always)]
-fn seconds(value: &Borrowed<'_, '_, PyAny>) -> PyResult<f64> {
-    match value.cast_exact::<PyFloat>() {
-        Ok(float) => Ok(float.value()),
-        Err(_) => value.extract(),
+fn plain_delay(delay: &Borrowed<'_, '_, PyAny>) -> PyResult<Option<f64>> {
+    if let Ok(float) = delay.cast_exact::<PyFloat>() {
+        return Ok(Some(float.value()));
     }
+    if delay.is_exact_instance_of::<PyInt>() {
+        return delay.extract().map(Some);
+    }
+    Ok(None)
+}
+
+/// `loop.time() + delay`, whatever that is.
+#[cold]
+fn later<'py>(
+    this: &LoopThis<'_, 'py>,
+    delay: &Borrowed<'_, 'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let time = intern!(this.py(), "time");
+    this.object().call_method0(time)?.add(delay)
+}
+
+/// Schedules for what the program gave as the time; a handle remembers what is no plain float.
+#[inline(always)]
+fn schedule_object<'py>(
+    this: &LoopThis<'_, 'py>,
+    when: &Bound<'py, PyAny>,
+    scheduled: &Scheduled<'_, 'py, 2>,
+) -> PyResult<Bound<'py, PyAny>> {
+    match when.cast_exact::<PyFloat>() {
+        Ok(float) => schedule_timer(this, float.value(), None, scheduled),
+        Err(_) => schedule_timer(this, deadline(when)?, Some(when), scheduled),
+    }
+}
+
+/// The time as the timers compare it: a number that is too large for a float is infinite.
+#[cold]
+fn deadline(when: &Bound<'_, PyAny>) -> PyResult<f64> {
+    when.extract::<f64>().or_else(|error| {
+        if !error.is_instance_of::<PyOverflowError>(when.py()) {
+            return Err(error);
+        }
+        Ok(if when.lt(0)? {
+            f64::NEG_INFINITY
+        } else {
+            f64::INFINITY
+        })
+    })
 }
 
 #[inline(always)]
 fn schedule_timer<'py>(
     this: &LoopThis<'_, 'py>,
     when: f64,
+    original: Option<&Bound<'py, PyAny>>,
     scheduled: &Scheduled<'_, 'py, 2>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let (py, state) = (this.py(), this.payload().state(this.py()));
@@ -225,7 +273,16 @@ fn schedule_timer<'py>(
         // asyncio's call_later() leaves the check to call_at().
         this.check_callback(&scheduled.callback(), "call_at")?;
     }
+    // No time is before NaN or after it: so the callback waits for none.
+    let deadline = if when.is_nan() {
+        state.read_clock(&this.object())?
+    } else {
+        when
+    };
     let handle = scheduled.timer(this.object(), when)?;
+    if let Some(original) = original {
+        handle.change_trace(py, |trace| trace.when = Some(original.clone().unbind()));
+    }
     if state.debug.get() {
         this.trace_source(&handle)?;
     }
@@ -234,7 +291,7 @@ fn schedule_timer<'py>(
     }
     handle.set_scheduled(true);
     let object = handle.object(py);
-    state.timers.borrow_mut().push(when, handle);
+    state.timers.borrow_mut().push(deadline, handle);
     Ok(object)
 }
 

@@ -35,9 +35,7 @@ pub(crate) fn create_types(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let mut methods = Methods::<OfTimer>::new();
     add_methods(&mut methods);
     methods.method(c"when", "", when, c"The deadline, in loop.time().");
-    methods.getter(c"_when", |this| {
-        Ok(PyFloat::new(this.py(), this.timer_when()).into_any())
-    });
+    methods.getter(c"_when", |this| Ok(deadline(this)));
     methods.getter(c"_scheduled", |this| {
         bool_object(this.py(), this.is_scheduled())
     });
@@ -108,7 +106,17 @@ fn class_of_handle<'py>(this: &This<'_, 'py, Call>) -> PyResult<Bound<'py, PyAny
 
 fn when<'py>(this: &This<'_, 'py, Call>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     args.none("when")?;
-    Ok(PyFloat::new(this.py(), this.timer_when()).into_any())
+    Ok(deadline(this))
+}
+
+/// What the program gave as the time, or what was computed of it.
+fn deadline<'py>(this: &This<'_, 'py, Call>) -> Bound<'py, PyAny> {
+    let py = this.py();
+    let given = this.trace().and_then(|trace| trace.when.as_ref());
+    given.map_or_else(
+        || PyFloat::new(py, this.timer_when()).into_any(),
+        |when| when.bind(py).clone(),
+    )
 }
 
 fn cancelled<'py>(this: &This<'_, 'py, Call>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -151,17 +159,11 @@ fn keep_repr(this: &This<'_, '_, Call>) -> PyResult<()> {
     if !owner.call_method0(intern!(py, "get_debug"))?.is_truthy()? {
         return Ok(());
     }
-    let source_traceback = this
-        .trace()
-        .and_then(|trace| trace.source_traceback.as_ref().map(|it| it.clone_ref(py)));
     // asyncio words it after the cancellation, so that it says "cancelled" with the callback.
     let text = this.object().repr()?.to_string();
     let text = text.replacen("Handle ", "Handle cancelled ", 1);
     let repr = Some(text.into_pyobject(py)?.into_any().unbind());
-    this.set_trace(Trace {
-        source_traceback,
-        repr,
-    });
+    this.change_trace(py, |trace| trace.repr = repr);
     Ok(())
 }
 

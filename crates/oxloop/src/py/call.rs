@@ -12,6 +12,7 @@ use super::class::{Visit, VisitStopped};
 use super::context::{Captured, Entered};
 use super::ending;
 use pyo3::ffi;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::cell::Cell;
@@ -29,11 +30,24 @@ const REPEATING: u32 = 1 << 6;
 /// The object is a timer handle.
 pub(super) const TIMER: u32 = 1 << 5;
 
-/// What asyncio keeps for debug mode only.
+/// What few handles have: what asyncio keeps for debug mode, and a time that is no plain float.
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     pub(crate) source_traceback: Option<Py<PyAny>>,
     pub(crate) repr: Option<Py<PyAny>>,
+    /// What `call_at` was given.
+    pub(crate) when: Option<Py<PyAny>>,
+}
+
+impl Trace {
+    fn copy(&self, py: Python<'_>) -> Self {
+        let copy = |object: &Option<Py<PyAny>>| object.as_ref().map(|it| it.clone_ref(py));
+        Self {
+            source_traceback: copy(&self.source_traceback),
+            repr: copy(&self.repr),
+            when: copy(&self.when),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -184,7 +198,10 @@ impl Call {
     /// What the callback raised, or the context that could not be entered.
     #[inline(always)]
     pub(crate) fn run(&self, py: Python<'_>) -> PyResult<()> {
-        let entered = Entered::enter(py, &self.context)?;
+        let entered = match Entered::enter(py, &self.context) {
+            Ok(entered) => entered,
+            Err(error) => return self.run_in_other(py, error),
+        };
         self.set(RUNNING);
         // SAFETY: the callback and `count` arguments are owned and not released while RUNNING.
         let result = unsafe {
@@ -205,6 +222,25 @@ impl Call {
         entered.exit(py, &self.context);
         self.flags.set(self.flags.get() & !RUNNING);
         outcome
+    }
+
+    /// The context could not be entered. What is none of `contextvars` has a `run` of its own, or
+    /// the error is that it has none, as in asyncio.
+    #[cold]
+    fn run_in_other(&self, py: Python<'_>, error: PyErr) -> PyResult<()> {
+        let Some(context) = self.context.other(py) else {
+            return Err(error);
+        };
+        let callback = self.callback(py).into_iter();
+        let arguments = self.arguments(py)?;
+        let items = callback.chain(arguments.iter().flatten());
+        let arguments = PyTuple::new(py, items.collect::<Vec<_>>())?;
+        self.set(RUNNING);
+        let outcome = context
+            .getattr(intern!(py, "run"))
+            .and_then(|run| run.call1(arguments));
+        self.flags.set(self.flags.get() & !RUNNING);
+        outcome.map(drop)
     }
 
     /// Marks the call cancelled; false if it was already.
@@ -258,8 +294,11 @@ impl Call {
         (!trace.is_null()).then(|| unsafe { &*trace })
     }
 
-    /// Replaces what debug mode keeps.
-    pub(crate) fn set_trace(&self, trace: Trace) {
+    /// Changes what few handles have.
+    #[cold]
+    pub(crate) fn change_trace(&self, py: Python<'_>, change: impl FnOnce(&mut Trace)) {
+        let mut trace = self.trace().map_or_else(Trace::default, |old| old.copy(py));
+        change(&mut trace);
         let old = self.trace.replace(Box::into_raw(Box::new(trace)));
         if !old.is_null() {
             // SAFETY: `old` came from a box, and no borrow of it outlives a statement of ours.
@@ -292,6 +331,7 @@ impl Call {
             if let Some(trace) = self.trace() {
                 visit.option(trace.source_traceback.as_ref())?;
                 visit.option(trace.repr.as_ref())?;
+                visit.option(trace.when.as_ref())?;
             }
             let callback = self.callback.get();
             if callback.is_null() {

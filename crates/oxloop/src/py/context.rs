@@ -82,6 +82,14 @@ impl Captured {
         Ok(unsafe { Bound::from_borrowed_ptr(py, self.0.get()) })
     }
 
+    /// What was given as a context and is none.
+    pub(super) fn other<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        // SAFETY: the field owns a reference or is null.
+        let own = unsafe { Bound::from_borrowed_ptr_or_opt(py, self.0.get())? };
+        // SAFETY: the object is alive.
+        (unsafe { ffi::PyContext_CheckExact(own.as_ptr()) } == 0).then_some(own)
+    }
+
     pub(crate) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         // SAFETY: the field owns a reference or is null, and a collector is running.
         unsafe { visit.raw(self.as_ptr()) }
