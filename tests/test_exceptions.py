@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from support.peers import until
+
 pytestmark = pytest.mark.both_modes
 
 VAR = contextvars.ContextVar("VAR", default="outside")
@@ -294,6 +296,29 @@ class TestDefaultHandler:
         assert record.getMessage() == "Exception in default exception handler"
         assert record.exc_info[0] is ZeroDivisionError
 
+    @pytest.mark.parametrize("custom", [False, True])
+    def test_fails_itself(self, loop, caplog, monkeypatch, custom):
+        """The logger is called from the clause that caught the exception."""
+        calls = []
+
+        def error(*args, **kwargs):
+            calls.append((args, kwargs, sys.exc_info()[1]))
+
+        def fail(context):
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(logging.getLogger("asyncio"), "error", error)
+        monkeypatch.setattr(loop, "default_exception_handler", fail, raising=False)
+        if custom:
+            loop.set_exception_handler(lambda loop, context: 1 / 0)
+        loop.call_exception_handler({"message": "text"})
+        ((message,), kwargs, exception) = calls.pop()
+        assert message.startswith("Exception in default exception handler")
+        assert kwargs == {"exc_info": True}
+        assert type(exception) is ZeroDivisionError
+        assert isinstance(exception.__context__, ZeroDivisionError) == custom
+        assert sys.exc_info() == (None, None, None)
+
     def test_logging_config_of_the_program_applies(self, loop, caplog):
         logger = logging.getLogger("asyncio")
         logger.disabled = True
@@ -310,6 +335,99 @@ class TestDefaultHandler:
 
         with pytest.raises(KeyboardInterrupt):
             loop.call_exception_handler({"message": "text", "thing": Interrupting()})
+
+
+class TestWhatIsHandled:
+    """A handler is called from the clause that caught the exception, and may log as from there."""
+
+    @pytest.fixture
+    def handled(self, loop):
+        handled = []
+
+        def handler(loop, context):
+            assert sys.exc_info()[1] is context["exception"]
+            assert context["exception"].__traceback__ is not None
+            handled.append(type(context["exception"]))
+
+        loop.set_exception_handler(handler)
+        yield handled
+        assert sys.exc_info() == (None, None, None)
+
+    def test_callbacks(self, loop, run, pair, handled):
+        near, far = pair
+
+        def read():
+            near.recv(1)
+            raise ZeroDivisionError
+
+        async def main():
+            loop.call_soon(fail)
+            loop.call_later(0, fail)
+            loop.call_soon_threadsafe(fail)
+            future = loop.create_future()
+            future.add_done_callback(lambda future: fail())
+            future.set_result(None)
+            await until(lambda: handled == [LookupError] * 4)
+            loop.add_reader(near, read)
+            far.send(b"x")
+            await until(lambda: handled[4:] == [ZeroDivisionError])
+            loop.remove_reader(near)
+
+        run(main())
+
+    @pytest.mark.parametrize("failing", ["connection_made", "data_received", "connection_lost"])
+    def test_protocols(self, loop, run, pair, handled, failing):
+        near, far = pair
+
+        async def main():
+            protocol = type("Failing", (asyncio.Protocol,), {failing: lambda *args: fail()})
+            transport, _ = await loop.create_connection(protocol, sock=near)
+            far.send(b"x")
+            if failing == "connection_lost":
+                transport.close()
+            await until(lambda: handled == [LookupError])
+            transport.abort()
+
+        run(main())
+
+    def test_datagrams(self, loop, run, handled):
+        async def main():
+            class Failing(asyncio.DatagramProtocol):
+                def datagram_received(self, data, address):
+                    fail()
+
+            far, _ = await loop.create_datagram_endpoint(Failing, ("127.0.0.1", 0))
+            near, _ = await loop.create_datagram_endpoint(
+                asyncio.DatagramProtocol, remote_addr=far.get_extra_info("sockname")
+            )
+            near.sendto(b"data")
+            await until(lambda: handled == [LookupError])
+            near.abort()
+            far.abort()
+
+        run(main())
+
+    def test_what_a_handler_raises_has_a_context(self, loop, caplog):
+        def handler(loop, context):
+            raise ZeroDivisionError
+
+        loop.set_exception_handler(handler)
+        loop.call_soon(fail)
+        run_once(loop)
+        (record,) = caplog.records
+        assert record.exc_info[0] is ZeroDivisionError
+        assert type(record.exc_info[1].__context__) is LookupError
+
+    def test_what_was_handled_before_is_again(self, loop, handled):
+        before = KeyError()
+        try:
+            raise before
+        except KeyError:
+            loop.call_soon(fail)
+            run_once(loop)
+            after = sys.exc_info()[1]
+        assert after is before
+        assert handled == [LookupError]
 
 
 def test_exception_is_not_kept_by_the_loop(loop, unhandled):

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import pty
+import resource
 import socket
 import tempfile
 import threading
@@ -28,6 +29,14 @@ def pipe():
             os.close(fd)
         except OSError:
             continue  # the test closed it
+
+
+class WithNumber:
+    def __init__(self, number):
+        self.number = number
+
+    def fileno(self):
+        return self.number
 
 
 def fill(sock):
@@ -402,10 +411,56 @@ class TestDescriptors:
             with pytest.raises(ValueError, match=expected):
                 method(wrong)
 
-    def test_minus_one(self, loop):
-        for method in (loop.add_reader, loop.add_writer):
-            with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
-                method(-1, int)
+    @pytest.mark.parametrize("number", [-1, -(2**31), -(2**40), -(2**70)])
+    def test_negative(self, loop, number):
+        for file in (number, WithNumber(number)):
+            for add in (loop.add_reader, loop.add_writer):
+                with pytest.raises(ValueError, match=f"^Invalid file descriptor: {number}$"):
+                    add(file, int)
+            for remove in (loop.remove_reader, loop.remove_writer):
+                with pytest.raises(ValueError, match=f"^Invalid file descriptor: {number}$"):
+                    remove(file)
+
+    @pytest.mark.parametrize("number", [2**31, 2**40, 2**70])
+    def test_more_than_the_kernel_counts(self, loop, number):
+        for file in (number, WithNumber(number)):
+            for add in (loop.add_reader, loop.add_writer):
+                with pytest.raises(OverflowError, match="too large to convert to C int"):
+                    add(file, int)
+            for remove in (loop.remove_reader, loop.remove_writer):
+                assert remove(file) is False
+
+    @pytest.mark.parametrize("number", [2**20 - 1, 2**20, 2**31 - 1])
+    def test_more_than_the_process_has(self, loop, number):
+        """No memory is taken for all the numbers below it."""
+        for file in (number, WithNumber(number)):
+            for add in (loop.add_reader, loop.add_writer):
+                with pytest.raises(OSError, match="Bad file descriptor"):
+                    add(file, int)
+            for remove in (loop.remove_reader, loop.remove_writer):
+                assert remove(file) is False
+
+    def test_a_high_number(self, loop, run, pair):
+        near, far = pair
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        many = min(limits[1], 2**20 + 2)
+        high = many - 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, (many, limits[1]))
+        os.dup2(near.fileno(), high)
+        try:
+            got = []
+
+            async def main():
+                loop.add_reader(high, lambda: got.append(os.read(high, 10)))
+                far.send(b"x")
+                await until(lambda: got)
+                assert loop.remove_reader(high) is True
+                assert loop.remove_reader(high) is False
+
+            run(main())
+        finally:
+            os.close(high)
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
     def test_closed_descriptor(self, loop):
         read, write = os.pipe()
@@ -423,6 +478,8 @@ class TestDescriptors:
         sock.close()
         with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
             loop.add_reader(sock, int)
+        with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+            loop.remove_reader(sock)
 
     def test_socket_closed_while_watched(self, loop, pair):
         near, _ = pair

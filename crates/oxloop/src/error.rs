@@ -1,6 +1,6 @@
 //! Errors on their way to Python: one exit from `io::Error`, with errno kept.
 
-use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError};
+use pyo3::exceptions::{PyBaseException, PyBlockingIOError, PyInterruptedError, PyOSError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use std::io;
@@ -28,6 +28,11 @@ pub(crate) fn strerror(errno: i32) -> String {
     let text = io::Error::from_raw_os_error(errno).to_string();
     let suffix = format!(" (os error {errno})");
     text.strip_suffix(&suffix).unwrap_or(&text).to_owned()
+}
+
+/// The exception for Python to keep: 3.11 has its traceback apart from it until somebody asks.
+pub(crate) fn caught<'py>(py: Python<'py>, error: &PyErr) -> Bound<'py, PyBaseException> {
+    error.clone_ref(py).into_value(py).into_bound(py)
 }
 
 /// The errno of an `OSError`, if it has one that is a number.

@@ -128,7 +128,7 @@ fn report_failures(
         context.set_item("message", text)?;
         context.set_item("exception", result)?;
         context.set_item("asyncgen", generator)?;
-        super::exceptions::report(this, &context)?;
+        super::exceptions::report_later(this, &context)?;
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use super::connected::OpenSocket;
 use super::race;
 use super::sock::connect_made;
 use crate::dns::is_resolved;
+use crate::error::caught;
 use crate::py::imports;
 use pyo3::exceptions::{PyOSError, PyTimeoutError};
 use pyo3::intern;
@@ -325,7 +326,7 @@ pub(super) fn bind_error(
 /// The exception for a host of which no address answered.
 fn failure(py: Python<'_>, errors: Vec<PyErr>, all: bool) -> PyResult<PyErr> {
     if all {
-        let errors = PyList::new(py, errors.iter().map(|error| error.value(py)))?;
+        let errors = PyList::new(py, errors.iter().map(|error| caught(py, error)))?;
         let group = imports::exception_group(py)?;
         return Ok(PyErr::from_value(
             group.call1(("create_connection failed", errors))?,

@@ -5,8 +5,10 @@
 use super::turn::leaves_the_loop;
 use super::{EventLoop, State};
 use crate::py::handle::HandleRef;
+use crate::py::handled::handling;
 use crate::py::imports;
-use pyo3::exceptions::PyTypeError;
+use pyo3::call::PyCallArgs;
+use pyo3::exceptions::{PyBaseException, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
@@ -83,14 +85,12 @@ impl EventLoop {
         }
         let unhandled = PyDict::new(py);
         unhandled.set_item("message", "Unhandled error in exception handler")?;
-        unhandled.set_item("exception", error.into_value(py))?;
+        let error = error.into_value(py).into_bound(py);
+        unhandled.set_item("exception", &error)?;
         unhandled.set_item("context", context)?;
-        run_default(
-            slf,
-            &unhandled,
-            "Exception in default exception handler while handling an unexpected error in custom \
-             exception handler",
-        )
+        let failure = "Exception in default exception handler while handling an unexpected error \
+            in custom exception handler";
+        handling(&error, || run_default(slf, &unhandled, failure))
     }
 }
 
@@ -168,10 +168,26 @@ fn run_default(
     if leaves_the_loop(py, &error) {
         return Err(error);
     }
+    log_exception(&error.into_value(py).into_bound(py), "error", (failure,))
+}
+
+/// Logs with `exc_info=True`, as from the `except` clause that caught `error`.
+///
+/// # Errors
+/// What a log handler raises.
+pub(crate) fn log_exception<'py>(
+    error: &Bound<'py, PyBaseException>,
+    level: &str,
+    arguments: impl PyCallArgs<'py>,
+) -> PyResult<()> {
+    let py = error.py();
     let kwargs = PyDict::new(py);
-    kwargs.set_item("exc_info", error.into_value(py))?;
-    imports::logger(py)?.call_method("error", (failure,), Some(&kwargs))?;
-    Ok(())
+    kwargs.set_item("exc_info", true)?;
+    let logger = imports::logger(py)?;
+    handling(error, || {
+        logger.call_method(level, arguments, Some(&kwargs))
+    })
+    .map(drop)
 }
 
 /// The program's handler; from 3.12 on in the context of the task, future or handle concerned.
@@ -242,12 +258,27 @@ pub(super) fn report_handle(
     report(this, &context)
 }
 
+/// Reports as from the `except` clause that caught the context's exception.
+///
+/// # Errors
+/// What the handler lets out.
+pub(crate) fn report(this: &Bound<'_, EventLoop>, context: &Bound<'_, PyDict>) -> PyResult<()> {
+    let error = context.get_item("exception")?;
+    match error.as_ref().map(|error| error.cast::<PyBaseException>()) {
+        Some(Ok(error)) => handling(error, || report_later(this, context)),
+        _ => report_later(this, context),
+    }
+}
+
 /// Gives `context` to the loop's exception handler, through the loop's own attribute: programs
 /// replace `call_exception_handler` on the instance.
 ///
 /// # Errors
 /// What the handler lets out.
-pub(crate) fn report(this: &Bound<'_, EventLoop>, context: &Bound<'_, PyDict>) -> PyResult<()> {
+pub(super) fn report_later(
+    this: &Bound<'_, EventLoop>,
+    context: &Bound<'_, PyDict>,
+) -> PyResult<()> {
     this.call_method1(intern!(this.py(), "call_exception_handler"), (context,))
         .map(drop)
 }

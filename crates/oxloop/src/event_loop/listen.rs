@@ -3,6 +3,7 @@
 use super::EventLoop;
 use super::attempts::bind_error;
 use super::connected::{Caller, check_stream};
+use super::exceptions::log_exception;
 use super::keywords::{Truth, or_zero};
 use super::sock::check_not_ssl;
 use super::tls::TlsOptions;
@@ -357,11 +358,9 @@ fn make_socket<'py>(info: &Bound<'py, PyAny>, debug: bool) -> PyResult<Option<Bo
         Ok(socket) => Ok(Some(socket)),
         Err(error) if error.is_instance_of::<PyOSError>(py) => {
             if debug {
-                let kwargs = PyDict::new(py);
-                kwargs.set_item("exc_info", error.into_value(py))?;
                 let text = "create_server() failed to create socket.socket(%r, %r, %r)";
-                let arguments = (text, family, kind, proto);
-                imports::logger(py)?.call_method("warning", arguments, Some(&kwargs))?;
+                let error = error.into_value(py).into_bound(py);
+                log_exception(&error, "warning", (text, family, kind, proto))?;
             }
             Ok(None)
         }

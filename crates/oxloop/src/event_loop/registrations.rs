@@ -18,6 +18,7 @@ use crate::transport::stream::StreamTransport;
 use pyo3::prelude::*;
 use reactor::poller::{Interest, Poller};
 use reactor::token::Token;
+use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::os::fd::RawFd;
 
@@ -38,15 +39,26 @@ pub(super) struct Entry {
     pub(super) holder: Holder,
 }
 
+/// Numbers below this are places of a table, which grows up to 12 MiB. A program may come with any
+/// number, and only the kernel knows which are descriptors.
+const TABLE_SIZE: usize = 1 << 20;
+
 /// Which registration a number has.
 #[derive(Default)]
-pub(super) struct Numbers(Vec<Option<Entry>>);
+pub(super) struct Numbers {
+    table: Vec<Option<Entry>>,
+    /// The numbers that are too high for the table.
+    high: HashMap<usize, Entry>,
+}
 
 impl Numbers {
     #[inline]
     pub(super) fn get(&self, fd: RawFd) -> Option<Entry> {
         let index = usize::try_from(fd).ok()?;
-        self.0.get(index).copied().flatten()
+        match self.table.get(index) {
+            Some(place) => *place,
+            None => self.high.get(&index).copied(),
+        }
     }
 
     /// The token of a number that is watched for the program.
@@ -65,16 +77,25 @@ impl Numbers {
         let Ok(index) = usize::try_from(fd) else {
             return;
         };
-        if index >= self.0.len() {
-            self.0.resize(index + 1, None);
+        let entry = Entry { token, holder };
+        if index >= TABLE_SIZE {
+            self.high.insert(index, entry);
+            return;
         }
-        self.0[index] = Some(Entry { token, holder });
+        if index >= self.table.len() {
+            self.table.resize(index + 1, None);
+        }
+        self.table[index] = Some(entry);
     }
 
     fn clear(&mut self, fd: RawFd, token: Token) {
-        let index = usize::try_from(fd).ok();
-        if let Some(place) = index.and_then(|index| self.0.get_mut(index)) {
+        let Ok(index) = usize::try_from(fd) else {
+            return;
+        };
+        if let Some(place) = self.table.get_mut(index) {
             place.take_if(|entry| entry.token == token);
+        } else if self.has(fd, token) {
+            self.high.remove(&index);
         }
     }
 }

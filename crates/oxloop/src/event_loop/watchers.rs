@@ -18,7 +18,9 @@ use crate::py::class::{Visit, VisitStopped};
 use crate::py::handle::HandleRef;
 use crate::py::method::{Methods, OfPyClass};
 use crate::py::schedule::Scheduled;
-use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyAttributeError, PyOverflowError, PyRuntimeError, PyTypeError, PyValueError,
+};
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
 use reactor::poller::{Event, Interest};
@@ -159,7 +161,9 @@ pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
         "fd",
         |this, args| {
             let file = args.one("_ensure_fd_no_transport", "fd")?;
-            this.ensure_no_transport(&file, descriptor(&file)?)?;
+            if let Some(fd) = possible(&number_of(&file)?) {
+                this.ensure_no_transport(&file, fd)?;
+            }
             this.none()
         },
         c"RuntimeError if fd belongs to a live transport.",
@@ -167,18 +171,32 @@ pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
 }
 
 /// The number behind an int or an object with fileno().
-fn descriptor(file: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+fn number_of<'py>(file: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     if file.is_instance_of::<PyInt>() {
-        return file.extract().map_err(|_error| invalid_file(file));
+        return Ok(file.clone());
     }
     let py = file.py();
-    let as_int = |number| py.get_type::<PyInt>().call1((number,))?.extract();
+    let as_int = |number| py.get_type::<PyInt>().call1((number,));
     let number = file.call_method0("fileno").and_then(as_int);
     number.map_err(|error| {
         let expected = error.is_instance_of::<PyAttributeError>(py)
             || error.is_instance_of::<PyTypeError>(py)
             || error.is_instance_of::<PyValueError>(py);
         if expected { invalid_file(file) } else { error }
+    })
+}
+
+/// The number, if a descriptor can have it.
+fn possible(number: &Bound<'_, PyAny>) -> Option<RawFd> {
+    number.extract().ok().filter(|fd| *fd >= 0)
+}
+
+/// What asyncio's selector says of a number that no descriptor can have.
+fn impossible(number: &Bound<'_, PyAny>) -> PyResult<PyErr> {
+    Ok(if number.lt(0)? {
+        PyValueError::new_err(format!("Invalid file descriptor: {number}"))
+    } else {
+        PyOverflowError::new_err("Python int too large to convert to C int")
     })
 }
 
@@ -209,14 +227,15 @@ impl<'py> LoopThis<'_, 'py> {
         let py = self.py();
         let scheduled = Scheduled::parse(function, ["fd", "callback"], &args)?;
         let file = scheduled.leading[0];
-        let fd = descriptor(&file)?;
-        self.ensure_no_transport(&file, fd)?;
-        self.loop_state().check_closed()?;
-        if fd < 0 {
-            return Err(PyValueError::new_err(format!(
-                "Invalid file descriptor: {fd}"
-            )));
+        let number = number_of(&file)?;
+        let fd = possible(&number);
+        if let Some(fd) = fd {
+            self.ensure_no_transport(&file, fd)?;
         }
+        self.loop_state().check_closed()?;
+        let Some(fd) = fd else {
+            return Err(impossible(&number)?);
+        };
         let handle = scheduled.handle(self.object())?;
         handle.set_repeating();
         let replaced = self.loop_state().watch(fd, &file, side, handle)?;
@@ -229,12 +248,16 @@ impl<'py> LoopThis<'_, 'py> {
 
     fn remove_watcher(&self, file: &Bound<'py, PyAny>, side: Side) -> PyResult<Bound<'py, PyAny>> {
         let (py, state) = (self.py(), self.loop_state());
-        let fd = descriptor(file)?;
-        self.ensure_no_transport(file, fd)?;
-        let removed = if state.closed.get() {
-            None
-        } else {
-            state.unwatch(fd, file, side)?
+        let number = number_of(file)?;
+        let fd = possible(&number);
+        if let Some(fd) = fd {
+            self.ensure_no_transport(file, fd)?;
+        }
+        let removed = match state.find_watch(fd, file) {
+            _ if state.closed.get() => None,
+            Some((fd, token)) => state.unwatch(py, fd, token, side)?,
+            None if number.lt(0)? => return Err(impossible(&number)?),
+            None => None,
         };
         let found = removed.is_some();
         if let Some(handle) = removed {
@@ -408,13 +431,11 @@ impl State {
     /// As `Lost::woken`.
     fn unwatch(
         &self,
+        py: Python<'_>,
         fd: RawFd,
-        file: &Bound<'_, PyAny>,
+        token: Token,
         side: Side,
     ) -> PyResult<Option<HandleRef>> {
-        let Some((fd, token)) = self.find_watch(fd, file) else {
-            return Ok(None);
-        };
         let (removed, interest) = {
             let mut sources = self.sources.borrow_mut();
             let Some(Source::Watch(watch)) = sources.get_mut(token) else {
@@ -425,7 +446,7 @@ impl State {
         if interest.is_empty() {
             drop(self.deregister(fd, token));
         } else if removed.is_some() {
-            self.narrow_or_end(file.py(), fd, token, interest)?;
+            self.narrow_or_end(py, fd, token, interest)?;
         }
         Ok(removed)
     }
@@ -448,8 +469,8 @@ impl State {
     }
 
     /// The registration of a descriptor, or of a file object that was closed meanwhile.
-    fn find_watch(&self, fd: RawFd, file: &Bound<'_, PyAny>) -> Option<(RawFd, Token)> {
-        if fd >= 0 {
+    fn find_watch(&self, fd: Option<RawFd>, file: &Bound<'_, PyAny>) -> Option<(RawFd, Token)> {
+        if let Some(fd) = fd {
             return self.numbers.borrow().watch(fd).map(|token| (fd, token));
         }
         self.sources

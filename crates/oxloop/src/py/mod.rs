@@ -21,6 +21,7 @@ pub(crate) mod coroutine_method;
 mod ending;
 mod freeing;
 pub(crate) mod handle;
+pub(crate) mod handled;
 pub(crate) mod imports;
 pub(crate) mod method;
 pub(crate) mod object;

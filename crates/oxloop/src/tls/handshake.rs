@@ -2,6 +2,7 @@
 
 use super::protocol::{AppState, State, TlsProtocol, TlsThis, Waiter};
 use super::records::is_again;
+use crate::error::caught;
 use crate::event_loop::exceptions;
 use crate::py::class::OfNative;
 use crate::py::imports;
@@ -171,10 +172,7 @@ impl<'py> TlsThis<'_, 'py> {
             return Ok(());
         }
         let (method, value) = match error {
-            Some(error) => (
-                intern!(py, "set_exception"),
-                error.value(py).clone().into_any(),
-            ),
+            Some(error) => (intern!(py, "set_exception"), caught(py, error).into_any()),
             None => (intern!(py, "set_result"), py.None().into_bound(py)),
         };
         call_method(waiter, method, &[&value]).map(drop)
@@ -191,7 +189,7 @@ impl<'py> TlsThis<'_, 'py> {
             "message",
             "Error on transport creation for incoming connection",
         )?;
-        context.set_item("exception", error.value(py))?;
+        context.set_item("exception", caught(py, error))?;
         if let (Some(protocol), Some(transport)) = (self.app_protocol(), self.app_transport()) {
             context.set_item("protocol", protocol)?;
             context.set_item("transport", transport.as_object())?;

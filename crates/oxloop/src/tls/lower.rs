@@ -1,6 +1,7 @@
 //! `Lower`: the transport below a TLS connection. One of our own is called without Python.
 
 use super::records::Ciphertext;
+use crate::error::caught;
 use crate::py::class::{Ref, Visit, VisitStopped};
 use crate::transport::base::BaseTransport;
 use crate::transport::flow_control::FlowControlled;
@@ -107,7 +108,7 @@ impl Lower {
         if let Self::Stream(transport) = self {
             transport.this(py).flush();
         }
-        let error = error.map(|error| error.value(py).clone());
+        let error = error.map(|error| caught(py, error));
         let transport = self.as_object().bind(py);
         transport
             .call_method1(intern!(py, "_force_close"), (error,))

@@ -162,8 +162,8 @@ impl<'py> TlsThis<'_, 'py> {
             told?;
         }
         if error.is_instance_of::<PyOSError>(py) {
-            let value = error.value(py).as_any();
-            return log_failure_in_debug(self.event_loop(), &self.object(), value, message);
+            let value = error.into_value(py).into_bound(py);
+            return log_failure_in_debug(self.event_loop(), &self.object(), &value, message);
         }
         if error.is_instance(py, imports::cancelled_error(py)?) {
             return Ok(());

@@ -12,7 +12,7 @@ use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
 use crate::transport::visit_cell;
-use pyo3::exceptions::PyResourceWarning;
+use pyo3::exceptions::{PyBaseException, PyResourceWarning};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -193,12 +193,13 @@ impl<'py, T: BaseTransport> This<'_, 'py, T> {
         if leaves_the_loop(py, &error) {
             return Err(error);
         }
-        let value = error.into_value(py).into_any();
+        let value = error.into_value(py);
         if expected {
             log_failure_in_debug(self.event_loop(), &self.object(), value.bind(py), message)?;
-        } else {
-            self.call_exception_handler(&value, message)?;
+            return Ok(value.into_any());
         }
+        let value = value.into_any();
+        self.call_exception_handler(&value, message)?;
         Ok(value)
     }
 
@@ -269,7 +270,7 @@ pub(crate) fn log_in_debug(
 pub(crate) fn log_failure_in_debug(
     event_loop: &Bound<'_, EventLoop>,
     subject: &Bound<'_, PyAny>,
-    error: &Bound<'_, PyAny>,
+    error: &Bound<'_, PyBaseException>,
     message: &str,
 ) -> PyResult<()> {
     let py = event_loop.py();
@@ -277,11 +278,7 @@ pub(crate) fn log_failure_in_debug(
     if !debug.is_truthy()? {
         return Ok(());
     }
-    let kwargs = PyDict::new(py);
-    kwargs.set_item("exc_info", error)?;
-    imports::logger(py)?
-        .call_method("debug", ("%r: %s", subject, message), Some(&kwargs))
-        .map(drop)
+    exceptions::log_exception(error, "debug", ("%r: %s", subject, message))
 }
 
 /// Counts a write to a connection that is lost: it is dropped, with a warning in the end.
