@@ -462,6 +462,24 @@ class TestDescriptors:
             os.close(high)
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
+    @pytest.mark.parametrize("answer", [1.5, "1"])
+    def test_fileno_that_can_be_a_number(self, loop, pair, answer):
+        near, _ = pair
+        answer = type(answer)(near.fileno())
+        loop.add_reader(WithNumber(answer), int)
+        assert loop.remove_reader(near) is True
+
+    def test_closed_loop_looks_at_the_object_first(self, loop_factory):
+        loop = loop_factory()
+        loop.close()
+        assert loop.remove_reader(-1) is False
+        assert loop.remove_writer(2**40) is False
+        for number in (-1, 2**40):
+            with pytest.raises(RuntimeError, match="Event loop is closed"):
+                loop.add_reader(number, int)
+        with pytest.raises(ValueError, match="Invalid file object"):
+            loop.remove_reader("text")
+
     def test_closed_descriptor(self, loop):
         read, write = os.pipe()
         os.close(read)
@@ -488,6 +506,15 @@ class TestDescriptors:
         near.close()
         assert loop.remove_reader(fd) is True
         assert loop.remove_reader(fd) is False
+
+    def test_closed_socket_that_was_watched(self, loop, pair):
+        near, _ = pair
+        loop.add_reader(near, int)
+        near.close()
+        assert loop.remove_writer(near) is False
+        assert loop.remove_reader(near) is True
+        with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+            loop.remove_reader(near)
 
     def test_removing_what_was_never_added(self, loop, pair):
         near, _ = pair
