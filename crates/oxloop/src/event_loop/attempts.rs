@@ -249,10 +249,6 @@ fn socket<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = family.py();
     let class = imports::socket(py)?.getattr(intern!(py, "socket"))?;
-    if class.is(imports::socket_class(py)?) {
-        let kind = kind.extract::<i32>()? | libc::SOCK_NONBLOCK;
-        return class.call1((family, kind, proto));
-    }
     let kwargs = PyDict::new(py);
     kwargs.set_item(intern!(py, "family"), family)?;
     kwargs.set_item(intern!(py, "type"), kind)?;

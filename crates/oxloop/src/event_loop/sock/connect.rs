@@ -10,6 +10,7 @@ use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::imports;
 use pyo3::intern;
 use pyo3::prelude::*;
+use reactor::addr::SocketAddress;
 use reactor::socket;
 use std::os::fd::RawFd;
 
@@ -151,14 +152,19 @@ fn connecting(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<b
     }
 }
 
-/// Asks again: a peer on this machine has answered while connect(2) returned. What is over by now
-/// needs no registration, no turn of the loop and no future.
+/// Looks again: a peer on this machine has answered while connect(2) returned. What is over by now
+/// needs no registration, no turn of the loop and no future. The kernel is asked past the socket
+/// object, because audit hooks hear of one call of `connect` for one connection.
 fn still_connecting(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let errno = sock.call_method1(intern!(sock.py(), "connect_ex"), (address,))?;
-    match errno.extract()? {
-        0 | libc::EISCONN => Ok(false),
-        libc::EALREADY | libc::EINPROGRESS | libc::EAGAIN | libc::EINTR => Ok(true),
-        errno => Err(connect_error(errno, address)),
+    let fd = sock.call_method0(intern!(sock.py(), "fileno"))?.extract()?;
+    match socket::peer_address(fd) {
+        Ok(SocketAddress::V4(_) | SocketAddress::V6(_)) => Ok(false),
+        // Some other families have a peer before they are connected.
+        Ok(_) => Ok(true),
+        Err(_) => match socket::take_error(fd).map_err(|error| os_error(&error))? {
+            None => Ok(true),
+            Some(errno) => Err(connect_error(errno, address)),
+        },
     }
 }
 
