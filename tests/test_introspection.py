@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import inspect
+import os
 import ssl
 import sys
 from unittest import mock
@@ -143,6 +144,52 @@ class TestMocks:
         whole = mock.create_autospec(loop)
         whole.getaddrinfo.return_value = []
         assert run(whole.getaddrinfo("localhost", 1)) == []
+
+
+class TestPatchedTransports:
+    """What is patched on asyncio's classes has its effect on the transports that inherit it."""
+
+    def test_get_extra_info_of_streams(self, loop, run):
+        async def main():
+            server = await serving(loop)
+            address = server.sockets[0].getsockname()
+            transport, protocol = await loop.create_connection(Recorder, *address)
+            with mock.patch("asyncio.Transport.get_extra_info") as mocked:
+                mocked.return_value = "mocked"
+                assert transport.get_extra_info("peername") == "mocked"
+                assert transport.get_extra_info("socket", 1) == "mocked"
+            assert mocked.call_args_list == [mock.call("peername"), mock.call("socket", 1)]
+            assert transport.get_extra_info("peername") == address
+            transport.close()
+            await until(lambda: protocol.is_lost)
+            await shut(server)
+
+        run(main())
+
+    def test_get_extra_info_of_everything(self, loop, run):
+        async def main():
+            server = await serving(loop)
+            address = server.sockets[0].getsockname()
+            stream, protocol = await loop.create_connection(Recorder, *address)
+            datagram, _ = await loop.create_datagram_endpoint(
+                asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+            )
+            reading, writing = os.pipe()
+            pipe, _ = await loop.connect_read_pipe(asyncio.Protocol, os.fdopen(reading, "rb"))
+            base = asyncio.BaseTransport
+            with mock.patch.object(base, "get_extra_info", autospec=True) as mocked:
+                for transport in (stream, datagram, pipe):
+                    transport.get_extra_info("socket")
+                    mocked.assert_called_with(transport, "socket")
+            assert datagram.get_extra_info("sockname")[0] == "127.0.0.1"
+            assert pipe.get_extra_info("pipe").fileno() == reading
+            for transport in (stream, datagram, pipe):
+                transport.close()
+            os.close(writing)
+            await until(lambda: protocol.is_lost)
+            await shut(server)
+
+        run(main())
 
 
 class TestSignatures:

@@ -58,7 +58,6 @@ pub(crate) fn start(event_loop: &Bound<'_, EventLoop>, opened: Opened) -> PyResu
         state,
         socket: RefCell::new(Some(object)),
         kind,
-        extra: extra.unbind(),
         address,
         peers: RefCell::new(Peers::new()),
         queue: RefCell::new(SendQueue::new(header_size(py)?, sends_runs)),
@@ -68,6 +67,8 @@ pub(crate) fn start(event_loop: &Bound<'_, EventLoop>, opened: Opened) -> PyResu
     };
     let inner = Attached::new(inner);
     let transport = Ref::new(py, DatagramTransport { inner })?;
+    let told = transport.as_object().bind(py);
+    told.setattr(intern!(py, "_extra"), extra)?;
     SelectorState::enter(py, &transport)?;
     Ok(transport.as_object().clone_ref(py))
 }

@@ -1,7 +1,7 @@
-//! `get_extra_info`. An endpoint lives long, so what it tells is made with it.
+//! What `get_extra_info` tells, which is asyncio's own method: an endpoint lives long, so that is
+//! made with it.
 
-use super::{DatagramThis, DatagramTransport};
-use crate::py::args::Args;
+use super::DatagramTransport;
 use crate::py::class::OfNative;
 use crate::py::imports;
 use crate::py::method::Methods;
@@ -10,32 +10,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<DatagramTransport>>) {
-    methods.method(
-        c"get_extra_info",
-        "name, default=None",
-        get_extra_info,
-        c"peername, sockname, socket.",
-    );
     methods.getter(c"_sock", |this| this.or_none(this.socket()));
-    methods.getter(c"_extra", |this| {
-        Ok(this.own().extra.bind(this.py()).clone().into_any())
-    });
     methods.getter(c"_address", |this| {
         let address = this.own().address.as_ref();
         this.or_none(address.map(|address| address.bind(this.py()).clone()))
     });
-}
-
-fn get_extra_info<'py>(
-    this: &DatagramThis<'_, 'py>,
-    args: Args<'_, 'py>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let [name, default] = args.bind("get_extra_info", ["name", "default"], 1)?;
-    let name = name.expect("invariant: bind checked the required argument");
-    if let Some(value) = this.own().extra.bind(this.py()).get_item(name)? {
-        return Ok(value);
-    }
-    this.or_none(default.map(|default| default.to_owned()))
 }
 
 /// What there is to tell about a socket.

@@ -69,7 +69,6 @@ struct Inner {
     /// None once the transport is closed.
     socket: RefCell<Option<SocketObject>>,
     kind: Kind,
-    extra: Py<PyDict>,
     /// Where the endpoint was told to send, if it was.
     address: Option<Py<PyAny>>,
     peers: RefCell<Peers>,
@@ -112,7 +111,6 @@ impl Native for DatagramTransport {
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         let inner = self.inner.during_collection();
         inner.state.traverse(visit)?;
-        visit.object(&inner.extra)?;
         visit.option(inner.address.as_ref())?;
         if let Ok(socket) = inner.socket.try_borrow() {
             visit.option(socket.as_ref().map(SocketObject::object))?;

@@ -332,6 +332,7 @@ pub(crate) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     extra_info::add_methods(&mut methods);
     sendfile::add_methods(&mut methods);
     let base = imports::transport(py)?.cast::<PyType>()?;
+    extra_info::inherited(py)?;
     create::<StreamTransport>(
         py,
         c"oxloop._oxloop.StreamTransport",
