@@ -47,6 +47,34 @@ class TestImport:
             assert getattr(oxloop, name) is not None
         assert ("install" in oxloop.__all__) == HAS_POLICIES
 
+    def test_sub_interpreters_are_refused(self):
+        """Before and after the main interpreter imports it, which goes on working."""
+        kinds = [{"isolated": True}, {"isolated": False}]
+        if sys.version_info >= (3, 13):
+            kinds = [{"config": "isolated"}, {"config": "legacy"}]
+        source = """
+            try:
+                import _interpreters as interpreters
+            except ImportError:
+                import _xxsubinterpreters as interpreters
+
+            IMPORT = "try:\\n import oxloop\\nexcept ImportError as e:\\n print(e, flush=True)"
+
+            def attempt():
+                for kind in KINDS:
+                    interpreter = interpreters.create(**kind)
+                    interpreters.run_string(interpreter, IMPORT)
+                    interpreters.destroy(interpreter)
+
+            attempt()
+            import oxloop
+            attempt()
+            print(oxloop.run(asyncio.sleep(0, "the main one")))
+        """
+        refusal = "module oxloop._oxloop does not support loading in subinterpreters\n"
+        output = output_of("asyncio", source.replace("KINDS", repr(kinds)))
+        assert output == 4 * refusal + "the main one\n"
+
     def test_unknown_name_is_an_attribute_error(self):
         with pytest.raises(AttributeError, match=r"^module 'oxloop' has no attribute 'uvloop'$"):
             _ = oxloop.uvloop

@@ -30,17 +30,16 @@ mod _oxloop {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::event_loop::EventLoop;
-    #[pymodule_export]
-    use super::server::Server;
-
-    #[pymodule_export]
     #[expect(non_upper_case_globals, reason = "the name that Python packages use")]
     const __version__: &str = env!("CARGO_PKG_VERSION");
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
+        // Before anything is kept: an exported class would be made ahead of this function.
+        py::interpreter::require_main(py)?;
+        module.add_class::<event_loop::EventLoop>()?;
+        module.add_class::<server::Server>()?;
         py::imports::warm(py)?;
         py::context::find_current(py)?;
         py::coroutine::create_type(py)?;

@@ -23,6 +23,7 @@ mod freeing;
 pub(crate) mod handle;
 pub(crate) mod handled;
 pub(crate) mod imports;
+pub(crate) mod interpreter;
 pub(crate) mod method;
 pub(crate) mod object;
 pub(crate) mod schedule;
