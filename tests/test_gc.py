@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import gc
+import inspect
 import socket
 import sys
 import time
@@ -528,6 +529,49 @@ class TestServers:
         run(main(owner.method))
         del owner
         assert collected(ref)
+
+    def test_cycle_of_server_and_factory(self, loop, run):
+        owner = Owner()
+        ref = weakref.ref(owner)
+
+        async def main(owner):
+            owner.server = await loop.create_server(owner.method, "127.0.0.1", 0)
+            owner.server.close()
+            await owner.server.wait_closed()
+
+        run(main(owner))
+        del owner
+        assert collected(ref)
+
+    def test_attribute_cycle(self, loop, run):
+        async def main():
+            server = await loop.create_server(Recorder, "127.0.0.1", 0)
+            server.itself = server
+            server.close()
+            await server.wait_closed()
+            return weakref.ref(server)
+
+        assert collected(run(main()))
+
+
+class TestCoroutineMethods:
+    def test_collector_sees_what_they_hold(self, loop):
+        method = inspect.getattr_static(loop, "create_server")
+        assert gc.is_tracked(method)
+        held = gc.get_referents(method, *gc.get_referents(method))
+        assert any(it is method.__kwdefaults__ for it in held)
+
+    def test_cycle_through_a_bound_method(self, loop_factory):
+        loop = loop_factory()
+        ref = weakref.ref(loop)
+        loop.kept = [loop.create_server, loop.sock_recv]
+        loop.close()
+        del loop
+        assert collected(ref)
+
+    def test_weak_references(self, loop):
+        ref = weakref.WeakMethod(loop.create_server)
+        assert ref() == loop.create_server
 
 
 class TestCoroutines:

@@ -500,6 +500,23 @@ class TestDefaultExecutor:
             if thread is not threading.current_thread() and "_do_shutdown" in thread.name:
                 thread.join()
 
+    @pytest.mark.asyncio_since(3, 13)  # before, it joins the threads, and fails a cancelled future
+    def test_shutdown_that_is_cancelled(self, loop, run):
+        release = threading.Event()
+
+        async def main():
+            future = loop.run_in_executor(None, release.wait, 20)
+            shutdown = asyncio.ensure_future(loop.shutdown_default_executor())
+            await asyncio.sleep(0)
+            shutdown.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await shutdown
+            assert not future.done()
+            release.set()
+            assert await future is True
+
+        run(main())
+
     @pytest.mark.asyncio_since(3, 12)
     def test_shutdown_in_time(self, loop, run):
         async def main():

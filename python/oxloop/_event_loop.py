@@ -18,6 +18,7 @@ class EventLoop(  # type: ignore[misc]
     __module__ = "oxloop"
 
     def __del__(self, _warn: Callable[..., Any] = warnings.warn) -> None:
+        """Close the loop, with a warning, if the program did not."""
         if not self.is_closed():
             _warn(f"unclosed event loop {self!r}", ResourceWarning, source=self)
             if not self.is_running():

@@ -425,7 +425,7 @@ pub(crate) fn create_type(py: Python<'_>) -> PyResult<()> {
     let mut methods = Methods::<OfNative<Coroutine>>::new();
     methods.method(
         c"send",
-        "value",
+        "object, /",
         send,
         c"Resume with a value; raise StopIteration at the end.",
     );
