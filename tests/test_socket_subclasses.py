@@ -128,6 +128,124 @@ def test_what_its_methods_raise_ends_the_connection(loop, run, pair, kind):
     )
 
 
+class Listening(socket.socket):
+    """Accepts connections of a class of its own, from peers of whom it knows more."""
+
+    def __init__(self):
+        super().__init__()
+        self.bind(("127.0.0.1", 0))
+        self.accepted = []
+
+    def accept(self):
+        fd, address = self._accept()
+        self.accepted.append(address)
+        return Traced(fileno=fd), ("behind a proxy", 1)
+
+
+class TestListeners:
+    @pytest.mark.both_modes
+    def test_accept(self, loop, run):
+        async def main():
+            server = await loop.create_server(lambda: protocol, sock=sock)
+            with socket.create_connection(sock.getsockname()) as client:
+                client.send(b"in")
+                await until(lambda: protocol.received)
+                transport = protocol.transport
+                assert transport.get_extra_info("peername") == ("behind a proxy", 1)
+                assert transport.get_extra_info("sockname") == sock.getsockname()
+                transport.write(b"out")
+                assert client.recv(10) == b"out"
+                accepted = transport.get_extra_info("socket")._sock
+                assert type(accepted) is Traced
+                assert {"recv", "send"} <= set(accepted.used)
+                assert sock.accepted == [client.getsockname()]
+            await until(lambda: protocol.is_lost)
+            server.close()
+            await server.wait_closed()
+
+        protocol, sock = Recorder(), Listening()
+        run(main())
+
+    def test_plain_connections_with_a_name_of_their_own(self, loop, run):
+        class Proxied(Listening):
+            def accept(self):
+                connection, _ = socket.socket.accept(self)
+                return connection, "somebody"
+
+        async def main():
+            server = await loop.create_server(lambda: protocol, sock=sock)
+            with socket.create_connection(sock.getsockname()) as client:
+                client.send(b"data")
+                await until(lambda: protocol.received)
+            await until(lambda: protocol.is_lost)
+            server.close()
+            return protocol.transport.get_extra_info("peername")
+
+        protocol, sock = Recorder(), Proxied()
+        assert run(main()) == "somebody"
+
+    @pytest.mark.parametrize("error", [BlockingIOError, InterruptedError, ConnectionAbortedError])
+    def test_nothing_to_accept(self, loop, run, error):
+        class Hesitant(Listening):
+            asked = 0
+
+            def accept(self):
+                self.asked += 1
+                if self.asked < 3:
+                    raise error("not yet")
+                return super().accept()
+
+        async def main():
+            server = await loop.create_server(lambda: protocol, sock=sock)
+            with socket.create_connection(sock.getsockname()):
+                await until(lambda: protocol.transport)
+            await until(lambda: protocol.is_lost)
+            server.close()
+
+        protocol, sock = Recorder(), Hesitant()
+        run(main())
+        assert len(sock.accepted) == 1
+
+    @pytest.mark.parametrize("error", [OSError(5, "broken"), RuntimeError("broken")])
+    def test_what_accept_raises_is_reported(self, loop, run, unhandled, error):
+        class Broken(Listening):
+            asked = 0
+
+            def accept(self):
+                self.asked += 1
+                if self.asked == 1:
+                    raise error
+                return super().accept()
+
+        async def main():
+            server = await loop.create_server(lambda: protocol, sock=sock)
+            with socket.create_connection(sock.getsockname()):
+                await until(lambda: protocol.transport)
+            await until(lambda: protocol.is_lost)
+            server.close()
+
+        protocol, sock = Recorder(), Broken()
+        run(main())
+        assert unhandled.take_one()["exception"] is error
+
+    def test_a_keyboard_interrupt_leaves_the_run(self, loop, run):
+        class Interrupted(Listening):
+            def accept(self):
+                raise KeyboardInterrupt
+
+        async def main():
+            server = await loop.create_server(Recorder, sock=sock)
+            servers.append(server)
+            clients.append(socket.create_connection(sock.getsockname()))
+            await until(lambda: False)
+
+        servers, clients, sock = [], [], Interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            run(main())
+        clients[0].close()
+        servers[0].close()
+
+
 def test_a_bytes_subclass_with_a_destructor_that_writes(loop, run, pair):
     near, far = pair
 

@@ -6,40 +6,15 @@ EBADF; the number is free for its next user.
 
 import asyncio
 import contextlib
-import errno
 import os
 import socket
 
 import pytest
 
-from support.peers import unix_pair, until
+from support import datagrams
+from support.peers import turns, unix_pair, until
 from support.protocols import BufferedRecorder, Recorder
-
-
-class Stranger:
-    """A connection whose socket has the number of one that was just closed."""
-
-    def __init__(self, closed):
-        number = closed.fileno()
-        closed.close()
-        self.sock, self.peer = socket.socketpair()
-        assert self.sock.fileno() == number
-        for sock in (self.sock, self.peer):
-            sock.setblocking(False)
-
-    def got(self):
-        """What came out of the stranger's own connection, on both ends."""
-        received = []
-        for sock in (self.peer, self.sock):
-            try:
-                received.append(sock.recv(100))
-            except BlockingIOError:
-                received.append(None)
-        return received
-
-    def close(self):
-        self.sock.close()
-        self.peer.close()
+from support.strangers import Stranger, is_bad_descriptor
 
 
 async def closed_under(loop, factory=Recorder):
@@ -49,10 +24,6 @@ async def closed_under(loop, factory=Recorder):
     transport, protocol = await loop.create_connection(factory, sock=near)
     await asyncio.sleep(0)
     return transport, protocol, Stranger(near), far
-
-
-def is_bad_descriptor(error):
-    return isinstance(error, OSError) and error.errno == errno.EBADF
 
 
 @pytest.mark.parametrize("factory", [Recorder, BufferedRecorder])
@@ -128,18 +99,109 @@ def test_the_number_is_free_for_its_next_user(loop, run, user):
 
 
 def test_a_resumed_transport_does_not_watch_the_stranger(loop, run):
+    """asyncio watches it, and ends at the first byte that it gets; but it reads none."""
+
     async def main():
         transport, protocol, stranger, far = await closed_under(loop)
         transport.pause_reading()
+        await turns()
         stranger.peer.send(b"for the stranger")
-        with contextlib.suppress(OSError, ValueError):  # what asyncio's selector says
-            transport.resume_reading()
-        await asyncio.sleep(0.02)
-        assert bytes(protocol.received) == b""
-        transport.abort()
+        transport.resume_reading()
         await until(lambda: protocol.is_lost)
         assert stranger.got() == [None, b"for the stranger"]
+        assert bytes(protocol.received) == b""
         stranger.close()
+        far.close()
+        return protocol.lost_with[0]
+
+    assert is_bad_descriptor(run(main()))
+
+
+def test_reading_of_a_closed_socket_is_not_resumed(loop, run):
+    """Nobody has the number: the caller is told, and the transport is as it was."""
+
+    async def main():
+        near, far = unix_pair()
+        transport, protocol = await loop.create_connection(Recorder, sock=near)
+        transport.pause_reading()
+        await turns()
+        near.close()
+        with pytest.raises(OSError, match="Bad file descriptor") as caught:
+            transport.resume_reading()
+        await turns()
+        assert is_bad_descriptor(caught.value)
+        assert not protocol.is_lost
+        assert transport.is_reading()
+        transport.abort()
+        await until(lambda: protocol.is_lost)
         far.close()
 
     run(main())
+
+
+class TestDatagrams:
+    async def closed_under(self, loop, connected):
+        far = socket.socket(type=socket.SOCK_DGRAM)
+        far.bind(("127.0.0.1", 0))
+        far.setblocking(False)
+        near = socket.socket(type=socket.SOCK_DGRAM)
+        near.bind(("127.0.0.1", 0))
+        if connected:
+            near.connect(far.getsockname())
+        transport, protocol = await loop.create_datagram_endpoint(datagrams.Recorder, sock=near)
+        await turns()
+        return transport, protocol, Stranger(near, socket.SOCK_DGRAM), far
+
+    @pytest.mark.parametrize("connected", [True, False])
+    def test_nothing_is_sent_to_the_stranger(self, loop, run, connected):
+        async def main():
+            transport, protocol, stranger, far = await self.closed_under(loop, connected)
+            stranger.peer.send(b"for the stranger")
+            address = None if connected else far.getsockname()
+            transport.sendto(b"not for the stranger", address)
+            await until(lambda: protocol.errors)
+            transport.abort()
+            await until(lambda: protocol.lost_with)
+            assert stranger.got() == [None, b"for the stranger"]
+            assert protocol.payloads == []
+            with pytest.raises(BlockingIOError):
+                far.recv(100)
+            stranger.close()
+            far.close()
+            return protocol.errors[0]
+
+        assert is_bad_descriptor(run(main()))
+
+    def test_nothing_of_the_stranger_is_received(self, loop, run):
+        async def main():
+            transport, protocol, stranger, far = await self.closed_under(loop, True)
+            transport.close()
+            stranger.peer.send(b"for the stranger")
+            await until(lambda: protocol.lost_with)
+            assert stranger.got() == [None, b"for the stranger"]
+            assert protocol.payloads == []
+            stranger.sock.send(b"still open")
+            assert stranger.got() == [b"still open", None]
+            stranger.close()
+            far.close()
+
+        run(main())
+
+    @pytest.mark.asyncio_wrong((3, 0), (4, 0))  # "File descriptor ... is used by transport ..."
+    def test_the_number_is_free_for_its_next_user(self, loop, run):
+        async def main():
+            _transport, protocol, stranger, far = await self.closed_under(loop, True)
+            successor, sink = await loop.create_datagram_endpoint(
+                datagrams.Recorder, sock=stranger.sock
+            )
+            stranger.peer.send(b"for the stranger")
+            await until(lambda: sink.received)
+            await until(lambda: protocol.lost_with)
+            successor.abort()
+            await until(lambda: sink.lost_with)
+            assert protocol.payloads == []
+            stranger.close()
+            far.close()
+            return protocol.lost_with[0]
+
+        assert is_bad_descriptor(run(main()))

@@ -44,6 +44,7 @@ mod _oxloop {
         py::context::find_current(py)?;
         py::coroutine::create_type(py)?;
         py::socket::look_at_layout(py)?;
+        py::file::look_at_layout(py)?;
         handle::create_types(module)?;
         transport::stream::create_type(module)?;
         transport::pipe::create_types(module)?;

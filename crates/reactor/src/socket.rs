@@ -61,6 +61,12 @@ pub fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     sys::socket::duplicate(fd)
 }
 
+/// True if the number has an open file, whosever it is; see F_GETFD in fcntl(2).
+#[must_use]
+pub fn is_open(fd: RawFd) -> bool {
+    sys::socket::is_open(fd)
+}
+
 /// Takes a connection off the queue, non-blocking and closed on exec; see accept4(2).
 ///
 /// EAGAIN: there is none. ECONNABORTED and the network errors that accept(2) lists concern the one

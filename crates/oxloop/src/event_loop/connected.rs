@@ -8,7 +8,7 @@ use crate::py::coroutine::{Coroutine, await_python_keeping};
 use crate::py::imports;
 use crate::py::socket::SocketObject;
 use crate::tls::Waiter;
-use crate::transport::stream::{self, Connected, Descriptor};
+use crate::transport::stream::{self, Connected, Descriptor, Peer};
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -229,7 +229,7 @@ fn make_transport(
             |secured| secured.as_object().clone_ref(py),
         ),
         waiter: secured.is_none().then(|| waiter.clone().unbind()),
-        peer: None,
+        peer: Peer::Unknown,
         server: None,
         context,
     };

@@ -8,8 +8,10 @@
 //! What the callback that forks has written is sent before the fork, or both processes would send
 //! it.
 
+use super::registrations::Registration;
 use super::source::Source;
 use super::{EventLoop, State, turn};
+use crate::py::file::has_descriptor;
 use pyo3::prelude::*;
 use reactor::notifier::Notifier;
 use reactor::poller::{Interest, Poller};
@@ -107,56 +109,86 @@ pub(super) fn renew_poller(py: Python<'_>, state: &State) -> io::Result<()> {
         return Ok(());
     };
     let old = state.poller.replace(Some(Arc::new(Poller::new()?)));
-    drop(old);
-    register_again(state, registrations(py, state, notifier, false));
+    let mut registrations = registrations(py, state, notifier, false);
+    if let Some(old) = old {
+        // What the kernel does not have (any more) is another file's number by now.
+        registrations.retain(|it| old.modify(it.fd, it.token, it.interest).is_ok());
+    }
+    register_again(state, registrations);
     Ok(())
 }
 
-fn register_again(state: &State, registrations: Vec<(RawFd, Token, Interest)>) {
-    for (fd, token, interest) in registrations {
+fn register_again(state: &State, registrations: Vec<Registration>) {
+    for Registration {
+        fd,
+        token,
+        interest,
+        ..
+    } in registrations
+    {
         // A descriptor that was closed meanwhile has nothing to report.
         let _added = state.with_poller(|poller| poller.add(fd, token, interest));
     }
 }
 
+/// What the loop watches, but for numbers whose socket or file the program has closed.
 fn registrations(
     py: Python<'_>,
     state: &State,
     notifier: RawFd,
     forked: bool,
-) -> Vec<(RawFd, Token, Interest)> {
-    let sources = state.sources.borrow();
-    let registration = |(token, source): (Token, &Source)| match source {
-        Source::Notifier => Some((notifier, token, Interest::READABLE)),
-        Source::Signals => Some((
-            state.signals.borrow().readable()?,
-            token,
-            Interest::READABLE,
-        )),
-        // In the child of a fork, the child processes are the parent's.
-        Source::Child(_) if forked => None,
-        Source::Child(transport) => Some((transport.pidfd(py)?, token, Interest::READABLE)),
-        // A registration that is only kept for later is made again when it is wanted.
-        Source::Watch(watch) => Some(watch.interest())
-            .filter(|interest| !interest.is_empty())
-            .map(|interest| (watch.fd, token, interest)),
-        Source::Stream(_) | Source::IdleStream(_) => {
-            let (fd, interest) = source.stream(py)?.this(py).registration()?;
-            Some((fd, token, interest))
+) -> Vec<Registration> {
+    let mut registrations: Vec<Registration> = {
+        let sources = state.sources.borrow();
+        let sources = sources.iter();
+        let sources = sources.filter(|(_, source)| !forked || source.is_inherited());
+        let registration = |(token, source)| registration(py, state, notifier, token, source);
+        sources.filter_map(registration).collect()
+    };
+    registrations.retain(|it| still_there(py, it));
+    registrations
+}
+
+fn registration(
+    py: Python<'_>,
+    state: &State,
+    notifier: RawFd,
+    token: Token,
+    source: &Source,
+) -> Option<Registration> {
+    let own = |fd, interest| Registration {
+        fd,
+        token,
+        interest,
+        to_ask: None,
+    };
+    match source {
+        Source::Notifier => Some(own(notifier, Interest::READABLE)),
+        Source::Signals => {
+            let signals = state.signals.borrow();
+            Some(own(signals.readable()?, Interest::READABLE))
         }
-        Source::ReadPipe(pipe) => {
-            let (fd, interest) = pipe.this(py).registration()?;
-            Some((fd, token, interest))
+        Source::Child(transport) => Some(own(transport.pidfd(py)?, Interest::READABLE)),
+        Source::Watch(watch) => watch.registration(py, token),
+        Source::Listener { server, fd } => server.get().registration(py, *fd, token),
+        Source::Stream(_) | Source::IdleStream(_) => {
+            source.stream(py)?.this(py).registration(token)
         }
         Source::Datagram(_) | Source::IdleDatagram(_) => {
-            let (fd, interest) = source.datagram(py)?.this(py).registration()?;
-            Some((fd, token, interest))
+            source.datagram(py)?.this(py).registration(token)
         }
-        Source::WritePipe(pipe) => {
-            let (fd, interest) = pipe.this(py).registration()?;
-            Some((fd, token, interest))
-        }
-        Source::Listener { fd, .. } => Some((*fd, token, Interest::READABLE)),
+        Source::ReadPipe(pipe) => pipe.this(py).registration(token),
+        Source::WritePipe(pipe) => pipe.this(py).registration(token),
+    }
+}
+
+fn still_there(py: Python<'_>, registration: &Registration) -> bool {
+    let Some(file) = &registration.to_ask else {
+        return true;
     };
-    sources.iter().filter_map(registration).collect()
+    let file = file.bind(py);
+    has_descriptor(file, registration.fd).unwrap_or_else(|error| {
+        error.write_unraisable(py, Some(file));
+        false
+    })
 }

@@ -49,7 +49,7 @@ mod pipes;
 mod poll;
 mod race;
 mod readiness;
-mod registrations;
+pub(crate) mod registrations;
 pub(crate) mod schedule;
 mod signals;
 mod sock;

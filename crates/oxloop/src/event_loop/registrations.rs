@@ -39,6 +39,15 @@ pub(super) struct Entry {
     pub(super) holder: Holder,
 }
 
+/// What the kernel is told of a descriptor.
+pub(crate) struct Registration {
+    pub(crate) fd: RawFd,
+    pub(crate) token: Token,
+    pub(crate) interest: Interest,
+    /// The object whose descriptor it is, if only its `fileno()` can tell whether it still is.
+    pub(crate) to_ask: Option<Py<PyAny>>,
+}
+
 /// Numbers below this are places of a table, which grows up to 12 MiB. A program may come with any
 /// number, and only the kernel knows which are descriptors.
 const TABLE_SIZE: usize = 1 << 20;
@@ -141,17 +150,17 @@ impl State {
 
     /// The number gets a new holder. What watched it, a registration kept for `sock_recv` above
     /// all, ends; who waits for it tries again, and hears what has become of it. A transport whose
-    /// socket the program has closed is told.
+    /// socket or file the program has closed is told.
     ///
     /// # Errors
-    /// What a future raises that is no future of asyncio's, and a socket object's own `fileno()`.
+    /// What a future raises that is no future of asyncio's, and a file object's own `fileno()`.
     fn take_over(&self, fd: RawFd) -> PyResult<()> {
         let Some(entry) = self.numbers.borrow().get(fd) else {
             return Ok(());
         };
         match entry.holder {
             Holder::Watch => self.end_watch(fd, entry.token),
-            Holder::Transport => Python::attach(|py| self.end_without_socket(py, entry.token)),
+            Holder::Transport => Python::attach(|py| self.end_without_file(py, entry.token)),
             Holder::Loop => Ok(()),
         }
     }
@@ -163,12 +172,21 @@ impl State {
         Python::attach(|py| wake(py, std::mem::take(&mut watch.waiters)))
     }
 
-    fn end_without_socket(&self, py: Python<'_>, token: Token) -> PyResult<()> {
+    /// Tells a transport that has lost its descriptor that the number gets a new user.
+    ///
+    /// # Errors
+    /// What a socket or file object's own `fileno()` raises.
+    pub(crate) fn end_if_lost(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
+        let entry = self.numbers.borrow().get(fd);
+        let entry = entry.filter(|entry| entry.holder == Holder::Transport);
+        entry.map_or(Ok(()), |entry| self.end_without_file(py, entry.token))
+    }
+
+    fn end_without_file(&self, py: Python<'_>, token: Token) -> PyResult<()> {
         let transport = {
             let sources = self.sources.borrow();
-            sources
-                .get(token)
-                .and_then(|source| source.socket_transport(py))
+            let source = sources.get(token);
+            source.and_then(|source| source.transport(py))
         };
         match transport {
             Some(transport) if !transport.has_descriptor(py)? => transport.descriptor_lost(py),

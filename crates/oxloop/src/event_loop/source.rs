@@ -48,6 +48,11 @@ impl Source {
         }
     }
 
+    /// False in the child of a fork for what is its parent's: the child processes.
+    pub(super) const fn is_inherited(&self) -> bool {
+        !matches!(self, Self::Child(_))
+    }
+
     /// The transport, if the source is one that still lives.
     pub(super) fn stream(&self, py: Python<'_>) -> Option<Ref<StreamTransport>> {
         match self {
@@ -66,27 +71,16 @@ impl Source {
         }
     }
 
-    /// The transport that `add_reader` and `add_writer` must leave alone, while it is open.
-    pub(super) fn open_transport(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        let (object, closing) = match self {
-            Self::ReadPipe(pipe) => (pipe.as_object().clone_ref(py), pipe.is_closing(py)),
-            Self::WritePipe(pipe) => (pipe.as_object().clone_ref(py), pipe.is_closing(py)),
+    /// The transport, if the source is one that still lives.
+    pub(super) fn transport(&self, py: Python<'_>) -> Option<OwnedTransport> {
+        match self {
+            Self::ReadPipe(pipe) => Some(OwnedTransport::ReadPipe(pipe.clone_ref(py))),
+            Self::WritePipe(pipe) => Some(OwnedTransport::WritePipe(pipe.clone_ref(py))),
             Self::Datagram(_) | Self::IdleDatagram(_) => {
-                let datagram = self.datagram(py)?;
-                (datagram.as_object().clone_ref(py), datagram.is_closing(py))
+                self.datagram(py).map(OwnedTransport::Datagram)
             }
-            _ => {
-                let stream = self.stream(py)?;
-                (stream.as_object().clone_ref(py), stream.is_closing(py))
-            }
-        };
-        (!closing).then_some(object)
-    }
-
-    /// The transport, if the source is a socket's that still lives.
-    pub(super) fn socket_transport(&self, py: Python<'_>) -> Option<SocketTransport> {
-        let stream = self.stream(py).map(SocketTransport::Stream);
-        stream.or_else(|| self.datagram(py).map(SocketTransport::Datagram))
+            _ => self.stream(py).map(OwnedTransport::Stream),
+        }
     }
 
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
@@ -103,21 +97,44 @@ impl Source {
     }
 }
 
-/// A socket's transport, owned, so that nothing of the registry is borrowed while it is asked.
-pub(super) enum SocketTransport {
+/// A transport, owned, so that nothing of the registry is borrowed while it is asked.
+pub(super) enum OwnedTransport {
     Stream(Ref<StreamTransport>),
     Datagram(Ref<DatagramTransport>),
+    ReadPipe(Ref<ReadPipeTransport>),
+    WritePipe(Ref<WritePipeTransport>),
 }
 
-impl SocketTransport {
-    /// True unless the program closed the socket under the transport: its number is free then.
+impl OwnedTransport {
+    pub(super) const fn as_object(&self) -> &Py<PyAny> {
+        match self {
+            Self::Stream(transport) => transport.as_object(),
+            Self::Datagram(transport) => transport.as_object(),
+            Self::ReadPipe(transport) => transport.as_object(),
+            Self::WritePipe(transport) => transport.as_object(),
+        }
+    }
+
+    pub(super) fn is_closing(&self, py: Python<'_>) -> bool {
+        match self {
+            Self::Stream(transport) => transport.is_closing(py),
+            Self::Datagram(transport) => transport.is_closing(py),
+            Self::ReadPipe(transport) => transport.is_closing(py),
+            Self::WritePipe(transport) => transport.is_closing(py),
+        }
+    }
+
+    /// True unless the program closed the socket or file under the transport: its number is free
+    /// then.
     ///
     /// # Errors
-    /// What a socket object's own `fileno()` raises.
+    /// What the object's own `fileno()` raises.
     pub(super) fn has_descriptor(&self, py: Python<'_>) -> PyResult<bool> {
         match self {
             Self::Stream(transport) => transport.this(py).has_descriptor(),
             Self::Datagram(transport) => transport.this(py).has_descriptor(),
+            Self::ReadPipe(transport) => transport.this(py).has_descriptor(),
+            Self::WritePipe(transport) => transport.this(py).has_descriptor(),
         }
     }
 
@@ -129,6 +146,8 @@ impl SocketTransport {
         match self {
             Self::Stream(transport) => transport.this(py).descriptor_lost(),
             Self::Datagram(transport) => transport.this(py).descriptor_lost(),
+            Self::ReadPipe(transport) => transport.this(py).descriptor_lost(),
+            Self::WritePipe(transport) => transport.this(py).descriptor_lost(),
         }
     }
 }

@@ -9,7 +9,7 @@
 //! Cost: epoll_ctl(2) once for each change of interest, as asyncio has it.
 
 use super::readiness::{Waiter, wake};
-use super::registrations::Holder;
+use super::registrations::{Holder, Registration};
 use super::source::Source;
 use super::{EventLoop, LoopThis, State};
 use crate::error::os_error;
@@ -65,6 +65,18 @@ impl Watch {
         let waiters = self.waiters.iter().map(|waiter| waiter.side.interest());
         let all = handles.into_iter().flatten().chain(waiters);
         all.fold(Interest::NONE, Interest::with)
+    }
+
+    /// What a new epoll instance must be told. A registration that is only kept for later is made
+    /// again when it is wanted.
+    pub(super) fn registration(&self, py: Python<'_>, token: Token) -> Option<Registration> {
+        let interest = self.interest();
+        (!interest.is_empty()).then(|| Registration {
+            fd: self.fd,
+            token,
+            interest,
+            to_ask: self.file.as_ref().map(|file| file.clone_ref(py)),
+        })
     }
 
     pub(super) fn ready_reader(&self, py: Python<'_>, event: Event) -> Option<HandleRef> {
@@ -309,21 +321,18 @@ impl State {
         let transport = {
             let sources = self.sources.borrow();
             let source = sources.get(entry.token);
-            let open = source.and_then(|source| source.open_transport(py));
-            open.zip(source.map(|source| source.socket_transport(py)))
+            source.and_then(|source| source.transport(py))
         };
-        let Some((transport, socket)) = transport else {
+        let Some(transport) = transport else {
             return Ok(());
         };
-        if let Some(socket) = socket
-            && !socket.has_descriptor(py)?
-        {
+        if transport.is_closing(py) || !transport.has_descriptor(py)? {
             return Ok(());
         }
         Err(PyRuntimeError::new_err(format!(
             "File descriptor {} is used by transport {}",
             file.repr()?,
-            transport.bind(py).repr()?
+            transport.as_object().bind(py).repr()?
         )))
     }
 
@@ -345,17 +354,19 @@ impl State {
             self.register_watch(watch)?;
             return Ok(None);
         };
-        let (replaced, interest) = {
+        let (replaced, earlier, interest) = {
             let mut sources = self.sources.borrow_mut();
             let Some(Source::Watch(watch)) = sources.get_mut(token) else {
                 unreachable!("invariant: a watched entry's token leads to its watch");
             };
-            if watch.file.is_none() {
-                watch.file = file;
-            }
+            let earlier = match file {
+                Some(file) => watch.file.replace(file),
+                None => None,
+            };
             let replaced = watch.side(side).replace(handle);
-            (replaced, watch.interest())
+            (replaced, earlier, watch.interest())
         };
+        drop(earlier);
         let rewatched = self.rewatch(fd, token, interest, Some(side));
         rewatched.map_err(|lost| lost.tell(py))?;
         Ok(replaced)
@@ -389,6 +400,9 @@ impl State {
                 };
                 let dead = watch.end_handles_but(asked);
                 drop(dead);
+                if asked.is_none() {
+                    watch.file = None;
+                }
                 self.add_again(fd, watch)
             }
             changed => changed,

@@ -93,6 +93,11 @@ imported! {
     sendfile_mode = "asyncio.constants"."_SendfileMode";
     socket_class = "socket"."socket";
     native_socket_class = "_socket"."socket";
+    file_io = "_io"."FileIO";
+    buffered_reader = "_io"."BufferedReader";
+    buffered_writer = "_io"."BufferedWriter";
+    buffered_random = "_io"."BufferedRandom";
+    text_io_wrapper = "_io"."TextIOWrapper";
     set_nodelay = "asyncio.base_events"."_set_nodelay";
     gaierror = "socket"."gaierror";
     format_handle = "asyncio.base_events"."_format_handle";

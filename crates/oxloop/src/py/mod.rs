@@ -19,6 +19,7 @@ pub(crate) mod context;
 pub(crate) mod coroutine;
 pub(crate) mod coroutine_method;
 mod ending;
+pub(crate) mod file;
 mod freeing;
 pub(crate) mod handle;
 pub(crate) mod handled;

@@ -20,7 +20,7 @@
 use super::attached::Attached;
 use super::imports;
 use super::object::call_method;
-use pyo3::exceptions::{PyException, PyOSError, PyValueError};
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
@@ -149,24 +149,6 @@ pub(crate) fn no_descriptor() -> io::Error {
     io::Error::from_raw_os_error(libc::EBADF)
 }
 
-/// True if a file object's `fileno()` is `fd`; a closed one raises ValueError or says -1.
-///
-/// # Errors
-/// What `fileno()` raises that is no sign of a closed file.
-pub(crate) fn has_descriptor(file: &Bound<'_, PyAny>, fd: RawFd) -> PyResult<bool> {
-    let py = file.py();
-    match call_method(file, intern!(py, "fileno"), &[]) {
-        Ok(number) => Ok(number.extract::<RawFd>().is_ok_and(|number| number == fd)),
-        Err(error)
-            if error.is_instance_of::<PyValueError>(py)
-                || error.is_instance_of::<PyOSError>(py) =>
-        {
-            Ok(false)
-        }
-        Err(error) => Err(error),
-    }
-}
-
 /// True for an object that is exactly a `socket.socket`, with none of the methods replaced whose
 /// work is done here.
 ///
@@ -176,6 +158,16 @@ pub(crate) fn has_descriptor(file: &Bound<'_, PyAny>, fd: RawFd) -> PyResult<boo
 pub(crate) fn is_plain(object: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = object.py();
     Ok(object.get_type().is(imports::socket_class(py)?) && methods(py)?.are_original(py))
+}
+
+/// True if `socket.socket` is the class that it was at import, with its methods: then accept(2) is
+/// all that the `accept()` of a plain socket does.
+///
+/// # Errors
+/// What looking at the module raises.
+pub(crate) fn makes_plain_sockets(py: Python<'_>) -> PyResult<bool> {
+    let class = imports::socket(py)?.getattr(intern!(py, "socket"))?;
+    Ok(class.is(imports::socket_class(py)?) && methods(py)?.are_original(py))
 }
 
 /// The methods of `socket.socket` as they were at import.
@@ -240,7 +232,10 @@ fn version_of(class: &Bound<'_, PyType>) -> u32 {
 }
 
 /// The number in the memory of an instance of `_socket.socket`, if that can be read.
-fn descriptor_in_memory(object: &Bound<'_, PyAny>) -> PyResult<Option<RawFd>> {
+///
+/// # Errors
+/// What asking for the object's class raises.
+pub(super) fn descriptor_in_memory(object: &Bound<'_, PyAny>) -> PyResult<Option<RawFd>> {
     let class = imports::native_socket_class(object.py())?;
     if !LAYOUT_KNOWN.load(Ordering::Relaxed) || !object.is_instance(class)? {
         return Ok(None);

@@ -1,14 +1,17 @@
 //! The accept loop: from a listener's event to a transport.
 
-use super::{Inner, Server};
+use super::{Inner, Listener, Server};
 use crate::address::to_python;
-use crate::error::os_error;
+use crate::error::{asks_to_wait, errno_of, os_error};
 use crate::event_loop::exceptions;
 use crate::event_loop::tls::TlsOptions;
 use crate::event_loop::turn::leaves_the_loop;
 use crate::py::imports;
+use crate::py::socket::{SocketObject, makes_plain_sockets};
 use crate::tls::Waiter;
-use crate::transport::stream::{self, Connected, Descriptor};
+use crate::transport::stream::{self, Connected, Descriptor, Peer};
+use pyo3::exceptions::{PyConnectionAbortedError, PyOSError};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use reactor::addr::SocketAddress;
@@ -22,7 +25,8 @@ const ACCEPT_RETRY_DELAY: u32 = 1;
 /// The kernel has connections for the listener `fd`.
 ///
 /// # Errors
-/// KeyboardInterrupt and SystemExit, and what the exception handler lets out.
+/// KeyboardInterrupt and SystemExit, what a socket object's own `accept()` raises beside OSError,
+/// and what the exception handler lets out.
 pub(crate) fn on_readable(this: &Bound<'_, Server>, fd: RawFd) -> PyResult<()> {
     let py = this.py();
     let inner = this.get().inner(py)?;
@@ -31,30 +35,105 @@ pub(crate) fn on_readable(this: &Bound<'_, Server>, fd: RawFd) -> PyResult<()> {
     } else {
         inner.backlog.max(1)
     };
+    let plain = makes_plain_sockets(py)?;
     for _ in 0..most {
-        if inner.with_listener(fd, |_| ()).is_none() {
+        let Some(accepting) = inner.with_listener(fd, |own| Accepting::of(py, own, plain)) else {
             return Ok(());
-        }
-        match socket::accept(fd) {
-            Ok((connection, peer)) => accept(this, inner, connection, peer)?,
-            Err(error) => match error.raw_os_error() {
-                Some(libc::ECONNABORTED) => {}
-                Some(libc::EAGAIN | libc::EINTR) => return Ok(()),
-                _ => return accept_failed(this, inner, fd, &error),
-            },
+        };
+        match accepting.accept(this, inner) {
+            Ok(Outcome::Accepted(accepted)) => accept(this, inner, accepted)?,
+            Ok(Outcome::Aborted) => {}
+            Ok(Outcome::Nothing) => return Ok(()),
+            Err(error) if error.is_instance_of::<PyOSError>(py) => {
+                return accept_failed(this, inner, fd, error);
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(())
 }
 
-fn accept(
+/// Who accepts: the kernel, for a plain socket, or the socket object.
+enum Accepting {
+    Kernel(io::Result<RawFd>),
+    Object(Py<PyAny>),
+}
+
+/// What one call brought.
+enum Outcome {
+    Accepted(Accepted),
+    /// A connection that its peer has given up.
+    Aborted,
+    Nothing,
+}
+
+enum Accepted {
+    Kernel(OwnedFd, SocketAddress),
+    /// A socket object and its peer's name.
+    Object(Py<PyAny>, Py<PyAny>),
+}
+
+impl Accepting {
+    #[inline]
+    fn of(py: Python<'_>, listener: &Listener, plain: bool) -> Self {
+        if plain && listener.socket.is_plain() {
+            Self::Kernel(listener.socket.fd(py))
+        } else {
+            Self::Object(listener.object(py))
+        }
+    }
+
+    fn accept(self, this: &Bound<'_, Server>, inner: &Inner) -> PyResult<Outcome> {
+        match self {
+            Self::Kernel(listener) => match listener.and_then(socket::accept) {
+                Ok((connection, peer)) => {
+                    log_connection(this, inner, &peer)?;
+                    Ok(Outcome::Accepted(Accepted::Kernel(connection, peer)))
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::ECONNABORTED) => Ok(Outcome::Aborted),
+                    Some(libc::EAGAIN | libc::EINTR) => Ok(Outcome::Nothing),
+                    _ => Err(os_error(&error)),
+                },
+            },
+            Self::Object(listener) => {
+                let py = this.py();
+                match accept_by_object(this, inner, listener.bind(py)) {
+                    Ok(accepted) => Ok(Outcome::Accepted(accepted)),
+                    Err(error) if error.is_instance_of::<PyConnectionAbortedError>(py) => {
+                        Ok(Outcome::Aborted)
+                    }
+                    Err(error) if asks_to_wait(py, &error) => Ok(Outcome::Nothing),
+                    Err(error) => Err(error),
+                }
+            }
+        }
+    }
+}
+
+#[cold]
+fn accept_by_object(
     this: &Bound<'_, Server>,
     inner: &Inner,
-    connection: OwnedFd,
-    peer: SocketAddress,
-) -> PyResult<()> {
+    listener: &Bound<'_, PyAny>,
+) -> PyResult<Accepted> {
+    let py = listener.py();
+    let accepted = listener.call_method0(intern!(py, "accept"))?;
+    let (connection, peer) = (accepted.get_item(0)?, accepted.get_item(1)?);
+    if inner.event_loop.get().state(py).is_debug() {
+        let text = "%r got a new connection from %r: %r";
+        imports::logger(py)?.call_method1("debug", (text, this, &peer, &connection))?;
+    }
+    connection.call_method1(intern!(py, "setblocking"), (false,))?;
+    Ok(Accepted::Object(connection.unbind(), peer.unbind()))
+}
+
+fn accept(this: &Bound<'_, Server>, inner: &Inner, accepted: Accepted) -> PyResult<()> {
     let py = this.py();
-    log_connection(this, inner, &peer)?;
+    let object = match &accepted {
+        Accepted::Kernel(..) => None,
+        Accepted::Object(connection, _) => Some(connection.clone_ref(py)),
+    };
     let context = inner.context.copy(py)?;
     let mut protocol = None;
     let made = context
@@ -65,17 +144,22 @@ fn accept(
             Some(tls) => secured(inner, tls, &made),
         })
         .and_then(|made| {
+            let (descriptor, peer) = accepted.into_parts(py)?;
             let connected = Connected {
-                descriptor: Descriptor::Own(connection),
+                descriptor,
                 protocol: made.unbind(),
                 waiter: None,
-                peer: Some(peer),
+                peer,
                 server: Some(this.clone().unbind()),
                 context,
             };
             stream::start(inner.event_loop.bind(py), connected)
         });
     let Err(error) = made else { return Ok(()) };
+    let closed = object.map_or(Ok(()), |connection| {
+        let connection = connection.bind(py);
+        connection.call_method0(intern!(py, "close")).map(drop)
+    });
     if leaves_the_loop(py, &error) {
         return Err(error);
     }
@@ -88,7 +172,20 @@ fn accept(
     if let Some(protocol) = protocol {
         context.set_item("protocol", protocol)?;
     }
-    exceptions::report(inner.event_loop.bind(py), &context)
+    exceptions::report(inner.event_loop.bind(py), &context)?;
+    closed
+}
+
+impl Accepted {
+    fn into_parts(self, py: Python<'_>) -> PyResult<(Descriptor, Peer)> {
+        Ok(match self {
+            Self::Kernel(fd, peer) => (Descriptor::Own(fd), Peer::Address(peer)),
+            Self::Object(connection, name) => {
+                let connection = SocketObject::new(connection.bind(py))?;
+                (Descriptor::Socket(connection), Peer::Name(name))
+            }
+        })
+    }
 }
 
 /// The TLS protocol between the transport and the program's `protocol`. When the
@@ -115,15 +212,11 @@ fn log_connection(this: &Bound<'_, Server>, inner: &Inner, peer: &SocketAddress)
 }
 
 /// accept(2) failed. Without descriptors the listener rests, or the loop would spin on it.
-fn accept_failed(
-    this: &Bound<'_, Server>,
-    inner: &Inner,
-    fd: RawFd,
-    error: &io::Error,
-) -> PyResult<()> {
+fn accept_failed(this: &Bound<'_, Server>, inner: &Inner, fd: RawFd, error: PyErr) -> PyResult<()> {
     let py = this.py();
+    let errno = errno_of(py, &error)?;
     let exhausted = matches!(
-        error.raw_os_error(),
+        errno,
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
     );
     let context = PyDict::new(py);
@@ -133,8 +226,8 @@ fn accept_failed(
         "socket.accept() failed"
     };
     context.set_item("message", message)?;
-    context.set_item("exception", os_error(error).into_value(py))?;
-    if let Some(socket) = inner.with_listener(fd, |listener| listener.socket.clone_ref(py)) {
+    context.set_item("exception", error.into_value(py))?;
+    if let Some(socket) = inner.with_listener(fd, |listener| listener.object(py)) {
         context.set_item("socket", imports::transport_socket(py)?.call1((socket,))?)?;
     }
     let event_loop = inner.event_loop.bind(py);
@@ -145,6 +238,11 @@ fn accept_failed(
         }
         let again = this.getattr("_accept_again")?;
         event_loop.call_method1("call_later", (ACCEPT_RETRY_DELAY, again, fd))?;
+    }
+    if errno == Some(libc::EBADF) {
+        // The program closed the socket. Where a duplicate of its descriptor lives on, the kernel
+        // would report it without end.
+        inner.stop_hearing(py, fd);
     }
     exceptions::report(event_loop, &context)
 }

@@ -1,9 +1,12 @@
 //! `Server`: what `create_server` and `create_unix_server` return, and its accept loop.
 //!
 //! Connections are accepted with accept4(2) straight into a transport: no Python socket object, no
-//! task and no future a connection. Each gets a copy of the context that the server was made in.
+//! task and no future a connection. (A listener that is not a plain `socket.socket` has its own
+//! `accept()` called.) Each gets a copy of the context that the server was made in.
 //!
 //! Invariants:
+//! - the number of a listener is used only while its socket object has it: the program may have
+//!   closed it, and the number is somebody else's then.
 //! - `sockets` is None from `close` on; a closed server's listeners are out of the poller.
 //! - `active` counts the transports that were attached and not detached yet; they are found through
 //!   the loop's registry, so the server does not keep them alive.
@@ -15,7 +18,9 @@ mod accept;
 mod private;
 mod serving;
 
+use crate::error::os_error;
 use crate::event_loop::EventLoop;
+use crate::event_loop::registrations::Registration;
 use crate::event_loop::source::Source;
 use crate::event_loop::tls::TlsOptions;
 use crate::py::attached::Attached;
@@ -23,9 +28,11 @@ use crate::py::class::{Visit, VisitStopped};
 use crate::py::context::Captured;
 use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::coroutine_method;
+use crate::py::file::has_descriptor;
 use crate::py::imports;
+use crate::py::socket::{SocketObject, no_descriptor};
 use crate::transport::stream::StreamTransport;
-use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyRuntimeError};
+use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -39,8 +46,7 @@ pub(crate) use accept::on_readable;
 
 /// One bound socket.
 struct Listener {
-    socket: Py<PyAny>,
-    fd: RawFd,
+    socket: SocketObject,
     token: Option<Token>,
     /// A Unix socket's path and inode, if the file is to be removed at close.
     cleanup: Option<(Py<PyAny>, u64)>,
@@ -95,10 +101,8 @@ impl Server {
         let py = event_loop.py();
         let mut listeners = Vec::with_capacity(sockets.len());
         for BoundSocket { socket, cleanup } in sockets {
-            let fd = socket.bind(py).call_method0("fileno")?.extract()?;
             listeners.push(Listener {
-                socket,
-                fd,
+                socket: SocketObject::new(socket.bind(py))?,
                 token: None,
                 cleanup,
             });
@@ -121,11 +125,38 @@ impl Server {
         Ok(server)
     }
 
+    /// What a new epoll instance must be told of a listener, and the socket object to ask first.
+    pub(crate) fn registration(
+        &self,
+        py: Python<'_>,
+        fd: RawFd,
+        token: Token,
+    ) -> Option<Registration> {
+        let listeners = self.inner.get(py).get()?.listeners.borrow();
+        let listener = listeners.iter().flatten().find(|it| it.fd() == fd)?;
+        (!listener.socket.has_lost(py)).then(|| Registration {
+            fd,
+            token,
+            interest: Interest::READABLE,
+            to_ask: listener.socket.to_ask(py),
+        })
+    }
+
     fn inner(&self, py: Python<'_>) -> PyResult<&Inner> {
         self.inner
             .get(py)
             .get()
             .ok_or_else(|| PyRuntimeError::new_err("servers are made by loop.create_server()"))
+    }
+}
+
+impl Listener {
+    const fn fd(&self) -> RawFd {
+        self.socket.number()
+    }
+
+    fn object(&self, py: Python<'_>) -> Py<PyAny> {
+        self.socket.object().clone_ref(py)
     }
 }
 
@@ -144,11 +175,14 @@ impl Inner {
             let listeners = self.listeners.borrow();
             let listeners = listeners.iter().flatten();
             listeners
-                .map(|listener| (listener.socket.clone_ref(py), listener.fd))
+                .map(|listener| (listener.object(py), listener.fd()))
                 .collect()
         };
         for (socket, fd) in sockets {
             socket.bind(py).call_method1("listen", (self.backlog,))?;
+            if !has_descriptor(socket.bind(py), fd)? {
+                return Err(os_error(&no_descriptor()));
+            }
             let source = Source::Listener {
                 server: this.clone().unbind(),
                 fd,
@@ -164,20 +198,24 @@ impl Inner {
         listeners
             .as_mut()?
             .iter_mut()
-            .find(|listener| listener.fd == fd)
+            .find(|listener| listener.fd() == fd)
             .map(body)
+    }
+
+    /// Ends the registration of a listener that stays.
+    fn stop_hearing(&self, py: Python<'_>, fd: RawFd) {
+        let token = self.with_listener(fd, |listener| listener.token.take());
+        if let Some(token) = token.flatten() {
+            drop(self.event_loop.get().state(py).deregister(fd, token));
+        }
     }
 
     fn stop_listening(&self, py: Python<'_>, listener: Listener) -> PyResult<()> {
         if let Some(token) = listener.token {
-            drop(
-                self.event_loop
-                    .get()
-                    .state(py)
-                    .deregister(listener.fd, token),
-            );
+            let state = self.event_loop.get().state(py);
+            drop(state.deregister(listener.fd(), token));
         }
-        listener.socket.bind(py).call_method0("close")?;
+        listener.object(py).bind(py).call_method0("close")?;
         listener.cleanup.map_or(Ok(()), |(path, inode)| {
             remove_socket_file(path.bind(py), inode)
         })
@@ -208,7 +246,7 @@ impl Inner {
         }
         if let Ok(listeners) = self.listeners.try_borrow() {
             for listener in listeners.iter().flatten() {
-                visit.object(&listener.socket)?;
+                visit.object(listener.socket.object())?;
             }
         }
         if let Ok(waiters) = self.waiters.try_borrow() {
@@ -304,7 +342,7 @@ impl Server {
             listeners
                 .iter()
                 .flatten()
-                .map(|listener| listener.socket.clone_ref(py))
+                .map(|listener| listener.object(py))
                 .collect()
         };
         let class = imports::transport_socket(py)?;
@@ -317,9 +355,7 @@ impl Server {
     fn _sockets(&self, py: Python<'_>) -> PyResult<Option<Vec<Py<PyAny>>>> {
         let listeners = self.inner(py)?.listeners.borrow();
         let sockets = |listeners: &Vec<Listener>| {
-            let sockets = listeners
-                .iter()
-                .map(|listener| listener.socket.clone_ref(py));
+            let sockets = listeners.iter().map(|listener| listener.object(py));
             sockets.collect()
         };
         Ok(listeners.as_ref().map(sockets))
@@ -392,8 +428,14 @@ impl Server {
     fn _accept_again(slf: &Bound<'_, Self>, fd: RawFd) -> PyResult<()> {
         let py = slf.py();
         let inner = slf.get().inner(py)?;
-        let token = inner.with_listener(fd, |listener| listener.token).flatten();
-        if let Some(token) = token {
+        let listener = inner.with_listener(fd, |listener| {
+            listener.token.map(|token| (listener.object(py), token))
+        });
+        if let Some((socket, token)) = listener.flatten() {
+            if !has_descriptor(socket.bind(py), fd)? {
+                // As asyncio says it, which asks for the number anew.
+                return Err(PyValueError::new_err("Invalid file descriptor: -1"));
+            }
             let state = inner.event_loop.get().state(py);
             state.resume_registration(fd, token, Interest::READABLE)?;
         }

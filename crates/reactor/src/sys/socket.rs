@@ -53,6 +53,11 @@ pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
 }
 
+pub(crate) fn is_open(fd: RawFd) -> bool {
+    // SAFETY: takes no pointer.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
+}
+
 fn own_both([first, second]: [RawFd; 2]) -> (OwnedFd, OwnedFd) {
     // SAFETY: called with descriptors that a successful call has just made, which nothing else
     // owns.

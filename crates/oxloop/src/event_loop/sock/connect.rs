@@ -7,12 +7,11 @@ use crate::event_loop::EventLoop;
 use crate::event_loop::readiness::Readiness;
 use crate::event_loop::watchers::Side;
 use crate::py::coroutine::{Coroutine, await_python};
-use crate::py::imports;
+use crate::py::socket::is_plain;
 use pyo3::intern;
 use pyo3::prelude::*;
 use reactor::addr::SocketAddress;
 use reactor::socket;
-use std::os::fd::RawFd;
 
 #[pymethods]
 impl EventLoop {
@@ -92,11 +91,11 @@ async fn connect_resolved(
     address: Py<PyAny>,
 ) -> PyResult<()> {
     let begun = Python::attach(|py| connect(this, sock.bind(py), address.bind(py)))?;
-    let Some((fd, writable)) = begun else {
+    let Some(writable) = begun else {
         return Ok(());
     };
     writable.wait().await?;
-    Python::attach(|py| connected(fd, address.bind(py)))
+    Python::attach(|py| connected(sock.bind(py), address.bind(py)))
 }
 
 /// What to look an address up for, if the socket's family has names.
@@ -119,21 +118,20 @@ fn connect<'a>(
     this: &'a Py<EventLoop>,
     sock: &Bound<'_, PyAny>,
     address: &Bound<'_, PyAny>,
-) -> PyResult<Option<(RawFd, Readiness<'a>)>> {
+) -> PyResult<Option<Readiness<'a>>> {
     let py = sock.py();
     this.get().state(py).check_closed()?;
-    let fd = sock.call_method0(intern!(py, "fileno"))?.extract()?;
     if !connecting(sock, address)? {
         return Ok(None);
     }
-    let readiness = Readiness::of(py, this, fd, Side::Writer)?;
-    Ok(Some((fd, readiness)))
+    let fd = sock.call_method0(intern!(py, "fileno"))?.extract()?;
+    Readiness::of(py, this, fd, Side::Writer).map(Some)
 }
 
 /// Calls connect(2); true if the connection is still being made.
 fn connecting(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = sock.py();
-    if sock.get_type().is(imports::socket_class(py)?)
+    if is_plain(sock)?
         && let Ok(errno) = sock.call_method1(intern!(py, "connect_ex"), (address,))
     {
         return match errno.extract()? {
@@ -176,10 +174,13 @@ fn connect_error(errno: i32, address: &Bound<'_, PyAny>) -> PyErr {
     }
 }
 
-/// The outcome of a connection that is not being made any more.
-fn connected(fd: RawFd, address: &Bound<'_, PyAny>) -> PyResult<()> {
-    match socket::take_error(fd).map_err(|error| os_error(&error))? {
-        None => Ok(()),
-        Some(errno) => Err(connect_error(errno, address)),
+/// The outcome of a connection that is not being made any more. The socket object is asked: it may
+/// have been closed meanwhile, and its number be another's.
+fn connected(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<()> {
+    let option = (libc::SOL_SOCKET, libc::SO_ERROR);
+    let pending = sock.call_method1(intern!(sock.py(), "getsockopt"), option)?;
+    match pending.extract()? {
+        0 => Ok(()),
+        errno => Err(connect_error(errno, address)),
     }
 }

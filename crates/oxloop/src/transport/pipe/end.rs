@@ -2,15 +2,17 @@
 
 use super::{Kind, extra_of, kind_of, set_nonblocking};
 use crate::error::os_error;
+use crate::event_loop::registrations::Registration;
 use crate::event_loop::source::Source;
 use crate::event_loop::{EventLoop, State};
 use crate::py::attached::Attached;
 use crate::py::class::{Class, Native, OfNative, Ref, This, Visit, VisitStopped};
 use crate::py::context::Captured;
+use crate::py::file::{FileObject, has_descriptor};
 use crate::py::imports;
 use crate::py::method::Methods;
+use crate::py::socket::no_descriptor;
 use crate::transport::base::{self, BaseTransport, Parties};
-use crate::transport::visit_cell;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -25,7 +27,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 pub(crate) struct End {
     parties: Parties,
     /// None once it is closed.
-    pipe: RefCell<Option<Py<PyAny>>>,
+    pipe: RefCell<Option<FileObject>>,
     pub(super) fd: RawFd,
     /// Registered in place of `fd`, whose number belongs to another registration.
     duplicate: RefCell<Option<OwnedFd>>,
@@ -48,7 +50,7 @@ impl End {
         let context = Captured::current(event_loop.py())?;
         Ok(Self {
             parties: Parties::new(event_loop, protocol.clone().unbind(), context),
-            pipe: RefCell::new(Some(pipe.clone().unbind())),
+            pipe: RefCell::new(Some(FileObject::new(pipe, fd)?)),
             fd,
             duplicate: RefCell::new(None),
             token: Cell::new(None),
@@ -68,7 +70,9 @@ impl End {
         duplicate.as_ref().map_or(self.fd, AsRawFd::as_raw_fd)
     }
 
-    fn take_free_number(&self, state: &State) -> PyResult<()> {
+    fn take_free_number(&self, py: Python<'_>, state: &State) -> PyResult<()> {
+        // Another transport may have had the number, and have lost it.
+        state.end_if_lost(py, self.fd)?;
         if self.duplicate.borrow().is_none() && state.is_registered(self.fd) {
             let duplicate = socket::duplicate(self.fd).map_err(|error| os_error(&error))?;
             *self.duplicate.borrow_mut() = Some(duplicate);
@@ -100,6 +104,12 @@ pub(crate) trait Side: Sized + 'static {
     /// RuntimeError on a closed loop.
     fn close(this: &PipeThis<'_, '_, Self>) -> PyResult<()>;
 
+    /// Ends the transport because of an error; what is queued is lost.
+    ///
+    /// # Errors
+    /// RuntimeError on a closed loop.
+    fn fail(this: &PipeThis<'_, '_, Self>, error: Py<PyAny>) -> PyResult<()>;
+
     /// What the `repr` ends with.
     fn bufsize(_this: &PipeThis<'_, '_, Self>) -> Option<usize> {
         None
@@ -127,7 +137,13 @@ impl<S: Side> Native for PipeTransport<S> {
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         let end = &self.inner.during_collection().end;
         end.parties.traverse(visit)?;
-        visit_cell(visit, &end.pipe)
+        if let Ok(pipe) = end.pipe.try_borrow()
+            && let Some(file) = &*pipe
+        {
+            visit.object(file.object())?;
+            visit.option(file.seen_in())?;
+        }
+        Ok(())
     }
 
     fn clear(&self, py: Python<'_>) {
@@ -195,18 +211,77 @@ impl<'py, S: Side> PipeThis<'_, 'py, S> {
         &self.payload().inner.get(self.py()).end
     }
 
-    /// What a fork's child must register again.
-    pub(crate) fn registration(&self) -> Option<(RawFd, Interest)> {
+    /// What a new epoll instance must be told, and the file object to ask first.
+    pub(crate) fn registration(&self, token: Token) -> Option<Registration> {
         let end = self.end();
         end.token.get()?;
-        Some((end.polled(), end.interest.get()))
+        let duplicated = end.duplicate.borrow().is_some();
+        if !duplicated && self.known_lost() {
+            return None;
+        }
+        Some(Registration {
+            fd: end.polled(),
+            token,
+            interest: end.interest.get(),
+            to_ask: if duplicated { None } else { self.to_ask() },
+        })
+    }
+
+    /// True if the file object is known to have another descriptor than it had, or none, or if it
+    /// was closed here. Runs no Python code.
+    #[inline]
+    fn known_lost(&self) -> bool {
+        let pipe = self.end().pipe.borrow();
+        pipe.as_ref().is_none_or(|file| file.has_lost(self.py()))
+    }
+
+    fn to_ask(&self) -> Option<Py<PyAny>> {
+        let pipe = self.end().pipe.borrow();
+        pipe.as_ref().and_then(|file| file.to_ask(self.py()))
+    }
+
+    /// True unless the program closed the file under the transport.
+    ///
+    /// # Errors
+    /// What a file object's own `fileno()` raises.
+    #[inline]
+    pub(crate) fn has_descriptor(&self) -> PyResult<bool> {
+        if self.known_lost() {
+            return Ok(false);
+        }
+        match self.to_ask() {
+            None => Ok(true),
+            Some(file) => has_descriptor(file.bind(self.py()), self.end().fd),
+        }
+    }
+
+    /// The descriptor.
+    ///
+    /// # Errors
+    /// EBADF if the program closed the file; what its own `fileno()` raises.
+    #[inline]
+    pub(super) fn fd(&self) -> PyResult<RawFd> {
+        if self.has_descriptor()? {
+            return Ok(self.end().fd);
+        }
+        Err(os_error(&no_descriptor()))
+    }
+
+    /// The program closed the file under the transport, and its number has a new user.
+    ///
+    /// # Errors
+    /// RuntimeError on a closed loop.
+    pub(crate) fn descriptor_lost(&self) -> PyResult<()> {
+        let error = os_error(&no_descriptor()).into_value(self.py());
+        S::fail(self, error.into_any())
     }
 
     /// Makes the kernel's interest exactly `wanted`. A hang-up is reported whether it is wanted or
     /// not, so the registration ends when nothing is.
     ///
     /// # Errors
-    /// What epoll_ctl(2) says; RuntimeError on a closed loop.
+    /// What epoll_ctl(2) says, EBADF too if the program closed the file; RuntimeError on a closed
+    /// loop.
     pub(super) fn listen_for(&self, wanted: Interest) -> PyResult<()> {
         let (end, state) = (self.end(), self.loop_state());
         match end.token.get() {
@@ -217,7 +292,10 @@ impl<'py, S: Side> PipeThis<'_, 'py, S> {
                 }
             }
             None => {
-                end.take_free_number(state)?;
+                if !self.has_descriptor()? {
+                    return self.lacks_descriptor();
+                }
+                end.take_free_number(self.py(), state)?;
                 let source = S::source(self.to_ref());
                 let token = state.register(end.polled(), source, wanted)?;
                 end.token.set(Some(token));
@@ -225,6 +303,16 @@ impl<'py, S: Side> PipeThis<'_, 'py, S> {
         }
         end.interest.set(wanted);
         Ok(())
+    }
+
+    /// The number is not this file's. What epoll_ctl(2) would say of it is raised; if it is another
+    /// file's, the transport ends, as it would at that file's first event.
+    #[cold]
+    fn lacks_descriptor(&self) -> PyResult<()> {
+        if socket::is_open(self.end().fd) {
+            return self.descriptor_lost();
+        }
+        Err(os_error(&no_descriptor()))
     }
 
     /// Ends the registration.
@@ -263,8 +351,8 @@ impl<'py, S: Side> PipeThis<'_, 'py, S> {
         self.stop_listening();
         drop(self.end().duplicate.take());
         let pipe = self.end().pipe.take();
-        pipe.map_or(Ok(()), |pipe| {
-            let pipe = pipe.bind(self.py());
+        pipe.map_or(Ok(()), |file| {
+            let pipe = file.object().bind(self.py());
             pipe.call_method0(intern!(self.py(), "close")).map(drop)
         })
     }

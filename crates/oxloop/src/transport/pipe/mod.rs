@@ -10,6 +10,9 @@
 //! Invariants:
 //! - the file object that the program gave is closed in the deferred `connection_lost`, or by the
 //!   finalizer of a transport that was never closed.
+//! - the program can close the file behind the transport's back, and its number is somebody else's
+//!   then: the kernel is called only while the file object has that number (`py::file`), and else
+//!   the outcome is EBADF.
 //! - each transport has a registration of its own: where the descriptor's number has one already (a
 //!   terminal that is read and written), it registers a duplicate.
 //! - the loop keeps a transport alive exactly while that is registered.

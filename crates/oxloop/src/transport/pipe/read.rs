@@ -2,7 +2,7 @@
 
 use super::Kind;
 use super::end::{self, PipeThis, PipeTransport, Side};
-use crate::error::os_error;
+use crate::error::{errno_of, os_error};
 use crate::event_loop::source::Source;
 use crate::py::class::{Class, OfNative, Ref, Slots, create};
 use crate::py::imports;
@@ -60,6 +60,10 @@ impl Side for Reading {
         }
         this.schedule_end(None)
     }
+
+    fn fail(this: &ReadThis<'_, '_>, error: Py<PyAny>) -> PyResult<()> {
+        this.schedule_end(Some(error))
+    }
 }
 
 impl<'py> ReadThis<'_, 'py> {
@@ -100,15 +104,24 @@ impl<'py> ReadThis<'_, 'py> {
         if !event.readable || !self.is_reading() {
             return Ok(());
         }
-        let (py, fd) = (self.py(), self.end().fd);
+        let py = self.py();
+        let fd = match self.fd() {
+            Ok(fd) => fd,
+            Err(error) => return self.read_failed(error),
+        };
         let received = self.loop_state().with_scratch(|scratch| {
             let count = socket::read_into_slice(fd, scratch)?;
-            Ok(PyBytes::new(py, &scratch[..count]))
+            Ok::<_, io::Error>(PyBytes::new(py, &scratch[..count]))
         });
         match received {
             Ok(data) if data.as_bytes().is_empty() => self.on_eof(),
             Ok(data) => self.deliver(&data),
-            Err(error) => self.read_failed(&error),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                Ok(())
+            }
+            Err(error) => self.read_failed(os_error(&error)),
         }
     }
 
@@ -133,14 +146,11 @@ impl<'py> ReadThis<'_, 'py> {
     }
 
     #[cold]
-    fn read_failed(&self, error: &io::Error) -> PyResult<()> {
-        if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) {
-            return Ok(());
-        }
+    fn read_failed(&self, error: PyErr) -> PyResult<()> {
         // A terminal's other side was closed.
-        let expected = error.raw_os_error() == Some(libc::EIO);
+        let expected = errno_of(self.py(), &error)? == Some(libc::EIO);
         let message = "Fatal read error on pipe transport";
-        let error = self.report_fatal(os_error(error), expected, message)?;
+        let error = self.report_fatal(error, expected, message)?;
         self.schedule_end(Some(error))
     }
 }

@@ -13,7 +13,7 @@ use crate::py::method::Methods;
 use crate::transport::base::count_lost_write;
 use crate::transport::flow_control::{self, FlowControl, FlowControlled};
 use crate::transport::write_queue::{Sends, WriteQueue, chunk_of, is_writable_data};
-use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError};
+use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyOSError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
 use reactor::poller::{Event, Interest};
@@ -79,6 +79,11 @@ impl Side for Writing {
 
     fn close(this: &WriteThis<'_, '_>) -> PyResult<()> {
         this.write_eof()
+    }
+
+    fn fail(this: &WriteThis<'_, '_>, error: Py<PyAny>) -> PyResult<()> {
+        this.count_failure();
+        this.close_now(Some(error))
     }
 
     fn bufsize(this: &WriteThis<'_, '_>) -> Option<usize> {
@@ -147,7 +152,11 @@ impl<'py> WriteThis<'_, 'py> {
     /// One system call's worth; false if the pipe failed.
     fn send_some(&self) -> PyResult<bool> {
         let (py, own) = (self.py(), self.own());
-        let sent = own.queue.borrow().send(py, &File(self.end().fd));
+        let fd = match self.fd() {
+            Ok(fd) => fd,
+            Err(error) => return self.write_failed(error).map(|()| false),
+        };
+        let sent = own.queue.borrow().send(py, &File(fd));
         match sent {
             Ok(sent) => {
                 let mut queue = own.queue.borrow_mut();
@@ -160,14 +169,22 @@ impl<'py> WriteThis<'_, 'py> {
                 own.queue.borrow_mut().set_blocked(true);
                 Ok(true)
             }
-            Err(error) => {
-                own.conn_lost.set(own.conn_lost.get().saturating_add(1));
-                let message = "Fatal write error on pipe transport";
-                let error = self.report_fatal(os_error(&error), true, message)?;
-                self.close_now(Some(error))?;
-                Ok(false)
-            }
+            Err(error) => self.write_failed(os_error(&error)).map(|()| false),
         }
+    }
+
+    #[cold]
+    fn write_failed(&self, error: PyErr) -> PyResult<()> {
+        self.count_failure();
+        let expected = error.is_instance_of::<PyOSError>(self.py());
+        let message = "Fatal write error on pipe transport";
+        let error = self.report_fatal(error, expected, message)?;
+        self.close_now(Some(error))
+    }
+
+    fn count_failure(&self) {
+        let lost = &self.own().conn_lost;
+        lost.set(lost.get().saturating_add(1));
     }
 
     /// Drops what is queued and queues `connection_lost(error)`.

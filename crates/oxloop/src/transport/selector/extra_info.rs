@@ -5,7 +5,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-/// Puts `sockname` and `peername` into `extra`, None for what cannot be told.
+/// Puts `sockname` and `peername` into `extra`, None for what cannot be told. A peer that is known
+/// already is not asked for.
 ///
 /// # Errors
 /// What the socket raises beside OSError.
@@ -16,8 +17,12 @@ pub(in crate::transport) fn ask_names(
     let py = socket.py();
     let local = socket.call_method0(intern!(py, "getsockname"));
     extra.set_item(intern!(py, "sockname"), unless_os_error(py, local)?)?;
+    let peername = intern!(py, "peername");
+    if extra.contains(peername)? {
+        return Ok(());
+    }
     let peer = socket.call_method0(intern!(py, "getpeername"));
-    extra.set_item(intern!(py, "peername"), unless_os_error(py, peer)?)
+    extra.set_item(peername, unless_os_error(py, peer)?)
 }
 
 fn unless_os_error<'py>(

@@ -67,6 +67,9 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         if flags.closing.get() || !flags.paused.replace(false) {
             return Ok(());
         }
+        if !self.has_descriptor()? {
+            return self.lacks_descriptor();
+        }
         self.want_more();
         T::reading_resumed(self)?;
         self.log_in_debug("debug", "%r resumes reading")

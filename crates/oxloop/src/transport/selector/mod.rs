@@ -18,13 +18,16 @@ use super::flow_control::{FlowControl, FlowControlled};
 use super::visit_cell;
 use crate::error::os_error;
 use crate::event_loop::EventLoop;
+use crate::event_loop::registrations::Registration;
 use crate::event_loop::source::Source;
 use crate::py::class::{Native, Ref, This, Visit, VisitStopped};
 use crate::py::context::Captured;
-use crate::py::socket::{has_descriptor, no_descriptor};
+use crate::py::file::has_descriptor;
+use crate::py::socket::no_descriptor;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use reactor::poller::{Event, Interest};
+use reactor::socket;
 use reactor::token::Token;
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
@@ -228,13 +231,29 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         self.force_close(Some(error.into_any()))
     }
 
-    /// What a fork's child must register again.
-    pub(crate) fn registration(&self) -> Option<(RawFd, Interest)> {
+    /// The number that is to be watched is not this socket's. What epoll_ctl(2) would say of it is
+    /// raised; if it is another file's, the connection ends, as it would at that file's first
+    /// event.
+    #[cold]
+    fn lacks_descriptor(&self) -> PyResult<()> {
+        if socket::is_open(self.selector().fd) {
+            return self.descriptor_lost();
+        }
+        Err(os_error(&no_descriptor()))
+    }
+
+    /// What a new epoll instance must be told, and the socket object to ask first.
+    pub(crate) fn registration(&self, token: Token) -> Option<Registration> {
         let own = self.selector();
         if T::has_lost_descriptor(self) {
             return None;
         }
-        own.interest.get().map(|interest| (own.fd, interest))
+        own.interest.get().map(|interest| Registration {
+            fd: own.fd,
+            token,
+            interest,
+            to_ask: T::object_to_ask(self),
+        })
     }
 
     #[inline]

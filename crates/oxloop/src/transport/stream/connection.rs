@@ -10,6 +10,7 @@ use crate::server::{self, Server};
 use crate::transport::delivery::Delivery;
 use crate::transport::selector::SelectorState;
 use crate::transport::write_queue::WriteQueue;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use reactor::addr::SocketAddress;
@@ -24,10 +25,18 @@ pub(crate) struct Connected {
     pub(crate) protocol: Py<PyAny>,
     /// A future that is done once `connection_made` was called.
     pub(crate) waiter: Option<Py<PyAny>>,
-    /// The peer's address, where it is known already.
-    pub(crate) peer: Option<SocketAddress>,
+    pub(crate) peer: Peer,
     pub(crate) server: Option<Py<Server>>,
     pub(crate) context: Captured,
+}
+
+/// Who is at the other end.
+pub(crate) enum Peer {
+    /// The socket is asked.
+    Unknown,
+    Address(SocketAddress),
+    /// What a socket object's `accept()` said.
+    Name(Py<PyAny>),
 }
 
 /// What ended a connection by force.
@@ -103,10 +112,18 @@ struct Names {
 /// # Errors
 /// What the methods of a socket object raise beside OSError.
 fn names(py: Python<'_>, connected: &Connected) -> PyResult<Names> {
+    let extra = match &connected.peer {
+        Peer::Unknown | Peer::Address(_) => None,
+        Peer::Name(name) => {
+            let extra = PyDict::new(py);
+            extra.set_item(intern!(py, "peername"), name)?;
+            Some(extra)
+        }
+    };
     if let Descriptor::Socket(socket) = &connected.descriptor
         && !socket.is_plain()
     {
-        let extra = PyDict::new(py);
+        let extra = extra.unwrap_or_else(|| PyDict::new(py));
         by_object::ask_names(socket.object().bind(py), &extra)?;
         return Ok(Names {
             peer: None,
@@ -115,8 +132,10 @@ fn names(py: Python<'_>, connected: &Connected) -> PyResult<Names> {
         });
     }
     let fd = connected.descriptor.number();
-    let peer = connected.peer.clone();
-    let peer = peer.or_else(|| socket::peer_address(fd).ok());
+    let peer = match &connected.peer {
+        Peer::Address(address) => Some(address.clone()),
+        Peer::Unknown | Peer::Name(_) => socket::peer_address(fd).ok(),
+    };
     disable_nagle(fd, peer.as_ref());
     // A descriptor that nobody else has can be asked later.
     let own = matches!(connected.descriptor, Descriptor::Own(_));
@@ -127,7 +146,7 @@ fn names(py: Python<'_>, connected: &Connected) -> PyResult<Names> {
         } else {
             socket::local_address(fd).ok()
         },
-        extra: None,
+        extra: extra.map(Bound::unbind),
     })
 }
 

@@ -56,7 +56,7 @@ use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-pub(crate) use connection::{Connected, start};
+pub(crate) use connection::{Connected, Peer, start};
 pub(crate) use reader::{PlainReader, is_plain_stream_reader_protocol, remember_methods};
 
 /// A borrowed transport while one of its methods runs.

@@ -1,0 +1,186 @@
+//! The program's files, seen from outside: which descriptor one has now.
+//!
+//! As with sockets (`socket`): a program may close its own file while a transport uses it, and the
+//! number is somebody else's then. `_io.FileIO` has its number where `_socket.socket` has it, and
+//! the buffered and text files of `io` have a `FileIO` below them:
+//!
+//! ```text
+//! _io.FileIO: PyObject_HEAD, int fd, ...
+//! ```
+//!
+//! Invariants:
+//! - that this is the layout is never taken on trust: real files are looked at when the extension
+//!   is imported, and if one differs, `fileno()` is called instead.
+//! - a number is read from memory only if the file's own `fileno()` said the same before; any
+//!   other file is asked by that method.
+//!
+//! Cost: a load and a comparison for the files that `open` makes and for sockets, else a call.
+
+use super::imports;
+use super::object::call_method;
+use super::socket;
+use pyo3::exceptions::{PyException, PyOSError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+use pyo3::{ffi, intern};
+use std::ffi::c_int;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Set once real files have been seen to have the layout of `Fields`.
+static LAYOUT_KNOWN: AtomicBool = AtomicBool::new(false);
+
+/// The fields of `_io.FileIO` and of `_socket.socket` that are looked at.
+#[repr(C)]
+struct Fields {
+    head: ffi::PyObject,
+    fd: c_int,
+}
+
+/// A file of the program's, or any object that it uses as one, and the number of the descriptor
+/// that it had when it was given.
+pub(crate) struct FileObject {
+    object: Py<PyAny>,
+    fd: RawFd,
+    /// The `FileIO` or socket that has the number in its memory.
+    seen_in: Option<Py<PyAny>>,
+}
+
+impl FileObject {
+    /// `fd` is what the file's `fileno()` said just now.
+    ///
+    /// # Errors
+    /// What looking at the file raises.
+    pub(crate) fn new(object: &Bound<'_, PyAny>, fd: RawFd) -> PyResult<Self> {
+        let seen_in = match lowest(object)? {
+            Some((lowest, number)) if number == fd => Some(lowest.unbind()),
+            _ => None,
+        };
+        Ok(Self {
+            object: object.clone().unbind(),
+            fd,
+            seen_in,
+        })
+    }
+
+    pub(crate) const fn object(&self) -> &Py<PyAny> {
+        &self.object
+    }
+
+    /// What the number is seen in, for the collector.
+    pub(crate) const fn seen_in(&self) -> Option<&Py<PyAny>> {
+        self.seen_in.as_ref()
+    }
+
+    /// True if the file is known to have another descriptor than it had, or none. Runs no Python
+    /// code: of a file that only `fileno()` can tell about, nothing is known.
+    #[inline]
+    pub(crate) fn has_lost(&self, _py: Python<'_>) -> bool {
+        let Some(seen_in) = &self.seen_in else {
+            return false;
+        };
+        // SAFETY: `lowest` says that the object is an instance of a class whose layout was checked
+        // at import; it is alive, and the token says that nobody writes to it now.
+        unsafe { (*seen_in.as_ptr().cast::<Fields>()).fd != self.fd }
+    }
+
+    /// The file, if only its `fileno()` can tell.
+    #[inline]
+    pub(crate) fn to_ask(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        match self.seen_in {
+            Some(_) => None,
+            None => Some(self.object.clone_ref(py)),
+        }
+    }
+}
+
+/// True if a file's `fileno()` is `fd`; a closed one raises ValueError or says -1.
+///
+/// # Errors
+/// What `fileno()` raises that is no sign of a closed file.
+pub(crate) fn has_descriptor(file: &Bound<'_, PyAny>, fd: RawFd) -> PyResult<bool> {
+    let py = file.py();
+    match call_method(file, intern!(py, "fileno"), &[]) {
+        Ok(number) => Ok(number.extract::<RawFd>().is_ok_and(|number| number == fd)),
+        Err(error)
+            if error.is_instance_of::<PyValueError>(py)
+                || error.is_instance_of::<PyOSError>(py) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The object below a file whose memory has the number, and that number.
+fn lowest<'py>(file: &Bound<'py, PyAny>) -> PyResult<Option<(Bound<'py, PyAny>, RawFd)>> {
+    let py = file.py();
+    let mut file = file.clone();
+    if file.get_type().is(imports::text_io_wrapper(py)?) {
+        file = file.getattr(intern!(py, "buffer"))?;
+    }
+    if is_buffered(&file)? {
+        file = file.getattr(intern!(py, "raw"))?;
+    }
+    let number = if file.get_type().is(imports::file_io(py)?) {
+        LAYOUT_KNOWN
+            .load(Ordering::Relaxed)
+            .then(|| number_in_memory(&file))
+    } else {
+        socket::descriptor_in_memory(&file)?
+    };
+    Ok(number.map(|number| (file, number)))
+}
+
+fn is_buffered(file: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let (py, class) = (file.py(), file.get_type());
+    Ok(class.is(imports::buffered_reader(py)?)
+        || class.is(imports::buffered_writer(py)?)
+        || class.is(imports::buffered_random(py)?))
+}
+
+/// The number of a `FileIO`, which the caller knows it is.
+fn number_in_memory(file: &Bound<'_, PyAny>) -> RawFd {
+    // SAFETY: the object is alive, and an instance of `FileIO`, which is at least as large as the
+    // struct: `look_at_layout` has compared the sizes before anybody asks.
+    unsafe { (*file.as_ptr().cast::<Fields>()).fd }
+}
+
+/// Finds out whether the number of a file can be read from memory; called once, at import.
+///
+/// # Errors
+/// What is no `Exception`.
+pub(crate) fn look_at_layout(py: Python<'_>) -> PyResult<()> {
+    let known = match layout_is_as_expected(py) {
+        Ok(known) => known,
+        // No descriptors left, or an audit hook that refuses files.
+        Err(error) if error.is_instance_of::<PyException>(py) => false,
+        Err(error) => return Err(error),
+    };
+    LAYOUT_KNOWN.store(known, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Makes files with several numbers, and compares what they say with what their memory has, while
+/// they are open and once they are closed.
+fn layout_is_as_expected(py: Python<'_>) -> PyResult<bool> {
+    let class = imports::file_io(py)?;
+    // SAFETY: the type is alive, and its size is a plain integer.
+    let size = unsafe { (*class.cast::<PyType>()?.as_type_ptr()).tp_basicsize };
+    if usize::try_from(size).is_ok_and(|size| size < size_of::<Fields>()) {
+        return Ok(false);
+    }
+    let (reading, writing) = reactor::socket::pipe()?;
+    let numbers = [reading.as_raw_fd(), writing.as_raw_fd()];
+    // The files do not own the descriptors.
+    let files = [
+        class.call1((numbers[0], "rb", false))?,
+        class.call1((numbers[1], "wb", false))?,
+    ];
+    let seen = || files.each_ref().map(number_in_memory);
+    let while_open = seen();
+    for file in &files {
+        file.call_method0(intern!(py, "close"))?;
+    }
+    Ok(while_open == numbers && seen() == [-1, -1])
+}
