@@ -558,8 +558,9 @@ class TestCoroutineMethods:
     def test_collector_sees_what_they_hold(self, loop):
         method = inspect.getattr_static(loop, "create_server")
         assert gc.is_tracked(method)
+        defaults = method.__kwdefaults__  # which makes the function that has them
         held = gc.get_referents(method, *gc.get_referents(method))
-        assert any(it is method.__kwdefaults__ for it in held)
+        assert any(it is defaults for it in held)
 
     def test_cycle_through_a_bound_method(self, loop_factory):
         loop = loop_factory()
