@@ -39,6 +39,8 @@ REQUIRED = (
     "httptools",
     "httpx",
     "hypothesis",
+    "ipykernel",
+    "jupyter_client",
     "psycopg",
     "pytest_asyncio",
     "pytest_timeout",
