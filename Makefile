@@ -8,6 +8,7 @@ HOST    ?= 127.0.0.1
 PORT    ?= 8000
 PYTEST_ARGS      ?=
 PYTEST_WORKERS   ?=
+DEBUG_TESTS      ?= tests
 CONFORMANCE_ARGS ?=
 UPSTREAM_ARGS    ?=
 BENCH_ARGS       ?=
@@ -63,12 +64,13 @@ $(STAMPS)/tests: tests/requirements.txt examples/requirements.txt | $(STAMPS)/ve
 	@touch $@
 
 # One target directory an interpreter: PyO3 is compiled for one, and would be again at each change.
+# A debug build of CPython has the tag of others, and flags of its own.
 $(STAMPS)/oxloop-$(PROFILE): $(EXTENSION_SOURCES) $(STAMPS)/tools
 	@command -v cargo >/dev/null || { echo "make: cargo is missing, install Rust" >&2; exit 1; }
 	@rm -rf $(VENV)/wheel $(STAMPS)/oxloop-*
 	$(PY) -m maturin build --quiet --profile $(PROFILE) $(LOCKED) --interpreter $(PY) \
 	  --compatibility linux --out $(VENV)/wheel \
-	  --target-dir $(CARGO_TARGET_DIR)/$$($(PY) -c 'import sys; print(sys.implementation.cache_tag)')
+	  --target-dir $(CARGO_TARGET_DIR)/$$($(PY) -c 'import sys; print(sys.implementation.cache_tag + sys.abiflags)')
 	$(PY) -m pip install --quiet --force-reinstall --no-deps $(VENV)/wheel/oxloop-*.whl
 	@touch $@
 
@@ -88,7 +90,7 @@ endif
 
 # --- test ---------------------------------------------------------------------------------------
 
-.PHONY: test test-rust test-python test-conformance test-programs test-upstream
+.PHONY: test test-rust test-python test-conformance test-debug-python test-programs test-upstream
 test: test-rust test-python test-conformance ## Rust tests, the Python suite, CPython's own asyncio tests
 
 test-rust: $(STAMPS)/venv ## The Rust part of `make test`
@@ -100,6 +102,16 @@ test-python: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests ## The Python suite, on
 
 test-conformance: $(STAMPS)/oxloop-$(PROFILE) ## CPython's test.test_asyncio with the loop swapped in
 	$(PY) tests/conformance/run.py --loop oxloop $(CONFORMANCE_ARGS)
+
+# multidict's C part shows the collector an object before it is whole, which Py_DEBUG makes a crash.
+test-debug-python: ## The Python suite (or DEBUG_TESTS) on an interpreter built with Py_DEBUG
+	python=$$(scripts/get-debug-python .cache/debug-python) && \
+	  MULTIDICT_NO_EXTENSIONS=1 $(MAKE) debug-python-suite PYTHON=$$python VENV=.venv-debug PROFILE=dev
+
+.PHONY: debug-python-suite
+debug-python-suite: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests
+	$(PY) -c 'import sys; sys.gettotalrefcount()'
+	$(PY) -m pytest $(WORKERS) --loop oxloop $(PYTEST_ARGS) $(DEBUG_TESTS)
 
 test-programs: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests ## Its real programs, with the servers that scripts/services starts
 	@directory=$$(mktemp -d) && trap 'scripts/services stop $$directory; rm -rf $$directory' EXIT && \
