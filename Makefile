@@ -111,7 +111,7 @@ test-debug-python: ## The Python suite (or DEBUG_TESTS) on an interpreter built 
 .PHONY: debug-python-suite
 debug-python-suite: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests
 	$(PY) -c 'import sys; sys.gettotalrefcount()'
-	$(PY) -m pytest $(WORKERS) --loop oxloop $(PYTEST_ARGS) $(DEBUG_TESTS)
+	$(PY) -m pytest $(WORKERS) -o faulthandler_timeout=250 --loop oxloop $(PYTEST_ARGS) $(DEBUG_TESTS)
 
 test-programs: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests ## Its real programs, with the servers that scripts/services starts
 	@directory=$$(mktemp -d) && trap 'scripts/services stop $$directory; rm -rf $$directory' EXIT && \

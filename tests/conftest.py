@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from support.descriptors import open_channels
 from support.loops import LOOP_NAMES, factory_of
-from support.peers import PATIENCE_S
+from support.peers import PATIENCE_S, SLOWNESS
 from support.ports import unused_port as find_unused_port
 
 pytest_plugins = ["pytester"]
@@ -50,7 +50,7 @@ REQUIRED = (
     "websockets",
     "zmq",
 )
-TIMEOUT_S = 60
+TIMEOUT_S = 60 * SLOWNESS
 SLOW_CALLBACK_S = 60
 TESTS_BETWEEN_FREEZES = 20
 REPORTS_KEPT = 100
@@ -212,7 +212,7 @@ def run(loop):
 
     def run(coro, timeout=20):
         async def main():
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout * SLOWNESS):
                 return await coro
 
         return loop.run_until_complete(main())

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.low_level_api import ENTRIES
+from support.peers import SLOWNESS
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,7 +23,12 @@ def collected():
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "--loop", "both"]
     options = ["-p", "no:cacheprovider", "tests/api_index"]
     done = subprocess.run(
-        command + options, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False
+        command + options,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50 * SLOWNESS,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     ids = re.findall(r"::\w+\[(asyncio|oxloop)-([^\]]+)\]$", done.stdout, flags=re.MULTILINE)

@@ -7,7 +7,7 @@ import textwrap
 import time
 from pathlib import Path
 
-from support.peers import PATIENCE_S
+from support.peers import PATIENCE_S, SLOWNESS
 
 PRELUDE = {
     "asyncio": "import asyncio\nnew_event_loop = asyncio.SelectorEventLoop\n",
@@ -27,7 +27,7 @@ def run_program(loop_name, source, *options, env=None, timeout=30):
         env={**os.environ, **(env or {})},
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=timeout * SLOWNESS,
         check=False,
     )
 
