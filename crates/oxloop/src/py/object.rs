@@ -51,6 +51,21 @@ pub(crate) fn audit(event: &CStr, arguments: [Borrowed<'_, '_, PyAny>; 5]) -> Py
     Ok(())
 }
 
+/// True if an audit hook may be listening; next to nothing if none is.
+pub(crate) fn has_audit_hooks(_py: Python<'_>) -> bool {
+    let nothing: *mut ffi::PyObject = ptr::null_mut();
+    // SAFETY: the arguments of an event are built only if somebody listens. A null object is one
+    // that could not be made, which `Py_BuildValue` allows and answers with SystemError, so that
+    // no hook hears of this. The error is the only one, as nothing is raised around this call.
+    unsafe {
+        let unheard = PySys_Audit(c"oxloop.listening".as_ptr(), c"O".as_ptr(), nothing) == 0;
+        if !unheard {
+            ffi::PyErr_Clear();
+        }
+        !unheard
+    }
+}
+
 /// Tells cheaply whether an attribute of a type is still what it was: compares the version that
 /// CPython gives a type anew whenever the type or a base changes.
 #[derive(Debug)]

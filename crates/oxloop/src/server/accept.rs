@@ -7,6 +7,7 @@ use crate::event_loop::exceptions;
 use crate::event_loop::tls::TlsOptions;
 use crate::event_loop::turn::leaves_the_loop;
 use crate::py::imports;
+use crate::py::object::has_audit_hooks;
 use crate::py::socket::{SocketObject, makes_plain_sockets};
 use crate::tls::Waiter;
 use crate::transport::stream::{self, Connected, Descriptor, Peer};
@@ -35,7 +36,8 @@ pub(crate) fn on_readable(this: &Bound<'_, Server>, fd: RawFd) -> PyResult<()> {
     } else {
         inner.backlog.max(1)
     };
-    let plain = makes_plain_sockets(py)?;
+    // Audit hooks hear of each socket object that is made, and may refuse it.
+    let plain = makes_plain_sockets(py)? && !has_audit_hooks(py);
     for _ in 0..most {
         let Some(accepting) = inner.with_listener(fd, |own| Accepting::of(py, own, plain)) else {
             return Ok(());

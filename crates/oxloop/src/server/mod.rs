@@ -2,7 +2,8 @@
 //!
 //! Connections are accepted with accept4(2) straight into a transport: no Python socket object, no
 //! task and no future a connection. (A listener that is not a plain `socket.socket` has its own
-//! `accept()` called.) Each gets a copy of the context that the server was made in.
+//! `accept()` called, and so has any while audit hooks listen.) Each gets a copy of the context
+//! that the server was made in.
 //!
 //! Invariants:
 //! - the number of a listener is used only while its socket object has it: the program may have
