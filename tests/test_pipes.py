@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 import errno
 import gc
+import io
 import os
 import pty
 import re
 import socket
 import tty
 import warnings
+import weakref
 
 import pytest
 
@@ -533,3 +535,23 @@ class TestEitherEnd:
         run(main())
         for end in ends.values():
             end.close()
+
+
+@pytest.mark.parametrize("buffered", [False, True])
+def test_cycle_of_transport_and_file(loop, run, buffered):
+    reader, writer = os.pipe()
+
+    async def main():
+        raw = io.FileIO(reader, "rb", closefd=False)
+        file = io.BufferedReader(raw) if buffered else raw
+        file.transport, _ = await loop.connect_read_pipe(Recorder, file)
+        file.transport.pause_reading()
+        await turns()
+        return weakref.ref(raw)
+
+    ref = run(main())
+    with pytest.warns(ResourceWarning, match="unclosed transport"):
+        gc.collect()
+    assert ref() is None
+    os.close(reader)
+    os.close(writer)
