@@ -118,7 +118,7 @@ test-programs: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests ## Its real programs,
 	  scripts/services start $$directory && . $$directory/environment && \
 	  $(PY) -m pytest tests/programs $(PYTEST_ARGS)
 
-test-upstream: $(STAMPS)/oxloop-$(PROFILE) ## The tests of uvicorn, starlette, httpcore, ... with the loop swapped in
+test-upstream: $(STAMPS)/oxloop-$(PROFILE) ## The tests of uvicorn, anyio, tornado, ... with the loop swapped in
 	$(PY) tests/upstream/run.py $(UPSTREAM_ARGS)
 
 # --- check --------------------------------------------------------------------------------------

@@ -57,7 +57,9 @@ class Job:
             control.assume(self.outcomes, self.listed)
         self.verdict = verdict.judge(self.suite.name, self.outcomes, control, self.listed)
         if not run.loops:
-            self.verdict.trouble = "no loop of oxloop was made: the swap took nothing"
+            self.verdict.trouble = (
+                f"no loop of oxloop was made: the swap took nothing\n{run.output}"
+            )
         elif not self.verdict.passed:
             self.verdict.trouble = "no test passed"
 

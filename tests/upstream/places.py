@@ -14,6 +14,12 @@ CACHE = HERE.parents[1] / ".cache" / "upstream"
 PLUGIN = HERE / "plugin"
 CONSTRAINTS = HERE / "constraints.txt"
 PTH = "oxloop_upstream.pth"
+CONFIGURATIONS = {
+    "pytest.ini": "[pytest]",
+    "pyproject.toml": "[tool.pytest",
+    "tox.ini": "[pytest]",
+    "setup.cfg": "[tool:pytest]",
+}
 INSTALL_SECONDS = 900
 
 
@@ -63,6 +69,13 @@ def newest_wheel():
     if not wheels:
         raise PlaceError(f"no wheel of oxloop in {sys.prefix}/wheel: run `make build`")
     return wheels[-1]
+
+
+def _configures_pytest(directory):
+    return any(
+        (directory / name).is_file() and section in (directory / name).read_text(encoding="utf-8")
+        for name, section in CONFIGURATIONS.items()
+    )
 
 
 class Place:
@@ -115,6 +128,9 @@ class Place:
                 parts = [p for p in self.suite.unpack if f"{member.name}/".startswith(f"{p}/")]
                 if parts and member.name:
                     packed.extract(member, self.tests, filter="data")
+        if not _configures_pytest(self.tests):
+            # Otherwise pytest would go up and find this repository's configuration.
+            (self.tests / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
         mark.write_text(stamp, encoding="utf-8")
 
     def _source_distribution(self):

@@ -10,7 +10,7 @@ from pathlib import Path
 from conformance.cases import CRASHED, FAILED, HUNG, Outcome
 from conformance.process import INTERRUPTED, TAIL_LIMIT, ChildRun, end, watch
 
-from .verdict import PROCESS_EXIT
+from .verdict import MOST_RECENT_FIRST, PROCESS_EXIT
 
 BREAKDOWNS_MAX = 8
 NOT_INHERITED = ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE", "PYTHONWARNINGS", "PYTEST_ADDOPTS")
@@ -46,6 +46,7 @@ class SuiteRun:
 
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     loops: int = 0
+    output: str = ""  # the end of what the last process wrote
 
 
 def run_suite(place, choice):
@@ -54,6 +55,7 @@ def run_suite(place, choice):
     for _ in range(BREAKDOWNS_MAX):
         run = run_pytest(place, choice, without=sorted(result.outcomes))
         result.loops += run.loops
+        result.output = run.output
         result.outcomes.update(run.outcomes)
         if run.finished:
             if run.exit_trouble and run.returncode not in (1, 2, 5):
@@ -107,10 +109,17 @@ def run_pytest(place, choice, without):
         run.read_events(events)
         run.loops = loops.stat().st_size if loops.exists() else 0
         text = output.read_text(encoding="utf-8", errors="replace")
-        if run.timed_out:
-            text = text.partition("Current thread's C stack trace")[0]
-        run.output = text[-TAIL_LIMIT:].strip()
+        run.output = _end_of(text, hung=run.timed_out)
         return run
+
+
+def _end_of(text, *, hung):
+    """What a process wrote last; of a hung one, where its main thread was."""
+    text = text.partition("Current thread's C stack trace")[0] if hung else text
+    stack = text.rfind(MOST_RECENT_FIRST) if hung else -1
+    if stack == -1:
+        return text[-TAIL_LIMIT:].strip()
+    return text[text.rfind("\n", 0, stack) + 1 :][:TAIL_LIMIT]
 
 
 def _command(place, choice):

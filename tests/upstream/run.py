@@ -40,7 +40,7 @@ def parse_arguments(arguments=None):
     return parser.parse_args(arguments)
 
 
-def chosen_suites(names, trees):
+def chosen_suites(names, trees, *, ci=False):
     suites = load_suites()
     names = names.split(",") if names else list(suites)
     for name in (*names, *trees):
@@ -52,6 +52,8 @@ def chosen_suites(names, trees):
             say(f"{suite.name} {suite.version}: left out, {suite.left_out}")
         elif not suite.runs_here:
             say(f"{suite.name} {suite.version}: not on Python {THIS_VERSION}")
+        elif ci and not suite.ci:
+            say(f"{suite.name} {suite.version}: not in CI")
         else:
             chosen.append(suite)
     return chosen
@@ -83,7 +85,7 @@ def main(arguments=None):
     }
     jobs = [
         Job(suite, Place(suite, trees.get(suite.name)), **shared)
-        for suite in chosen_suites(arguments.suites, trees)
+        for suite in chosen_suites(arguments.suites, trees, ci=arguments.ci)
     ]
     run_jobs(jobs, arguments.workers)
     verdicts = [job.verdict for job in jobs]

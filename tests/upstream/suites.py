@@ -24,7 +24,7 @@ class Suite:
     requirements: tuple[str, ...] = ()  # what the tests need besides
     pytest: tuple[str, ...] = ()  # further arguments
     environment: dict[str, str] = field(default_factory=dict)
-    ci: tuple[str, ...] = ()  # CI's share: in place of `tests`; none: all of them
+    ci: tuple[str, ...] = ()  # CI's share, in place of `tests`
     stall: float = 90.0  # seconds without a test that begins or ends
     limit: float = 1500.0  # seconds for the whole
     versions: str = "all"

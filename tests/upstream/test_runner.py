@@ -95,6 +95,8 @@ def test_run_goes_on_behind_a_crash_and_a_hang(place):
         "test_behind_all_that": PASSED,
     }
     assert run.loops == 2  # one of them in the child
+    shown = verdict.failure_lines("mixed", "test_mixed.py::test_hangs", run.outcomes)
+    assert "in test_hangs" in shown[2]
 
 
 def test_stock_asyncio_is_not_swapped(place):

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from conformance.cases import PASSED, SKIPPED
 from conformance.verdict import TAIL_LINES
 
+# How faulthandler begins a stack; the main thread's is the last.
+MOST_RECENT_FIRST = "(most recent call first):"
 # Not tests: they are reported where something goes wrong, and count where it does not on asyncio.
 PROCESS_EXIT = "(process exit)"
 COLLECTION = " (collection)"  # after the name of what could not be imported
@@ -68,7 +70,9 @@ def failure_lines(suite, test, outcomes, *, whole=False):
     status = "skipped, where stock asyncio passes" if outcome.status == SKIPPED else outcome.status
     detail = outcome.detail.strip().splitlines()
     if not whole:
-        detail = detail[-TAIL_LINES:]
+        stack = [n for n, line in enumerate(detail) if line.endswith(MOST_RECENT_FIRST)]
+        first = stack[-1] if stack else len(detail) - TAIL_LINES
+        detail = detail[max(first, 0) :][:TAIL_LINES]
     return [f"{suite}: {test}  [{status}]", *(f"    {line}" for line in detail)]
 
 
