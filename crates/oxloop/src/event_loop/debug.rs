@@ -87,13 +87,23 @@ impl LoopThis<'_, '_> {
 /// RuntimeError if the loop runs in another thread.
 #[cold]
 pub(super) fn check_thread(py: Python<'_>, state: &State) -> PyResult<()> {
-    let running = state.thread.get();
-    if running == 0 || running == thread_ident(py)? {
+    if !state.runs_elsewhere(py)? {
         return Ok(());
     }
     Err(PyRuntimeError::new_err(
         "Non-thread-safe operation invoked on an event loop other than the current one",
     ))
+}
+
+impl State {
+    /// True if the loop runs in another thread than the calling one.
+    ///
+    /// # Errors
+    /// MemoryError.
+    pub(crate) fn runs_elsewhere(&self, py: Python<'_>) -> PyResult<bool> {
+        let running = self.thread.get();
+        Ok(running != 0 && running != thread_ident(py)?)
+    }
 }
 
 /// `asyncio.iscoroutinefunction`, without the deprecation that newer versions give it.

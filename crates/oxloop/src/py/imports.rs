@@ -127,6 +127,7 @@ imported! {
 imported! {
     thread_pool_executor = "concurrent.futures"."ThreadPoolExecutor";
     server = "oxloop._server"."Server";
+    accepting = "oxloop._accepting"."Accepting";
 }
 
 /// Imports everything but the late ones; called once, at import.

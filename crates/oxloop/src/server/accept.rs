@@ -132,6 +132,7 @@ fn accept_by_object(
 
 fn accept(this: &Bound<'_, Server>, inner: &Inner, accepted: Accepted) -> PyResult<()> {
     let py = this.py();
+    inner.show_accepting(this)?;
     let object = match &accepted {
         Accepted::Kernel(..) => None,
         Accepted::Object(connection, _) => Some(connection.clone_ref(py)),

@@ -1,9 +1,9 @@
 //! `Server`: what `create_server` and `create_unix_server` return, and its accept loop.
 //!
 //! Connections are accepted with accept4(2) straight into a transport: no Python socket object, no
-//! task and no future a connection. (A listener that is not a plain `socket.socket` has its own
-//! `accept()` called, and so has any while audit hooks listen.) Each gets a copy of the context
-//! that the server was made in.
+//! task and no future a connection (`accepting` says what the tasks show instead). A listener that
+//! is not a plain `socket.socket` has its own `accept()` called, and so has any while audit hooks
+//! listen. Each connection gets a copy of the context that the server was made in.
 //!
 //! Invariants:
 //! - the number of a listener is used only while its socket object has it: the program may have
@@ -16,6 +16,7 @@
 //! protocol factory that raises is reported outside of debug mode too.
 
 mod accept;
+mod accepting;
 mod private;
 mod serving;
 
@@ -33,6 +34,7 @@ use crate::py::file::has_descriptor;
 use crate::py::imports;
 use crate::py::socket::{SocketObject, no_descriptor};
 use crate::transport::stream::StreamTransport;
+use crate::transport::visit_cell;
 use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -44,6 +46,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::os::fd::RawFd;
 
 pub(crate) use accept::on_readable;
+pub(crate) use accepting::{accept_began, accept_ended};
 
 /// One bound socket.
 struct Listener {
@@ -76,6 +79,10 @@ struct Inner {
     context: Captured,
     serving: Cell<bool>,
     active: Cell<usize>,
+    /// How many of them are being accepted.
+    accepting: Cell<usize>,
+    /// What `asyncio.all_tasks()` has of those, once there was one.
+    shown: RefCell<Option<Py<PyAny>>>,
     /// None once everybody who waited was woken.
     waiters: RefCell<Option<Vec<Py<PyAny>>>>,
     serving_forever: RefCell<Option<Py<PyAny>>>,
@@ -117,6 +124,8 @@ impl Server {
             context: Captured::current(py)?,
             serving: Cell::new(false),
             active: Cell::new(0),
+            accepting: Cell::new(0),
+            shown: RefCell::new(None),
             waiters: RefCell::new(Some(Vec::new())),
             serving_forever: RefCell::new(None),
         };
@@ -255,9 +264,8 @@ impl Inner {
                 visit.object(waiter)?;
             }
         }
-        self.serving_forever
-            .try_borrow()
-            .map_or(Ok(()), |future| visit.option(future.as_ref()))
+        visit_cell(visit, &self.shown)?;
+        visit_cell(visit, &self.serving_forever)
     }
 }
 
@@ -456,6 +464,7 @@ impl Server {
         if let Some(inner) = self.inner.get(py).get() {
             drop(inner.waiters.take());
             drop(inner.serving_forever.take());
+            drop(inner.shown.take());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The handshake: calls of `SSLObject.do_handshake` until it succeeds, fails or takes too long.
 
+use super::lower::Lower;
 use super::protocol::{AppState, State, TlsProtocol, TlsThis, Waiter};
 use super::records::is_again;
 use crate::error::caught;
@@ -161,7 +162,14 @@ impl<'py> TlsThis<'_, 'py> {
     pub(super) fn wake_waiter(&self, error: Option<&PyErr>) -> PyResult<()> {
         match self.own().waiter.take() {
             Waiter::Future(waiter) => self.finish(waiter.bind(self.py()), error),
-            Waiter::Server => error.map_or(Ok(()), |error| self.report_to_server(error)),
+            Waiter::Server => {
+                let reported = error.map_or(Ok(()), |error| self.report_to_server(error));
+                let ended = match self.lower() {
+                    Some(Lower::Stream(transport)) => transport.this(self.py()).accept_ends(),
+                    _ => Ok(()),
+                };
+                reported.and(ended)
+            }
             Waiter::Nobody => Ok(()),
         }
     }

@@ -38,6 +38,7 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         if own.flags.conn_lost.get() == 0 {
             self.want_more();
         }
+        T::begun(self)?;
         let Some(waiter) = own.waiter.take() else {
             return Ok(());
         };

@@ -136,6 +136,14 @@ pub(crate) trait SelectorTransport: Native {
         Ok(())
     }
 
+    /// `connection_made` was called, and reading has begun.
+    ///
+    /// # Errors
+    /// RuntimeError on a closed loop.
+    fn begun(_this: &This<'_, '_, Self>) -> PyResult<()> {
+        Ok(())
+    }
+
     /// Reading was resumed: what was read before it was paused can be delivered.
     fn reading_resumed(_this: &This<'_, '_, Self>) -> PyResult<()> {
         Ok(())

@@ -1,5 +1,6 @@
 //! How a connection's transport is made, and how its descriptor ends.
 
+use super::accept::Accept;
 use super::{Descriptor, Inner, StreamThis, StreamTransport, by_object};
 use crate::error::os_error;
 use crate::event_loop::EventLoop;
@@ -68,6 +69,7 @@ pub(crate) fn start(
     let by_object = !connected.descriptor.is_plain();
     let Names { peer, local, extra } = names(py, &connected)?;
     let delivery = Delivery::of(connected.protocol.bind(py))?;
+    let accept = Accept::of(connected.server.as_ref());
     let state = SelectorState::new(
         event_loop,
         fd,
@@ -81,6 +83,7 @@ pub(crate) fn start(
         by_object,
         delivery: Cell::new(delivery),
         server: RefCell::new(connected.server),
+        accept: RefCell::new(accept),
         extra: RefCell::new(extra),
         peer: RefCell::new(peer),
         local: RefCell::new(local),
@@ -95,6 +98,7 @@ pub(crate) fn start(
     let transport = Ref::new(py, StreamTransport { inner })?;
     if let Some(server) = &*transport.this(py).own().server.borrow() {
         server::attach(server.bind(py))?;
+        server::accept_began(server.bind(py))?;
     }
     SelectorState::enter(py, &transport)?;
     Ok(transport)
@@ -172,8 +176,9 @@ impl StreamThis<'_, '_> {
         self.remember_local();
         let descriptor = inner.descriptor.replace(Descriptor::Closed);
         let closed = descriptor.close(py);
+        let accepted = self.accept_is_over();
         let server = inner.server.take();
         let detached = server.map_or(Ok(()), |server| server::detach(server.bind(py)));
-        closed.and(detached)
+        closed.and(accepted).and(detached)
     }
 }

@@ -7,6 +7,7 @@
 //! | feeding TLS | `read` |
 //! | write, writelines, write_eof | `write` |
 //! | connection_made | `connection` |
+//! | the task that accepts it | `accept` |
 //! | get_extra_info | `extra_info` |
 //! | the transport's part of `loop.sendfile` | `sendfile` |
 //! | all of it through the methods of a socket object | `by_object` |
@@ -27,6 +28,7 @@
 //! Differs from asyncio: see the table in docs/compatibility.md (writes of one callback leave when
 //! it returns; a `bytearray` is copied when it is queued; a context per connection).
 
+mod accept;
 mod by_object;
 mod connection;
 mod extra_info;
@@ -56,6 +58,8 @@ use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use accept::Accept;
+
 pub(crate) use connection::{Connected, Peer, start};
 pub(crate) use reader::{PlainReader, is_plain_stream_reader_protocol, remember_methods};
 
@@ -83,6 +87,8 @@ struct Inner {
     by_object: bool,
     delivery: Cell<Delivery>,
     server: RefCell<Option<Py<Server>>>,
+    /// How far the server is with it.
+    accept: RefCell<Accept>,
     extra: RefCell<Option<Py<PyDict>>>,
     /// Known from accept(2) or connect(2): a connection that was reset cannot tell any more.
     peer: RefCell<Option<SocketAddress>>,
@@ -124,6 +130,9 @@ impl Native for StreamTransport {
         visit_cell(visit, &inner.extra)?;
         visit_cell(visit, &inner.writable)?;
         visit_cell(visit, &inner.server)?;
+        if let Ok(accept) = inner.accept.try_borrow() {
+            accept.traverse(visit)?;
+        }
         if let Ok(descriptor) = inner.descriptor.try_borrow()
             && let Descriptor::Socket(socket) = &*descriptor
         {
@@ -138,6 +147,7 @@ impl Native for StreamTransport {
         drop(inner.extra.take());
         drop(inner.writable.take());
         drop(inner.server.take());
+        drop(inner.accept.take());
     }
 
     fn finalize(this: &This<'_, '_, Self>) {
@@ -248,6 +258,14 @@ impl SelectorTransport for StreamTransport {
         Ok(())
     }
 
+    fn begun(this: &StreamThis<'_, '_>) -> PyResult<()> {
+        // TLS goes on from here, and says when it is done.
+        if this.own().delivery.get() == Delivery::Tls {
+            return Ok(());
+        }
+        this.accept_ends()
+    }
+
     fn is_closed(this: &StreamThis<'_, '_>) -> bool {
         matches!(&*this.own().descriptor.borrow(), Descriptor::Closed)
     }
@@ -331,6 +349,7 @@ pub(crate) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     write::add_methods(&mut methods);
     extra_info::add_methods(&mut methods);
     sendfile::add_methods(&mut methods);
+    accept::add_methods(&mut methods);
     let base = imports::transport(py)?.cast::<PyType>()?;
     extra_info::inherited(py)?;
     create::<StreamTransport>(

@@ -1,0 +1,80 @@
+//! What `asyncio.all_tasks()` has of the connections that a server is accepting.
+//!
+//! asyncio has a task for each. Here a server has one object among the tasks, of
+//! `oxloop._accepting`, which is done unless a connection is being accepted when somebody looks.
+//! From then on it is a task of those connections; the next that comes gets another object.
+//!
+//! Cost: a count, and a look whether the object is there.
+
+use super::{Inner, Server};
+use crate::py::class::Ref;
+use crate::py::imports;
+use crate::transport::stream::StreamTransport;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+/// A transport, and a future that waits until it is accepted.
+type Watched<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>);
+
+/// A connection of this server is being accepted.
+///
+/// # Errors
+/// RuntimeError for a server that no loop made.
+pub(crate) fn accept_began(server: &Bound<'_, Server>) -> PyResult<()> {
+    let accepting = &server.get().inner(server.py())?.accepting;
+    accepting.set(accepting.get() + 1);
+    Ok(())
+}
+
+/// It is accepted, or lost.
+///
+/// # Errors
+/// As `accept_began`.
+pub(crate) fn accept_ended(server: &Bound<'_, Server>) -> PyResult<()> {
+    let accepting = &server.get().inner(server.py())?.accepting;
+    accepting.set(accepting.get().saturating_sub(1));
+    Ok(())
+}
+
+impl Inner {
+    /// Has an object among the tasks for what is being accepted from now on.
+    #[inline]
+    pub(super) fn show_accepting(&self, this: &Bound<'_, Server>) -> PyResult<()> {
+        if self.shown.borrow().is_some() {
+            return Ok(());
+        }
+        let py = this.py();
+        let shown = imports::accepting(py)?.call1((this,))?;
+        imports::asyncio_tasks(py)?.call_method1(intern!(py, "_register_task"), (&shown,))?;
+        drop(self.shown.replace(Some(shown.unbind())));
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl Server {
+    /// The connections that are being accepted and that nobody watches yet, each with a future
+    /// that waits for its end. None of a loop that is closed, or runs in another thread.
+    fn _watch_accepting<'py>(slf: &Bound<'py, Self>) -> PyResult<Vec<Watched<'py>>> {
+        let py = slf.py();
+        let inner = slf.get().inner(py)?;
+        let state = inner.event_loop.get().state(py);
+        if inner.accepting.get() == 0
+            || state.check_closed().is_err()
+            || state.runs_elsewhere(py)?
+        {
+            return Ok(Vec::new());
+        }
+        let mut watched = Vec::new();
+        for transport in state.transports_of(py, slf) {
+            let transport = Ref::<StreamTransport>::from_exact(transport.bind(py));
+            if let Some(transport) = transport {
+                watched.extend(transport.this(py).watch_accept()?);
+            }
+        }
+        if !watched.is_empty() {
+            drop(inner.shown.take());
+        }
+        Ok(watched)
+    }
+}

@@ -1,0 +1,127 @@
+//! `Accept`: how far a server is with a connection that it accepted.
+//!
+//! asyncio has a task for it, `_accept_connection2`, which ends in the turn after
+//! `connection_made`, or after the end of the TLS handshake, ahead of what that turn brings. Here a
+//! word of the transport stands for the task, and a handle in the place of the task's last step
+//! takes it back.
+//!
+//! Invariants:
+//! - the server counts the transports whose word is not `Over`.
+//!
+//! Cost: one handle a connection.
+
+use super::{StreamThis, StreamTransport};
+use crate::py::class::{OfNative, Ref, Visit, VisitStopped};
+use crate::py::imports;
+use crate::py::method::Methods;
+use crate::server::{self, Server};
+use crate::tls::TlsProtocol;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+/// The word.
+#[derive(Default)]
+pub(super) enum Accept {
+    /// Nobody accepts it, or nobody any more.
+    #[default]
+    Over,
+    Running,
+    /// This future waits for its end.
+    Watched(Py<PyAny>),
+}
+
+impl Accept {
+    pub(super) const fn of(server: Option<&Py<Server>>) -> Self {
+        match server {
+            Some(_) => Self::Running,
+            None => Self::Over,
+        }
+    }
+
+    pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        match self {
+            Self::Watched(future) => visit.object(future),
+            Self::Running | Self::Over => Ok(()),
+        }
+    }
+}
+
+impl<'py> StreamThis<'_, 'py> {
+    /// The connection is the protocol's from the next turn on.
+    ///
+    /// # Errors
+    /// RuntimeError on a closed loop.
+    pub(crate) fn accept_ends(&self) -> PyResult<()> {
+        if matches!(&*self.own().accept.borrow(), Accept::Over) {
+            return Ok(());
+        }
+        let accepted = self.object().getattr(intern!(self.py(), "_accepted"))?;
+        self.soon(&accepted, &[])
+    }
+
+    /// Takes the word back. Nobody hears of it on a closed loop.
+    ///
+    /// # Errors
+    /// What the future that waits raises.
+    pub(super) fn accept_is_over(&self) -> PyResult<()> {
+        let py = self.py();
+        let accept = self.own().accept.take();
+        if matches!(accept, Accept::Over) {
+            return Ok(());
+        }
+        let server = {
+            let server = self.own().server.borrow();
+            server.as_ref().map(|server| server.bind(py).clone())
+        };
+        if let Some(server) = server {
+            server::accept_ended(&server)?;
+        }
+        let Accept::Watched(future) = accept else {
+            return Ok(());
+        };
+        if self.loop_state().check_closed().is_err() {
+            return Ok(());
+        }
+        imports::set_result_unless_cancelled(py)?
+            .call1((future, py.None()))
+            .map(drop)
+    }
+
+    /// The transport that the program has or will have, and a future that waits for the end of the
+    /// accept; None if it is over, or watched already.
+    ///
+    /// # Errors
+    /// MemoryError.
+    pub(crate) fn watch_accept(&self) -> PyResult<Option<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
+        if !matches!(&*self.own().accept.borrow(), Accept::Running) {
+            return Ok(None);
+        }
+        let future = self
+            .event_loop()
+            .call_method0(intern!(self.py(), "create_future"))?;
+        let watched = Accept::Watched(future.clone().unbind());
+        drop(self.own().accept.replace(watched));
+        Ok(Some((self.outermost(), future)))
+    }
+
+    fn outermost(&self) -> Bound<'py, PyAny> {
+        let py = self.py();
+        let tls = self
+            .protocol()
+            .as_ref()
+            .and_then(Ref::<TlsProtocol>::from_exact);
+        tls.and_then(|tls| tls.this(py).app_transport())
+            .map_or_else(
+                || self.object().to_owned(),
+                |transport| transport.as_object().bind(py).clone(),
+            )
+    }
+}
+
+pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
+    methods.nullary(
+        c"_accepted",
+        |this| this.accept_is_over().and_then(|()| this.none()),
+        c"The server has done its part.",
+    );
+}
