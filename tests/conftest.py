@@ -25,6 +25,7 @@ from support.ports import unused_port as find_unused_port
 pytest_plugins = ["pytester"]
 
 REQUIRED = (
+    "aiocop",
     "aiodns",
     "aiofastnet",
     "aiohttp",
@@ -32,6 +33,7 @@ REQUIRED = (
     "aiosmtpd",
     "aiosmtplib",
     "asyncpg",
+    "blockbuster",
     "cryptography",
     "distributed",
     "grpc",

@@ -1,12 +1,29 @@
 """The class statement: native loop first, asyncio's abstract class for `isinstance`."""
 
 import asyncio
+import functools
 import warnings
 from collections.abc import Callable
-from typing import Any
+from types import FunctionType
+from typing import Any, TypeVar, cast
 
-from oxloop import _oxloop
+from oxloop import (
+    _oxloop,
+    _server,  # noqa: F401 (the native loop would import it while it runs)
+)
 from oxloop._sendfile import SendfileMethods
+
+_FunctionT = TypeVar("_FunctionT")
+
+
+def _documented(function: _FunctionT, text: str) -> _FunctionT:
+    """Make a copy of a function of asyncio's, which has no docstring."""
+    original = cast("FunctionType", function)
+    made = FunctionType(original.__code__, original.__globals__, argdefs=original.__defaults__)
+    made.__kwdefaults__ = original.__kwdefaults__
+    functools.update_wrapper(made, original).__doc__ = text
+    del made.__wrapped__  # type: ignore[attr-defined]
+    return cast("_FunctionT", made)
 
 
 # typeshed's abstract create_datagram_endpoint still has reuse_address, which 3.11 removed.
@@ -16,6 +33,20 @@ class EventLoop(  # type: ignore[misc]
     """A drop-in replacement for `asyncio.SelectorEventLoop`."""
 
     __module__ = "oxloop"
+
+    # Both check the arguments, log, and call _make_subprocess_transport, which is ours.
+    subprocess_exec = _documented(
+        asyncio.BaseEventLoop.subprocess_exec,
+        "Run a program; its pipes and its end are told to a SubprocessProtocol.",
+    )
+    subprocess_shell = _documented(
+        asyncio.BaseEventLoop.subprocess_shell,
+        "Run a shell command; its pipes and its end are told to a SubprocessProtocol.",
+    )
+    _log_subprocess = _documented(
+        asyncio.BaseEventLoop._log_subprocess,  # type: ignore[attr-defined]
+        "Log in debug mode what is run.",
+    )
 
     def __del__(self, _warn: Callable[..., Any] = warnings.warn) -> None:
         """Close the loop, with a warning, if the program did not."""

@@ -34,6 +34,10 @@ __version__: str
 #: cannot be reached, by the `ssl` module. OXLOOP_TLS forces one of them.
 tls_data_path: Literal["direct", "memorybio"]
 
+def _file_size(file: int) -> int: ...
+def _send_file(sock: int, file: int, offset: int, count: int) -> int | None: ...
+def _set_position(file: int, offset: int) -> None: ...
+
 @disjoint_base
 class EventLoop:
     slow_callback_duration: float
@@ -273,38 +277,20 @@ class EventLoop:
     async def connect_write_pipe(
         self, protocol_factory: Callable[[], _ProtocolT], pipe: Any
     ) -> tuple[asyncio.WriteTransport, _ProtocolT]: ...
-    async def subprocess_shell(
+    @property
+    def _debug(self) -> bool: ...
+    async def _make_subprocess_transport(
         self,
-        protocol_factory: Callable[[], _ProtocolT],
-        cmd: bytes | str,
-        *,
-        stdin: int | IO[Any] | None = -1,
-        stdout: int | IO[Any] | None = -1,
-        stderr: int | IO[Any] | None = -1,
-        universal_newlines: Literal[False] = False,
-        shell: Literal[True] = True,
-        bufsize: Literal[0] = 0,
-        encoding: None = None,
-        errors: None = None,
-        text: Literal[False] | None = None,
+        protocol: asyncio.BaseProtocol,
+        args: Any,
+        shell: bool,
+        stdin: int | IO[Any] | None,
+        stdout: int | IO[Any] | None,
+        stderr: int | IO[Any] | None,
+        bufsize: int,
+        extra: Any = None,
         **kwargs: Any,
-    ) -> tuple[asyncio.SubprocessTransport, _ProtocolT]: ...
-    async def subprocess_exec(
-        self,
-        protocol_factory: Callable[[], _ProtocolT],
-        program: Any,
-        *args: Any,
-        stdin: int | IO[Any] | None = -1,
-        stdout: int | IO[Any] | None = -1,
-        stderr: int | IO[Any] | None = -1,
-        universal_newlines: Literal[False] = False,
-        shell: Literal[False] = False,
-        bufsize: Literal[0] = 0,
-        encoding: None = None,
-        errors: None = None,
-        text: Literal[False] | None = None,
-        **kwargs: Any,
-    ) -> tuple[asyncio.SubprocessTransport, _ProtocolT]: ...
+    ) -> asyncio.SubprocessTransport: ...
 
 @final
 class Handle(asyncio.Handle):

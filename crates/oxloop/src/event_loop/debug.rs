@@ -16,6 +16,12 @@ impl EventLoop {
         self.state(py).debug.get()
     }
 
+    /// What asyncio's own methods read.
+    #[getter]
+    fn _debug(&self, py: Python<'_>) -> bool {
+        self.get_debug(py)
+    }
+
     /// Turn debug mode on or off.
     fn set_debug(slf: &Bound<'_, Self>, enabled: &Bound<'_, PyAny>) -> PyResult<()> {
         let (py, state) = (slf.py(), slf.get().state(slf.py()));

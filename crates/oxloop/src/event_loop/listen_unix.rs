@@ -6,6 +6,7 @@ use super::keywords::Truth;
 use super::listen::{OpenSockets, Serving, serve};
 use super::tls::TlsOptions;
 use crate::error::{errno_error_with, errno_of};
+use crate::file;
 use crate::py::coroutine::Coroutine;
 use crate::py::imports;
 use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyValueError};
@@ -137,13 +138,8 @@ pub(super) fn remove_stale(path: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 fn try_remove_stale(path: &Bound<'_, PyAny>) -> PyResult<()> {
-    let os = imports::os(path.py())?;
-    let mode: u32 = os
-        .call_method1("stat", (path,))?
-        .getattr("st_mode")?
-        .extract()?;
-    if mode & libc::S_IFMT == libc::S_IFSOCK {
-        os.call_method1("remove", (path,))?;
+    if file::stat(path)?.kind() == libc::S_IFSOCK {
+        file::unlink(path)?;
     }
     Ok(())
 }
@@ -155,8 +151,8 @@ fn path_and_inode(socket: &Bound<'_, PyAny>) -> PyResult<Option<(Py<PyAny>, u64)
     if is_abstract(&path)? {
         return Ok(None);
     }
-    match imports::os(py)?.call_method1("stat", (&path,)) {
-        Ok(stat) => Ok(Some((path.unbind(), stat.getattr("st_ino")?.extract()?))),
+    match file::stat(&path) {
+        Ok(status) => Ok(Some((path.unbind(), status.inode))),
         Err(error) if error.is_instance_of::<PyFileNotFoundError>(py) => Ok(None),
         Err(error) => Err(error),
     }

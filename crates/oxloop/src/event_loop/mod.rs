@@ -51,6 +51,7 @@ mod race;
 mod readiness;
 pub(crate) mod registrations;
 pub(crate) mod schedule;
+pub(crate) mod sendfile;
 mod signals;
 mod sock;
 pub(crate) mod source;
@@ -240,7 +241,8 @@ fn is_overridden(this: &Bound<'_, EventLoop>, method: &str) -> PyResult<bool> {
 }
 
 /// Every method that returns a coroutine.
-const COROUTINE_METHODS: [&str; 26] = [
+const COROUTINE_METHODS: [&str; 25] = [
+    "_make_subprocess_transport",
     "_sock_writable",
     "connect_accepted_socket",
     "connect_read_pipe",
@@ -265,8 +267,6 @@ const COROUTINE_METHODS: [&str; 26] = [
     "sock_sendmsg",
     "sock_sendto",
     "start_tls",
-    "subprocess_exec",
-    "subprocess_shell",
 ];
 
 /// Adds the methods that take their arguments without a tuple, and makes the coroutine methods look

@@ -25,6 +25,7 @@ use crate::event_loop::EventLoop;
 use crate::event_loop::registrations::Registration;
 use crate::event_loop::source::Source;
 use crate::event_loop::tls::TlsOptions;
+use crate::file;
 use crate::py::attached::Attached;
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::context::Captured;
@@ -272,11 +273,9 @@ impl Inner {
 /// Removes a Unix socket's file if it is still the one that was bound.
 fn remove_socket_file(path: &Bound<'_, PyAny>, inode: u64) -> PyResult<()> {
     let py = path.py();
-    let os = imports::os(py)?;
     let unlink = || {
-        let stat = os.call_method1("stat", (path,))?;
-        if stat.getattr("st_ino")?.extract::<u64>()? == inode {
-            os.call_method1("unlink", (path,))?;
+        if file::stat(path)?.inode == inode {
+            file::unlink(path)?;
         }
         Ok::<_, PyErr>(())
     };

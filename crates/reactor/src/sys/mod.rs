@@ -8,11 +8,13 @@ pub(crate) mod clock;
 pub(crate) mod datagram;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
+pub(crate) mod file;
 pub(crate) mod resolve;
 pub(crate) mod signal;
 pub(crate) mod socket;
 
 use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
 
 use libc::{c_int, ssize_t};
 
@@ -39,4 +41,14 @@ fn transfer(mut call: impl FnMut() -> ssize_t) -> io::Result<usize> {
             return Err(error);
         }
     }
+}
+
+/// `fd` as rustix wants it, which has no -1.
+#[inline]
+fn borrowed<'a>(fd: RawFd) -> io::Result<BorrowedFd<'a>> {
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: not -1. It is used for one system call, which answers EBADF for a closed one.
+    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }

@@ -2,14 +2,14 @@
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, c_void, socklen_t};
 use rustix::io::retry_on_intr;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::address::RawAddress;
-use super::{check, transfer};
+use super::{borrowed, check, transfer};
 use crate::addr::SocketAddress;
 
 const NEW_SOCKET: c_int = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
@@ -120,16 +120,6 @@ pub(crate) fn peer_address(fd: RawFd) -> io::Result<SocketAddress> {
     // SAFETY: the pointers are to `address`, which is alive and has room for any address.
     check(unsafe { libc::getpeername(fd, out, len) })?;
     Ok(address.to_address())
-}
-
-/// `fd` as rustix wants it, which has no -1.
-#[inline]
-fn borrowed<'a>(fd: RawFd) -> io::Result<BorrowedFd<'a>> {
-    if fd < 0 {
-        return Err(io::Error::from_raw_os_error(libc::EBADF));
-    }
-    // SAFETY: not -1. It is used for one system call, which answers EBADF for a closed one.
-    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
 #[inline]

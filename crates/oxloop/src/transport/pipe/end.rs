@@ -185,7 +185,7 @@ impl<S: Side> PipeTransport<S> {
         let py = pipe.py();
         let (fd, kind) = kind_of(pipe)?;
         let kind = kind.ok_or_else(|| PyValueError::new_err(S::REFUSAL))?;
-        set_nonblocking(py, fd)?;
+        set_nonblocking(fd)?;
         let end = End::new(event_loop, pipe, fd, protocol)?;
         let side = S::new(kind);
         let inner = Attached::new(Inner { end, side });

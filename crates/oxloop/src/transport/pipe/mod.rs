@@ -29,10 +29,12 @@ mod write;
 pub(crate) use read::ReadPipeTransport;
 pub(crate) use write::WritePipeTransport;
 
-use crate::py::imports;
+use crate::error::os_error;
+use crate::file;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use reactor::socket;
 use std::os::fd::RawFd;
 
 /// Makes the types; called once, at import.
@@ -52,22 +54,18 @@ pub(crate) enum Kind {
 /// The number and kind of the descriptor behind `pipe`, or nothing if it can't be a transport's.
 fn kind_of(pipe: &Bound<'_, PyAny>) -> PyResult<(RawFd, Option<Kind>)> {
     let py = pipe.py();
-    let number = pipe.call_method0(intern!(py, "fileno"))?;
-    let status = imports::os(py)?.call_method1(intern!(py, "fstat"), (&number,))?;
-    let mode: libc::mode_t = status.getattr(intern!(py, "st_mode"))?.extract()?;
-    let kind = match mode & libc::S_IFMT {
+    let fd = pipe.call_method0(intern!(py, "fileno"))?.extract()?;
+    let kind = match file::fstat(py, fd)?.kind() {
         libc::S_IFIFO => Some(Kind::Fifo),
         libc::S_IFSOCK => Some(Kind::Socket),
         libc::S_IFCHR => Some(Kind::Device),
         _ => None,
     };
-    Ok((number.extract()?, kind))
+    Ok((fd, kind))
 }
 
-fn set_nonblocking(py: Python<'_>, fd: RawFd) -> PyResult<()> {
-    imports::os(py)?
-        .call_method1(intern!(py, "set_blocking"), (fd, false))
-        .map(drop)
+fn set_nonblocking(fd: RawFd) -> PyResult<()> {
+    socket::set_nonblocking(fd, true).map_err(|error| os_error(&error))
 }
 
 /// What `get_extra_info` knows: the file object.

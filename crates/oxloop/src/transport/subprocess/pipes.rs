@@ -30,6 +30,7 @@ pub(crate) struct Command {
     pub(crate) shell: bool,
     /// stdin, stdout and stderr as `Popen` takes them.
     pub(crate) streams: [Py<PyAny>; 3],
+    pub(crate) bufsize: Py<PyAny>,
     pub(crate) extra: Option<Py<PyAny>>,
     /// The other keywords of `Popen`.
     pub(crate) popen: Py<PyDict>,
@@ -43,7 +44,7 @@ impl Command {
             kwargs.set_item(name, stream)?;
         }
         kwargs.set_item("universal_newlines", false)?;
-        kwargs.set_item("bufsize", 0)?;
+        kwargs.set_item("bufsize", &self.bufsize)?;
         imports::subprocess(py)?
             .getattr(intern!(py, "Popen"))?
             .call((&self.arguments,), Some(&kwargs))

@@ -1,0 +1,74 @@
+//! Files, with the exceptions of the `os` module, which name the file.
+//!
+//! The calls themselves are the reactor's: what `os` offers cannot be called here. Programs that
+//! look for calls that block replace its functions, and let only asyncio's own frames pass.
+//!
+//! Cost: one system call, without the GIL. Differs from the `os` module: no audit event.
+
+use crate::error::{os_error, strerror};
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use reactor::file::{self, Status};
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStringExt;
+
+/// `os.stat` of a `str` or `bytes`.
+///
+/// # Errors
+/// OSError; ValueError for a NUL in the path.
+pub(crate) fn stat(path: &Bound<'_, PyAny>) -> PyResult<Status> {
+    let name = bytes_of(path)?;
+    let status = path.py().detach(|| file::stat(&name));
+    status.map_err(|error| error_at(path, &error))
+}
+
+/// `os.unlink` of a `str` or `bytes` that [`stat`] took.
+///
+/// # Errors
+/// OSError.
+pub(crate) fn unlink(path: &Bound<'_, PyAny>) -> PyResult<()> {
+    let name = bytes_of(path)?;
+    let removed = path.py().detach(|| file::unlink(&name));
+    removed.map_err(|error| error_at(path, &error))
+}
+
+/// `os.fstat`.
+///
+/// # Errors
+/// OSError.
+pub(crate) fn fstat(py: Python<'_>, fd: RawFd) -> PyResult<Status> {
+    py.detach(|| file::fstat(fd))
+        .map_err(|error| os_error(&error))
+}
+
+/// What the kernel gets of a path.
+fn bytes_of(path: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
+    let name = match path.cast::<PyBytes>() {
+        Ok(bytes) => bytes.as_bytes().to_vec(),
+        Err(_) => path.extract::<OsString>()?.into_vec(),
+    };
+    if !name.contains(&0) {
+        return Ok(name);
+    }
+    let text = if cfg!(Py_3_13) || path.is_instance_of::<PyBytes>() {
+        "stat: embedded null character in path"
+    } else {
+        "embedded null byte"
+    };
+    Err(PyValueError::new_err(text))
+}
+
+/// Made at once: Python 3.11 would know a lazy one by the name OSError alone, not as the
+/// FileNotFoundError that it becomes.
+fn error_at(path: &Bound<'_, PyAny>, error: &io::Error) -> PyErr {
+    let Some(errno) = error.raw_os_error() else {
+        return os_error(error);
+    };
+    let class = path.py().get_type::<PyOSError>();
+    class
+        .call1((errno, strerror(errno), path))
+        .map_or_else(|error| error, PyErr::from_value)
+}
