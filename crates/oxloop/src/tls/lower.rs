@@ -1,10 +1,11 @@
 //! `Lower`: the transport below a TLS connection. One of our own is called without Python.
 
 use super::records::Ciphertext;
+use super::transport::TlsTransport;
 use crate::error::caught;
 use crate::py::class::{Ref, Visit, VisitStopped};
 use crate::transport::base::BaseTransport;
-use crate::transport::flow_control::FlowControlled;
+use crate::transport::flow_control::{FlowControl, FlowControlled};
 use crate::transport::stream::StreamTransport;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -57,6 +58,35 @@ impl Lower {
                 transport
                     .call_method1(intern!(py, "write"), (bytes,))
                     .map(drop)
+            }
+        }
+    }
+
+    /// True for a transport of ours, whose marks never let more wait than the ones above do.
+    pub(super) fn keeps_marks(&self, py: Python<'_>) -> bool {
+        match self {
+            Self::Stream(_) => true,
+            Self::Other(transport) => Ref::<TlsTransport>::from_exact(transport.bind(py)).is_some(),
+        }
+    }
+
+    /// Gives a transport of ours marks that fit those above it.
+    ///
+    /// # Errors
+    /// KeyboardInterrupt, SystemExit, and what the exception handler lets out.
+    pub(super) fn stay_within(&self, py: Python<'_>, above: &FlowControl) -> PyResult<()> {
+        match self {
+            Self::Stream(transport) => {
+                transport.flow(py).stay_within(above);
+                let transport = transport.this(py);
+                transport.flush();
+                transport.maybe_pause_protocol()
+            }
+            Self::Other(transport) => {
+                let Some(transport) = Ref::<TlsTransport>::from_exact(transport.bind(py)) else {
+                    return Ok(());
+                };
+                transport.this(py).stay_within(above)
             }
         }
     }

@@ -399,6 +399,7 @@ impl<'py> TlsThis<'_, 'py> {
     fn connection_made(&self, transport: &Bound<'py, PyAny>) -> PyResult<()> {
         let old = self.own().transport.replace(Some(Lower::of(transport)));
         drop(old);
+        self.apply_marks()?;
         self.start_handshake()
     }
 

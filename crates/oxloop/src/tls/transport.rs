@@ -7,6 +7,7 @@ use crate::py::buffer::copy_to_bytes;
 use crate::py::class::{Class, Native, OfNative, Ref, This, Visit, VisitStopped};
 use crate::py::imports;
 use crate::py::method::Methods;
+use crate::transport::flow_control::FlowControl;
 use crate::transport::{chunk_of, is_writable_data};
 use pyo3::exceptions::{PyNotImplementedError, PyResourceWarning, PyTypeError};
 use pyo3::prelude::*;
@@ -279,7 +280,7 @@ fn add_limits(methods: &mut Methods<OfNative<TlsTransport>>) {
         |this, args| {
             this.with_tls(|tls| {
                 tls.own().outgoing.set_limits(&args)?;
-                tls.control_app_writing()
+                tls.apply_marks()
             })?;
             this.none()
         },
@@ -383,6 +384,14 @@ impl<'py> TransportThis<'_, 'py> {
     fn force_close(&self, error: Option<&PyErr>) -> PyResult<()> {
         self.own().closed.set(true);
         self.with_tls(|tls| tls.abort(error))
+    }
+
+    /// Takes marks that fit those of a TLS connection above.
+    pub(super) fn stay_within(&self, above: &FlowControl) -> PyResult<()> {
+        self.with_tls(|tls| {
+            tls.own().outgoing.stay_within(above);
+            tls.apply_marks()
+        })
     }
 
     /// Closing has begun: nobody has to be warned of the connection.

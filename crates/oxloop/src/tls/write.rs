@@ -97,7 +97,7 @@ impl<'py> TlsThis<'_, 'py> {
         let first = inner.backlog.borrow().is_empty();
         if inner.state.get() != State::Wrapped {
             inner.backlog.borrow_mut().push(chunk);
-            return Ok(());
+            return self.control_app_writing();
         }
         let outcome = if first {
             self.encrypt_and_send(chunk)
@@ -156,9 +156,26 @@ impl<'py> TlsThis<'_, 'py> {
     }
 
     /// Bytes that were written and are not sent: the backlog, and what waits below.
+    /// What waits in a transport that is not ours counts while that says it is too much.
     pub(super) fn queued(&self) -> usize {
-        let below = self.lower().map_or(0, |lower| lower.queued(self.py()));
+        let paused = self.own().flags.ssl_writing_paused.get();
+        let below = self
+            .lower()
+            .filter(|lower| paused || lower.keeps_marks(self.py()))
+            .map_or(0, |lower| lower.queued(self.py()));
         self.own().backlog.borrow().size() + below
+    }
+
+    /// The water marks have changed: the transport below has to say in time when it has enough, and
+    /// when it takes more.
+    ///
+    /// # Errors
+    /// As `control_app_writing`.
+    pub(super) fn apply_marks(&self) -> PyResult<()> {
+        if let Some(lower) = self.lower() {
+            lower.stay_within(self.py(), &self.own().outgoing)?;
+        }
+        self.control_app_writing()
     }
 
     /// Tells the program's protocol to pause or to resume.
@@ -167,12 +184,14 @@ impl<'py> TlsThis<'_, 'py> {
     /// KeyboardInterrupt, SystemExit, and what the exception handler lets out.
     pub(super) fn control_app_writing(&self) -> PyResult<()> {
         let inner = self.own();
-        // What waits below counts from when the transport there says that it is too much: only
-        // then will it say when it is not any more.
-        let queued = if inner.flags.ssl_writing_paused.get() {
+        // What waits below counts from when the transport there says that it is too much, which is
+        // at our marks at the latest: only then will it say when it is not any more. A backlog is
+        // heard of in any case.
+        let backlog = inner.backlog.borrow().size();
+        let queued = if backlog > 0 || inner.flags.ssl_writing_paused.get() {
             self.queued()
         } else {
-            inner.backlog.borrow().size()
+            0
         };
         let py = self.py();
         let (method, message) = if inner.outgoing.pauses_from(queued) {

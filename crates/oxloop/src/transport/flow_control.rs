@@ -117,6 +117,14 @@ impl FlowControl {
         Ok(())
     }
 
+    /// Takes the marks of the transport above, but none that is higher than the default: who pauses
+    /// the one above at its marks has to hear of what waits here by then.
+    pub(crate) fn stay_within(&self, above: &Self) {
+        self.high.set(above.high.get().min(self.default));
+        self.low.set(above.low.get().min(self.default / 4));
+        drop(self.shown.take());
+    }
+
     /// True while the protocol is told to write no more.
     pub(crate) fn is_paused(&self) -> bool {
         self.paused.get()
@@ -188,7 +196,7 @@ impl<'py, T: FlowControlled> This<'_, 'py, T> {
     /// # Errors
     /// KeyboardInterrupt, SystemExit, and what the exception handler lets out.
     #[inline]
-    pub(super) fn maybe_pause_protocol(&self) -> PyResult<()> {
+    pub(crate) fn maybe_pause_protocol(&self) -> PyResult<()> {
         if !self.payload().flow(self.py()).pauses_at(self.queued()) {
             return Ok(());
         }
