@@ -1002,6 +1002,39 @@ class TestUnix:
 
         run(main())
 
+    # Stock asyncio's sendto() takes an empty name for no peer, and fails for want of an address.
+    @pytest.mark.asyncio_wrong((3, 11), (4, 0))
+    @pytest.mark.parametrize("kind", [socket.socket, type("Subclass", (socket.socket,), {})])
+    def test_unnamed_pair(self, loop, run, kind):
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        near, far = (kind(fileno=sock.detach()) for sock in (near, far))
+        near.setblocking(False)
+        far.setblocking(False)
+
+        async def main():
+            one, first = await endpoint(loop, sock=near)
+            other, second = await endpoint(loop, sock=far)
+            assert one.get_extra_info("peername") == ""
+            for number in range(3):
+                one.sendto(b"%d" % number)
+            one.sendto(b"address", None)
+            loop.call_soon(other.sendto, b"back")
+            await until(lambda: len(second.received) == 4 and first.received)
+            assert [data for data, _ in second.received] == [b"0", b"1", b"2", b"address"]
+            assert [data for data, _ in first.received] == [b"back"]
+            await closed(first, second)
+
+        run(main())
+
+    def test_unconnected_needs_an_address(self, loop, run, unhandled):
+        async def main():
+            transport, protocol = await endpoint(loop, family=socket.AF_UNIX)
+            transport.sendto(b"data")
+            await until(lambda: protocol.lost_with)
+            assert type(unhandled.take_one()["exception"]) is TypeError
+
+        run(main())
+
     def test_unbound(self, loop, run):
         async def main():
             with unix_paths("peer") as [path], bound(socket.AF_UNIX, path) as peer:

@@ -88,10 +88,13 @@ fn kind_of(py: Python<'_>, socket: &SocketObject, extra: &Bound<'_, PyDict>) -> 
     // A subclass may have methods of its own, through a proxy for example.
     let native = known && socket.is_plain();
     let peer = extra.get_item(intern!(py, "peername"))?;
+    let peer = peer.filter(|peer| !peer.is_none());
+    let connected = peer.as_ref().map_or(Ok(false), PyAnyMethods::is_truthy)?;
     Ok(Kind {
         native,
         family,
-        connected: peer.map_or(Ok(false), |peer| peer.is_truthy())?,
+        connected,
+        paired: peer.is_some() && !connected,
         receives_runs: native && datagram::is_udp(fd) && datagram::receive_runs(fd, true).is_ok(),
     })
 }

@@ -87,6 +87,8 @@ struct Kind {
     family: i32,
     /// connect(2) was called: datagrams are sent without an address.
     connected: bool,
+    /// The peer has no name (`socket.socketpair`): so it is while no address is given.
+    paired: bool,
     /// The kernel was asked to deliver runs.
     receives_runs: bool,
 }

@@ -68,7 +68,8 @@ impl<'py> DatagramThis<'_, 'py> {
                 own.str()?
             )));
         }
-        if inner.kind.connected && inner.kind.native {
+        let to_peer = inner.kind.connected || (inner.kind.paired && given.is_none());
+        if to_peer && inner.kind.native {
             return Ok(Target::Peer);
         }
         let address = match (own, given) {
@@ -196,11 +197,16 @@ impl<'py> DatagramThis<'_, 'py> {
             return Ok(());
         };
         let data = datagram.data.bind(py);
-        let sent = match &datagram.to {
-            Target::Object(address) if !inner.kind.connected => {
-                socket.call_method1(intern!(py, "sendto"), (data, address))
+        let address = match &datagram.to {
+            Target::Object(address) if inner.kind.paired => {
+                Some(address).filter(|it| !it.is_none(py))
             }
-            _ => socket.call_method1(intern!(py, "send"), (data,)),
+            Target::Object(address) if !inner.kind.connected => Some(address),
+            _ => None,
+        };
+        let sent = match address {
+            Some(address) => socket.call_method1(intern!(py, "sendto"), (data, address)),
+            None => socket.call_method1(intern!(py, "send"), (data,)),
         };
         let Err(error) = sent else {
             return Ok(());
