@@ -8,10 +8,17 @@ import sys
 from typing import TYPE_CHECKING
 
 from oxloop._event_loop import EventLoop
-from oxloop._oxloop import __version__, tls_data_path
+from oxloop._oxloop import __version__, tls_data_path, tls_fallback_reason
 from oxloop._runner import new_event_loop, run
 
-__all__ = ["EventLoop", "__version__", "new_event_loop", "run", "tls_data_path"]
+__all__ = [
+    "EventLoop",
+    "__version__",
+    "new_event_loop",
+    "run",
+    "tls_data_path",
+    "tls_fallback_reason",
+]
 
 if sys.version_info < (3, 16):  # which has no event loop policies any more
     __all__ += ["EventLoopPolicy", "install", "uninstall"]

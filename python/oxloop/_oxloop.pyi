@@ -34,6 +34,9 @@ __version__: str
 #: cannot be reached, by the `ssl` module. OXLOOP_TLS forces one of them.
 tls_data_path: Literal["direct", "memorybio"]
 
+#: Why it is not "direct"; None if it is.
+tls_fallback_reason: str | None
+
 def _file_size(file: int) -> int: ...
 def _send_file(sock: int, file: int, offset: int, count: int) -> int | None: ...
 def _set_position(file: int, offset: int) -> None: ...

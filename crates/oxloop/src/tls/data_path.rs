@@ -3,7 +3,8 @@
 //! *direct* calls the libssl that CPython's `_ssl` has loaded. A self-check makes sure that what is
 //! taken from inside an `ssl.SSLObject` is what it should be; where it fails (OpenSSL linked
 //! statically, another layout of the object), *memorybio* does the same job through the `ssl`
-//! module. `OXLOOP_TLS=direct` or `memorybio` forces one of them.
+//! module. `OXLOOP_TLS=direct` or `memorybio` forces one of them; `oxloop.tls_fallback_reason` says
+//! why it is not *direct*.
 
 use crate::config::{self, TLS_VARIABLE, Tls};
 use crate::py::imports;
@@ -21,13 +22,20 @@ pub(super) enum DataPath {
     MemoryBio,
 }
 
-static CHOSEN: OnceLock<DataPath> = OnceLock::new();
+struct Choice {
+    path: DataPath,
+    /// Why it is not the direct one.
+    reason: Option<String>,
+}
+
+static CHOSEN: OnceLock<Choice> = OnceLock::new();
 
 impl DataPath {
     pub(super) fn chosen() -> Self {
-        *CHOSEN
-            .get()
+        let chosen = CHOSEN.get();
+        chosen
             .expect("invariant: chosen when the module was imported")
+            .path
     }
 
     const fn name(self) -> &'static str {
@@ -38,27 +46,39 @@ impl DataPath {
     }
 }
 
-/// Chooses the path, and tells it as `tls_data_path`.
+/// Chooses the path, and tells it as `tls_data_path` and `tls_fallback_reason`.
 ///
 /// # Errors
 /// ImportError if the path that is forced cannot be had, or is none.
 pub(crate) fn choose(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let path = match CHOSEN.get() {
-        Some(path) => *path,
+    let choice = match CHOSEN.get() {
+        Some(choice) => choice,
         None => {
-            let path = look(module.py())?;
-            *CHOSEN.get_or_init(|| path)
+            let choice = look(module.py())?;
+            CHOSEN.get_or_init(|| choice)
         }
     };
-    module.add("tls_data_path", path.name())
+    module.add("tls_data_path", choice.path.name())?;
+    module.add("tls_fallback_reason", choice.reason.as_deref())
 }
 
-fn look(py: Python<'_>) -> PyResult<DataPath> {
-    match config::tls()? {
-        None => Ok(reach(py).map_or(DataPath::MemoryBio, DataPath::Direct)),
-        Some(Tls::MemoryBio) => Ok(DataPath::MemoryBio),
-        Some(Tls::Direct) => reach(py).map(DataPath::Direct).map_err(|reason| {
-            PyImportError::new_err(format!("{TLS_VARIABLE}=direct, but {reason}"))
+fn look(py: Python<'_>) -> PyResult<Choice> {
+    let forced = config::tls()?;
+    let reached = match forced {
+        Some(Tls::MemoryBio) => Err(format!("{TLS_VARIABLE}=memorybio")),
+        Some(Tls::Direct) | None => reach(py),
+    };
+    match reached {
+        Ok(library) => Ok(Choice {
+            path: DataPath::Direct(library),
+            reason: None,
+        }),
+        Err(reason) if matches!(forced, Some(Tls::Direct)) => Err(PyImportError::new_err(format!(
+            "{TLS_VARIABLE}=direct, but {reason}"
+        ))),
+        Err(reason) => Ok(Choice {
+            path: DataPath::MemoryBio,
+            reason: Some(reason),
         }),
     }
 }
