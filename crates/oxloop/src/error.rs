@@ -1,5 +1,7 @@
 //! Errors on their way to Python: one exit from `io::Error`, with errno kept.
 
+use crate::event_loop::turn::leaves_the_loop;
+use crate::py::coroutine::raise_in_step;
 use pyo3::exceptions::{PyBaseException, PyBlockingIOError, PyInterruptedError, PyOSError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -33,6 +35,51 @@ pub(crate) fn strerror(errno: i32) -> String {
 /// The exception for Python to keep: 3.11 has its traceback apart from it until somebody asks.
 pub(crate) fn caught<'py>(py: Python<'py>, error: &PyErr) -> Bound<'py, PyBaseException> {
     error.clone_ref(py).into_value(py).into_bound(py)
+}
+
+/// The exception of a call that failed, once it has cleaned up: what the clean-up raises does not
+/// replace it, unless that is an interruption.
+pub(crate) fn after_cleanup<T>(py: Python<'_>, error: PyErr, cleaned: PyResult<T>) -> PyErr {
+    match cleaned {
+        Err(later) if leaves_the_loop(py, &later) && !leaves_the_loop(py, &error) => later,
+        Err(later) => {
+            show(py, later);
+            error
+        }
+        Ok(_) => error,
+    }
+}
+
+/// The outcome of a call and of the clean-up that follows it in any case.
+///
+/// # Errors
+/// The call's own, or else the clean-up's.
+pub(crate) fn then_cleaned<T>(
+    py: Python<'_>,
+    outcome: PyResult<T>,
+    cleaned: PyResult<()>,
+) -> PyResult<T> {
+    match outcome {
+        Ok(value) => cleaned.map(|()| value),
+        Err(error) => Err(after_cleanup(py, error, cleaned)),
+    }
+}
+
+/// As `after_cleanup`, in a destructor, while the exception is on its way: the step of a coroutine
+/// raises an interruption.
+pub(crate) fn cleaned_in_drop<T>(py: Python<'_>, cleaned: PyResult<T>) {
+    match cleaned {
+        Err(error) if leaves_the_loop(py, &error) => raise_in_step(error),
+        Err(error) => show(py, error),
+        Ok(_) => {}
+    }
+}
+
+/// Nobody can do anything about what close(2) says; asyncio's later releases drop it too.
+fn show(py: Python<'_>, error: PyErr) {
+    if !error.is_instance_of::<PyOSError>(py) {
+        error.write_unraisable(py, None);
+    }
 }
 
 /// The errno of an `OSError`, if it has one that is a number.

@@ -3,6 +3,7 @@
 use super::EventLoop;
 use super::sock::check_not_ssl;
 use super::tls::TlsOptions;
+use crate::error::{after_cleanup, cleaned_in_drop};
 use crate::py::context::Captured;
 use crate::py::coroutine::{Coroutine, await_python_keeping};
 use crate::py::imports;
@@ -135,7 +136,9 @@ impl Drop for OpenSocket {
             return;
         }
         // What made the connection fail matters more than what close(2) says.
-        Python::attach(|py| drop(socket.bind(py).call_method0(intern!(py, "close"))));
+        Python::attach(|py| {
+            cleaned_in_drop(py, socket.bind(py).call_method0(intern!(py, "close")));
+        });
     }
 }
 
@@ -153,6 +156,12 @@ impl Pair {
     pub(super) fn into_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let pair = (self.transport, self.protocol).into_pyobject(py)?;
         Ok(pair.into_any().unbind())
+    }
+
+    /// Closes the transport, whose making ended with `error`.
+    pub(super) fn close_after(&self, py: Python<'_>, error: PyErr) -> PyErr {
+        let transport = self.transport.bind(py);
+        after_cleanup(py, error, transport.call_method0(intern!(py, "close")))
     }
 
     /// `transport.get_extra_info("socket")`.
@@ -186,11 +195,10 @@ pub(super) async fn open_transport(
             transport,
             protocol,
         };
-        if let Err(error) = outcome {
-            pair.transport.bind(py).call_method0(intern!(py, "close"))?;
-            return Err(error);
+        match outcome {
+            Ok(_) => Ok(pair),
+            Err(error) => Err(pair.close_after(py, error)),
         }
-        Ok(pair)
     })
 }
 

@@ -98,10 +98,7 @@ async fn create_datagram_endpoint(
     drop(made.map(OpenSocket::keep));
     match await_python(waiter).await {
         Ok(_) => Python::attach(|py| pair.into_python(py)),
-        Err(error) => Python::attach(|py| {
-            pair.transport.bind(py).call_method0(intern!(py, "close"))?;
-            Err(error)
-        }),
+        Err(error) => Err(Python::attach(|py| pair.close_after(py, error))),
     }
 }
 

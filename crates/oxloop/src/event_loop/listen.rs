@@ -8,7 +8,7 @@ use super::keywords::{Truth, or_zero};
 use super::sock::check_not_ssl;
 use super::tls::TlsOptions;
 use crate::dns::{Wanted, ensure_resolved};
-use crate::error::errno_of;
+use crate::error::{after_cleanup, cleaned_in_drop, errno_of};
 use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::imports;
 use crate::server::{BoundSocket, Server, begin_serving};
@@ -187,11 +187,11 @@ fn make_server(
     let (this, factory) = (this.bind(py), factory.bind(py));
     let server = Server::make(this, bound, factory, serving.backlog, tls)?;
     if serving.start_serving {
-        begin_serving(&server).inspect_err(|_error| {
-            if !sockets.given {
-                // The error of listen(2) is what the caller gets.
-                drop(server.call_method0(intern!(py, "close")));
+        begin_serving(&server).map_err(|error| {
+            if sockets.given {
+                return error;
             }
+            after_cleanup(py, error, server.call_method0(intern!(py, "close")))
         })?;
     }
     sockets.sockets.clear();
@@ -228,8 +228,7 @@ impl Drop for OpenSockets {
         }
         Python::attach(|py| {
             for socket in self.sockets.drain(..) {
-                // Something else failed, and the caller hears of that.
-                drop(socket.bind(py).call_method0(intern!(py, "close")));
+                cleaned_in_drop(py, socket.bind(py).call_method0(intern!(py, "close")));
             }
         });
     }

@@ -93,8 +93,7 @@ async fn connect(
     let outcome = await_python(waiter).await;
     Python::attach(|py| {
         if let Err(error) = outcome {
-            pair.transport.bind(py).call_method0(intern!(py, "close"))?;
-            return Err(error);
+            return Err(pair.close_after(py, error));
         }
         if this.get().state(py).is_debug() {
             let number = pipe.bind(py).call_method0(intern!(py, "fileno"))?;

@@ -3,6 +3,7 @@
 use super::EventLoop;
 use super::keywords::Truth;
 use super::tls::TlsOptions;
+use crate::error::after_cleanup;
 use crate::py::buffer::copy_to_bytes;
 use crate::py::class::Ref;
 use crate::py::coroutine::{Coroutine, await_python_keeping};
@@ -55,8 +56,7 @@ impl EventLoop {
             Python::attach(|py| {
                 let upgrade: Upgrade = upgrade.extract(py)?;
                 if let Err(error) = outcome {
-                    give_up(py, &upgrade)?;
-                    return Err(error);
+                    return Err(after_cleanup(py, error, give_up(py, &upgrade)));
                 }
                 // A connection that was closed meanwhile has no transport any more: None, as in
                 // asyncio.
@@ -85,14 +85,12 @@ struct Upgrade {
 }
 
 fn give_up(py: Python<'_>, upgrade: &Upgrade) -> PyResult<()> {
-    upgrade
-        .transport
-        .bind(py)
-        .call_method0(intern!(py, "close"))?;
+    let transport = upgrade.transport.bind(py);
+    let closed = transport.call_method0(intern!(py, "close")).map(drop);
     for callback in &upgrade.callbacks {
         callback.bind(py).call_method0(intern!(py, "cancel"))?;
     }
-    Ok(())
+    closed
 }
 
 fn begin(

@@ -8,6 +8,7 @@
 //! asyncio does the same.
 
 use super::EventLoop;
+use crate::error::after_cleanup;
 use crate::py::coroutine::{Coroutine, await_python, await_python_keeping};
 use crate::py::imports;
 use crate::transport::subprocess::{Command, SubprocessTransport};
@@ -62,8 +63,14 @@ impl EventLoop {
             let Err(error) = outcome else {
                 return Ok(transport);
             };
-            if let Some(ended) = Python::attach(|py| given_up(py, &transport, &error))? {
-                await_python(ended).await?;
+            match Python::attach(|py| given_up(py, &transport, &error)) {
+                Ok(Some(ended)) => drop(await_python(ended).await?),
+                Ok(None) => {}
+                Err(later) => {
+                    return Err(Python::attach(|py| {
+                        after_cleanup::<()>(py, error, Err(later))
+                    }));
+                }
             }
             Err(error)
         })

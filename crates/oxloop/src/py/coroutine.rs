@@ -57,6 +57,14 @@ thread_local! {
     /// The exchange between a coroutine's step and the `await_python` inside it.
     static RESUME: Cell<Option<(Held, Resume)>> = const { Cell::new(None) };
     static YIELDED: Cell<Option<(Held, Py<PyAny>)>> = const { Cell::new(None) };
+    /// What a destructor could not raise.
+    static INTERRUPTION: Cell<Option<PyErr>> = const { Cell::new(None) };
+}
+
+/// Lets the step of a coroutine that runs, or the next one, raise what a destructor cannot:
+/// KeyboardInterrupt and SystemExit.
+pub(crate) fn raise_in_step(error: PyErr) {
+    INTERRUPTION.set(Some(error));
 }
 
 enum Stage {
@@ -225,6 +233,11 @@ impl Coroutine {
         let polled = future
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()));
+        if let Some(error) = INTERRUPTION.take() {
+            drop(YIELDED.take());
+            self.finish(py);
+            return Err(error);
+        }
         let Poll::Ready(outcome) = polled else {
             let (held, yielded) = YIELDED
                 .take()

@@ -6,6 +6,7 @@
 use super::lower::Lower;
 use super::protocol::{AppState, State, TlsProtocol, TlsThis};
 use super::records::{Decrypted, End};
+use crate::error::after_cleanup;
 use crate::event_loop::turn::leaves_the_loop;
 use crate::py::class::{OfNative, Ref};
 use crate::py::imports;
@@ -54,13 +55,18 @@ fn eof_received<'py>(this: &TlsThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
         Ok(true) => this.boolean(true),
         Ok(false) => this.none(),
         Err(error) => {
-            if error.is_instance_of::<PyException>(this.py())
-                && let Some(lower) = this.lower()
-            {
-                let lower = lower.as_object().bind(this.py());
-                lower.call_method0(intern!(this.py(), "close"))?;
-            }
-            Err(error)
+            let py = this.py();
+            let lower = this
+                .lower()
+                .filter(|_| error.is_instance_of::<PyException>(py));
+            let Some(lower) = lower else {
+                return Err(error);
+            };
+            let closed = lower
+                .as_object()
+                .bind(py)
+                .call_method0(intern!(py, "close"));
+            Err(after_cleanup(py, error, closed))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `PipeTransport`: what both ends of a pipe are, whatever a `Side` does with the bytes.
 
 use super::{Kind, extra_of, kind_of, set_nonblocking};
-use crate::error::os_error;
+use crate::error::{os_error, then_cleaned};
 use crate::event_loop::registrations::Registration;
 use crate::event_loop::source::Source;
 use crate::event_loop::{EventLoop, State};
@@ -344,7 +344,7 @@ impl<'py, S: Side> PipeThis<'_, 'py, S> {
         let told = self.tell_connection_lost(error);
         let closed = self.close_pipe();
         self.forget_protocol();
-        told.and(closed)
+        then_cleaned(self.py(), told, closed)
     }
 
     fn close_pipe(&self) -> PyResult<()> {

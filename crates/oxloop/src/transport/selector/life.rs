@@ -2,6 +2,7 @@
 //! by force.
 
 use super::{SelectorState, SelectorTransport};
+use crate::error::then_cleaned;
 use crate::py::args::Args;
 use crate::py::class::{OfNative, Ref, This};
 use crate::py::imports;
@@ -116,7 +117,7 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         let closed = T::close_socket(self);
         let forgotten = T::forget(self);
         self.forget_protocol();
-        told.and(closed).and(forgotten)
+        then_cleaned(self.py(), then_cleaned(self.py(), told, closed), forgotten)
     }
 
     /// Reports an exception that the connection cannot survive, and closes at once. An OSError is a

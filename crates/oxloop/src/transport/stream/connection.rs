@@ -2,7 +2,7 @@
 
 use super::accept::Accept;
 use super::{Descriptor, Inner, StreamThis, StreamTransport, by_object};
-use crate::error::os_error;
+use crate::error::{os_error, then_cleaned};
 use crate::event_loop::EventLoop;
 use crate::py::attached::Attached;
 use crate::py::class::Ref;
@@ -179,6 +179,6 @@ impl StreamThis<'_, '_> {
         let accepted = self.accept_is_over();
         let server = inner.server.take();
         let detached = server.map_or(Ok(()), |server| server::detach(server.bind(py)));
-        closed.and(accepted).and(detached)
+        then_cleaned(py, then_cleaned(py, closed, accepted), detached)
     }
 }

@@ -4,6 +4,7 @@
 //! `WriteSubprocessPipeProto`, which hand everything to the methods here.
 
 use super::{Inner, Pending, SubprocessThis, SubprocessTransport};
+use crate::error::{after_cleanup, then_cleaned};
 use crate::event_loop::EventLoop;
 use crate::event_loop::turn::leaves_the_loop;
 use crate::py::args::Args;
@@ -119,7 +120,10 @@ async fn connect_pipes(
         if leaves_the_loop(py, &error) {
             return Err(error);
         }
-        this.close_pipes()?;
+        let error = after_cleanup(py, error, this.close_pipes());
+        if leaves_the_loop(py, &error) {
+            return Err(error);
+        }
         if !is_cancelled(waiter.bind(py))? {
             waiter
                 .bind(py)
@@ -146,6 +150,13 @@ async fn connect_each(transport: &Ref<SubprocessTransport>) -> PyResult<()> {
 
 fn is_cancelled(future: &Bound<'_, PyAny>) -> PyResult<bool> {
     future.call_method0("cancelled")?.is_truthy()
+}
+
+fn close(pipe: &Bound<'_, PyAny>) -> PyResult<()> {
+    if pipe.is_none() {
+        return Ok(());
+    }
+    pipe.call_method0(intern!(pipe.py(), "close")).map(drop)
 }
 
 impl<'py> SubprocessThis<'_, 'py> {
@@ -219,23 +230,25 @@ impl<'py> SubprocessThis<'_, 'py> {
     }
 
     /// The creation failed: no descriptor may stay behind.
+    ///
+    /// # Errors
+    /// The first that a pipe raises; the others are closed all the same.
     fn close_pipes(&self) -> PyResult<()> {
         let py = self.py();
+        let mut outcome = Ok(());
         for (_, protocol) in self.pipes() {
             if !protocol.is_none() {
-                protocol.getattr("pipe")?.call_method0("close")?;
+                let closed = close(&protocol.getattr("pipe")?);
+                outcome = then_cleaned(py, outcome, closed);
             }
         }
         let Some(process) = self.process() else {
-            return Ok(());
+            return outcome;
         };
         for name in STREAMS {
-            let pipe = process.getattr(name)?;
-            if !pipe.is_none() {
-                pipe.call_method0(intern!(py, "close"))?;
-            }
+            outcome = then_cleaned(py, outcome, close(&process.getattr(name)?));
         }
-        Ok(())
+        outcome
     }
 
     /// Queues a method of the protocol, behind `connection_made`.
