@@ -104,6 +104,7 @@ test-conformance: $(STAMPS)/oxloop-$(PROFILE) ## CPython's test.test_asyncio wit
 	$(PY) tests/conformance/run.py --loop oxloop $(CONFORMANCE_ARGS)
 
 # multidict's C part shows the collector an object before it is whole, which Py_DEBUG makes a crash.
+# The runners of other projects' tests are left out: theirs run no oxloop, under deadlines of seconds.
 test-debug-python: ## The Python suite (or DEBUG_TESTS) on an interpreter built with Py_DEBUG
 	python=$$(scripts/get-debug-python .cache/debug-python) && \
 	  MULTIDICT_NO_EXTENSIONS=1 $(MAKE) debug-python-suite PYTHON=$$python VENV=.venv-debug PROFILE=dev
@@ -111,7 +112,8 @@ test-debug-python: ## The Python suite (or DEBUG_TESTS) on an interpreter built 
 .PHONY: debug-python-suite
 debug-python-suite: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests
 	$(PY) -c 'import sys; sys.gettotalrefcount()'
-	$(PY) -m pytest $(WORKERS) -o faulthandler_timeout=250 --loop oxloop $(PYTEST_ARGS) $(DEBUG_TESTS)
+	$(PY) -m pytest $(WORKERS) -o faulthandler_timeout=250 --loop oxloop $(PYTEST_ARGS) \
+	  --ignore=tests/conformance --ignore=tests/upstream $(DEBUG_TESTS)
 
 test-programs: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests ## Its real programs, with the servers that scripts/services starts
 	@directory=$$(mktemp -d) && trap 'scripts/services stop $$directory; rm -rf $$directory' EXIT && \
