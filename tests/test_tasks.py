@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-
 pytestmark = pytest.mark.both_modes
 
 VAR = contextvars.ContextVar("VAR", default="default")
