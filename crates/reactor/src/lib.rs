@@ -13,7 +13,7 @@
 //! | [`addr`] | socket addresses and their kernel form |
 //! | [`socket`] | non-blocking socket and pipe calls |
 //! | [`datagram`] | datagrams with their addresses, and runs of them in one call |
-//! | [`file`] | the few questions and calls about files |
+//! | [`mod@file`] | the few questions and calls about files |
 //! | [`resolver`] | threads for `getaddrinfo` and `getnameinfo` |
 //!
 //! Errors are `std::io::Error`s made from the raw errno, so that the number survives up to Python's
