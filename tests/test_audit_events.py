@@ -136,7 +136,8 @@ def test_of_datagrams_and_processes(loop_name):
         process = await heard_of(asyncio.create_subprocess_exec("true"))
         await process.wait()
 
-    asyncio.Runner(loop_factory=new_event_loop).run(main())
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(main())
     """
     datagrams, process = lines(loop_name, body)
     assert datagrams == "('socket.__new__', 2, 2, 17) ('socket.bind', 'AF_INET')"
