@@ -148,6 +148,15 @@ def test_counts_what_stock_asyncio_passes_twice(place, tmp_path, monkeypatch):
     assert kept.counted == measured.counted == ["a"]
 
 
+def test_a_suite_that_cannot_begin_is_measured_again(place, tmp_path, monkeypatch):
+    broken = {PROCESS_EXIT: Outcome(CRASHED)}
+    monkeypatch.setattr(control, "run_suite", Runs(broken, broken))
+    measured = make_control(place, tmp_path)
+    measured.measure()
+    assert not measured.counts("a")
+    assert not make_control(place, tmp_path).load()
+
+
 def test_assumes_that_what_passes_on_oxloop_passes_on_asyncio(place, tmp_path, monkeypatch):
     found = outcomes(a=PASSED, b=FAILED, c=FAILED, d=SKIPPED, e=SKIPPED, f=FAILED)
     runs = Runs(
