@@ -477,13 +477,11 @@ fn type_slots<T: Native>(
 unsafe extern "C" fn dealloc<T: Native>(object: *mut ffi::PyObject) {
     // SAFETY: CPython calls with a dead instance, attached. The finalizer may bring it back to
     // life, then nothing is torn down. Weak references are cleared before the payload is dropped;
-    // the base's slots and the dict own references, or are null; a heap type's instance owns one
-    // reference to its type.
+    // the base's slots and the dict own references, or are null.
     unsafe {
         if ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
             return;
         }
-        let type_object = ffi::Py_TYPE(object);
         ffi::PyObject_GC_UnTrack(object.cast());
         if !(*tail_ptr::<T>(object, 0)).is_null() {
             ffi::PyObject_ClearWeakRefs(object);
@@ -496,11 +494,23 @@ unsafe extern "C" fn dealloc<T: Native>(object: *mut ffi::PyObject) {
             ffi::Py_CLEAR(slot);
         }
         ffi::Py_CLEAR(tail_ptr::<T>(object, 1));
-        let free = (*type_object)
+        free(object);
+    }
+}
+
+/// Frees an instance of a heap type, with its reference to the type.
+///
+/// # Safety
+/// Attached; nobody has the instance, the collector does not track it, and its fields are released.
+pub(super) unsafe fn free(object: *mut ffi::PyObject) {
+    // SAFETY: the caller's promise; a heap type's instance owns one reference to its type.
+    unsafe {
+        let class = ffi::Py_TYPE(object);
+        let free = (*class)
             .tp_free
             .expect("invariant: heap types have tp_free");
         free(object.cast());
-        ffi::Py_DECREF(type_object.cast());
+        ffi::Py_DECREF(class.cast());
     }
 }
 
@@ -509,22 +519,36 @@ unsafe extern "C" fn traverse<T: Native>(
     procedure: ffi::visitproc,
     argument: *mut c_void,
 ) -> c_int {
-    let visit = Visit::Native {
-        procedure,
-        argument,
-    };
     // SAFETY: the collector calls with a live instance; every pointer shown is owned by it.
-    let outcome = unsafe {
-        (|| {
-            visit.raw(ffi::Py_TYPE(object).cast())?;
+    unsafe {
+        show_instance(object, procedure, argument, |visit| {
             for slot in base_slots::<T>(object) {
                 visit.raw(*slot)?;
             }
             visit.raw(*tail_ptr::<T>(object, 1))?;
-            (*payload_ptr::<T>(object)).traverse(&visit)
-        })()
+            (*payload_ptr::<T>(object)).traverse(visit)
+        })
+    }
+}
+
+/// Shows the collector the type of an instance and what `fields` shows.
+///
+/// # Safety
+/// The collector called with these arguments; `fields` shows what the instance owns.
+pub(super) unsafe fn show_instance(
+    object: *mut ffi::PyObject,
+    procedure: ffi::visitproc,
+    argument: *mut c_void,
+    fields: impl FnOnce(&Visit<'_>) -> Result<(), VisitStopped>,
+) -> c_int {
+    let visit = Visit::Native {
+        procedure,
+        argument,
     };
-    outcome.map_or_else(VisitStopped::into_code, |()| 0)
+    // SAFETY: the caller's promise; a heap type's instance owns its type.
+    unsafe { visit.raw(ffi::Py_TYPE(object).cast()) }
+        .and_then(|()| fields(&visit))
+        .map_or_else(VisitStopped::into_code, |()| 0)
 }
 
 unsafe extern "C" fn clear<T: Native>(object: *mut ffi::PyObject) -> c_int {

@@ -16,7 +16,7 @@
 //!
 //! Cost: one indirect call more than the descriptor inside.
 
-use super::class::{This, Visit, VisitStopped};
+use super::class::{This, free, show_instance};
 use super::imports;
 use super::method::{Access, Methods, unary_slot};
 use pyo3::ffi;
@@ -281,10 +281,8 @@ unsafe extern "C" fn descriptor_get(
 }
 
 unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: CPython calls with a dead instance, attached; the fields own references or are null,
-    // and a heap type's instance owns one reference to its type.
+    // SAFETY: CPython calls with a dead instance, attached; the fields own references or are null.
     unsafe {
-        let class = ffi::Py_TYPE(object);
         let method = object.cast::<CoroutineMethod>();
         ffi::PyObject_GC_UnTrack(object.cast());
         if !(*method).weakrefs.is_null() {
@@ -292,11 +290,7 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         }
         ffi::Py_XDECREF((*method).wrapped);
         ffi::Py_XDECREF((*method).pattern.get());
-        let free = (*class)
-            .tp_free
-            .expect("invariant: heap types have tp_free");
-        free(object.cast());
-        ffi::Py_DECREF(class.cast());
+        free(object);
     }
 }
 
@@ -305,17 +299,12 @@ unsafe extern "C" fn traverse(
     procedure: ffi::visitproc,
     argument: *mut c_void,
 ) -> c_int {
-    let visit = Visit::Native {
-        procedure,
-        argument,
-    };
     // SAFETY: the collector calls with a live instance; every pointer shown is owned by it or null.
-    let outcome = unsafe {
-        let method = object.cast::<CoroutineMethod>();
-        visit
-            .raw(ffi::Py_TYPE(object).cast())
-            .and_then(|()| visit.raw((*method).wrapped))
-            .and_then(|()| visit.raw((*method).pattern.get()))
-    };
-    outcome.map_or_else(VisitStopped::into_code, |()| 0)
+    unsafe {
+        show_instance(object, procedure, argument, |visit| {
+            let method = object.cast::<CoroutineMethod>();
+            visit.raw((*method).wrapped)?;
+            visit.raw((*method).pattern.get())
+        })
+    }
 }

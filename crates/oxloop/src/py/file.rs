@@ -17,18 +17,17 @@
 //! Cost: a load and a comparison for the files that `open` makes and for sockets, else a call.
 
 use super::imports;
+use super::layout::{Layout, has_room};
 use super::object::call_method;
 use super::socket;
-use pyo3::exceptions::{PyException, PyOSError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyType;
 use pyo3::{ffi, intern};
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Set once real files have been seen to have the layout of `Fields`.
-static LAYOUT_KNOWN: AtomicBool = AtomicBool::new(false);
+/// Whether real files have been seen to have the layout of `Fields`.
+static LAYOUT: Layout = Layout::unknown();
 
 /// The fields of `_io.FileIO` and of `_socket.socket` that are looked at.
 #[repr(C)]
@@ -123,9 +122,7 @@ fn lowest<'py>(file: &Bound<'py, PyAny>) -> PyResult<Option<(Bound<'py, PyAny>, 
         file = file.getattr(intern!(py, "raw"))?;
     }
     let number = if file.get_type().is(imports::file_io(py)?) {
-        LAYOUT_KNOWN
-            .load(Ordering::Relaxed)
-            .then(|| number_in_memory(&file))
+        LAYOUT.is_known().then(|| number_in_memory(&file))
     } else {
         socket::descriptor_in_memory(&file)?
     };
@@ -151,23 +148,14 @@ fn number_in_memory(file: &Bound<'_, PyAny>) -> RawFd {
 /// # Errors
 /// What is no `Exception`.
 pub(crate) fn look_at_layout(py: Python<'_>) -> PyResult<()> {
-    let known = match layout_is_as_expected(py) {
-        Ok(known) => known,
-        // No descriptors left, or an audit hook that refuses files.
-        Err(error) if error.is_instance_of::<PyException>(py) => false,
-        Err(error) => return Err(error),
-    };
-    LAYOUT_KNOWN.store(known, Ordering::Relaxed);
-    Ok(())
+    LAYOUT.look(py, layout_is_as_expected(py))
 }
 
 /// Makes files with several numbers, and compares what they say with what their memory has, while
 /// they are open and once they are closed.
 fn layout_is_as_expected(py: Python<'_>) -> PyResult<bool> {
     let class = imports::file_io(py)?;
-    // SAFETY: the type is alive, and its size is a plain integer.
-    let size = unsafe { (*class.cast::<PyType>()?.as_type_ptr()).tp_basicsize };
-    if usize::try_from(size).is_ok_and(|size| size < size_of::<Fields>()) {
+    if !has_room::<Fields>(class)? {
         return Ok(false);
     }
     let (reading, writing) = reactor::socket::pipe()?;

@@ -16,7 +16,7 @@
 //! Cost: one allocation a handle, none when the free list has one.
 
 use super::call::{Call, TIMER};
-use super::class::{This, Visit, VisitStopped};
+use super::class::{This, Visit, VisitStopped, show_instance};
 use super::context::Captured;
 use super::freeing::{Free, free_or_defer};
 use super::method::{Access, Methods, guarded};
@@ -552,17 +552,12 @@ unsafe extern "C" fn traverse<A: Access<Target = Call>>(
     procedure: ffi::visitproc,
     argument: *mut c_void,
 ) -> c_int {
-    let visit = Visit::Native {
-        procedure,
-        argument,
-    };
-    // SAFETY: the collector calls with a live handle; its type is owned by it.
-    let outcome = unsafe {
-        visit
-            .raw(ffi::Py_TYPE(object).cast())
-            .and_then(|()| A::target(object).traverse(&visit))
-    };
-    outcome.map_or_else(VisitStopped::into_code, |()| 0)
+    // SAFETY: the collector calls with a live handle.
+    unsafe {
+        show_instance(object, procedure, argument, |visit| {
+            A::target(object).traverse(visit)
+        })
+    }
 }
 
 unsafe extern "C" fn clear<A: Access<Target = Call>>(object: *mut ffi::PyObject) -> c_int {

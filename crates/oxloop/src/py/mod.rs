@@ -25,6 +25,7 @@ pub(crate) mod handle;
 pub(crate) mod handled;
 pub(crate) mod imports;
 pub(crate) mod interpreter;
+mod layout;
 pub(crate) mod method;
 pub(crate) mod object;
 pub(crate) mod schedule;

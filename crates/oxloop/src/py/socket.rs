@@ -19,8 +19,8 @@
 
 use super::attached::Attached;
 use super::imports;
+use super::layout::{Layout, has_room};
 use super::object::call_method;
-use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
@@ -29,7 +29,6 @@ use std::cell::Cell;
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The methods that are not called on a plain socket, because the kernel is.
 const METHODS: [&str; 14] = [
@@ -49,8 +48,8 @@ const METHODS: [&str; 14] = [
     "shutdown",
 ];
 
-/// Set once real sockets have been seen to have the layout of `Fields`.
-static LAYOUT_KNOWN: AtomicBool = AtomicBool::new(false);
+/// Whether real sockets have been seen to have the layout of `Fields`.
+static LAYOUT: Layout = Layout::unknown();
 
 /// The fields of `_socket.socket` that are looked at.
 #[repr(C)]
@@ -237,7 +236,7 @@ fn version_of(class: &Bound<'_, PyType>) -> u32 {
 /// What asking for the object's class raises.
 pub(super) fn descriptor_in_memory(object: &Bound<'_, PyAny>) -> PyResult<Option<RawFd>> {
     let class = imports::native_socket_class(object.py())?;
-    if !LAYOUT_KNOWN.load(Ordering::Relaxed) || !object.is_instance(class)? {
+    if !LAYOUT.is_known() || !object.is_instance(class)? {
         return Ok(None);
     }
     // SAFETY: the object is alive and an instance of the class whose layout was checked.
@@ -251,23 +250,14 @@ pub(super) fn descriptor_in_memory(object: &Bound<'_, PyAny>) -> PyResult<Option
 /// What is no `Exception`, and what looking at `socket.socket` raises.
 pub(crate) fn look_at_layout(py: Python<'_>) -> PyResult<()> {
     methods(py)?;
-    let known = match layout_is_as_expected(py) {
-        Ok(known) => known,
-        // No descriptors left, or an audit hook that refuses sockets.
-        Err(error) if error.is_instance_of::<PyException>(py) => false,
-        Err(error) => return Err(error),
-    };
-    LAYOUT_KNOWN.store(known, Ordering::Relaxed);
-    Ok(())
+    LAYOUT.look(py, layout_is_as_expected(py))
 }
 
 /// Makes sockets with several numbers, and compares what they say with what their memory has:
 /// while they are open, detached, and made anew.
 fn layout_is_as_expected(py: Python<'_>) -> PyResult<bool> {
     let class = imports::native_socket_class(py)?;
-    // SAFETY: the type is alive, and its size is a plain integer.
-    let size = unsafe { (*class.cast::<PyType>()?.as_type_ptr()).tp_basicsize };
-    if usize::try_from(size).is_ok_and(|size| size < size_of::<Fields>()) {
+    if !has_room::<Fields>(class)? {
         return Ok(false);
     }
     let make = |number: Option<RawFd>| class.call1((libc::AF_UNIX, libc::SOCK_STREAM, 0, number));

@@ -1,0 +1,56 @@
+//! `Layout`: whether the fields of CPython's own objects are where this crate reads them.
+//!
+//! `_socket.socket` and `_io.FileIO` have no C API that tells their descriptor, so their memory is
+//! read (`socket`, `file`). That is never taken on trust: real objects are looked at when the
+//! extension is imported.
+//!
+//! Cost: a load and a comparison for who asks.
+
+use pyo3::exceptions::PyException;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What is known of one class.
+pub(super) struct Layout {
+    known: AtomicBool,
+}
+
+impl Layout {
+    /// Nothing, until somebody looks.
+    pub(super) const fn unknown() -> Self {
+        Self {
+            known: AtomicBool::new(false),
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_known(&self) -> bool {
+        self.known.load(Ordering::Relaxed)
+    }
+
+    /// Remembers what the comparison with real objects said.
+    ///
+    /// # Errors
+    /// What the comparison raised, if it is no `Exception`.
+    pub(super) fn look(&self, py: Python<'_>, compared: PyResult<bool>) -> PyResult<()> {
+        let known = match compared {
+            Ok(known) => known,
+            // No descriptors left, or an audit hook that refuses such objects.
+            Err(error) if error.is_instance_of::<PyException>(py) => false,
+            Err(error) => return Err(error),
+        };
+        self.known.store(known, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// True if the instances of `class` are at least as large as `Fields`.
+///
+/// # Errors
+/// TypeError for what is no class.
+pub(super) fn has_room<Fields>(class: &Bound<'_, PyAny>) -> PyResult<bool> {
+    // SAFETY: the type is alive, and its size is a plain integer.
+    let size = unsafe { (*class.cast::<PyType>()?.as_type_ptr()).tp_basicsize };
+    Ok(usize::try_from(size).is_ok_and(|size| size >= size_of::<Fields>()))
+}
