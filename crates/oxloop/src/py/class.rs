@@ -443,7 +443,6 @@ fn type_slots<T: Native>(
         member(c"__dictoffset__", weakrefs + size_of::<usize>()),
         ffi::PyMemberDef::default(),
     ];
-    methods.methods.push(ffi::PyMethodDef::zeroed());
     methods.attributes.push(ffi::PyGetSetDef {
         name: c"__dict__".as_ptr(),
         get: Some(ffi::PyObject_GenericGetDict),
@@ -451,7 +450,6 @@ fn type_slots<T: Native>(
         doc: ptr::null(),
         closure: ptr::null_mut(),
     });
-    methods.attributes.push(ffi::PyGetSetDef::default());
     let slot = |slot: c_int, pfunc: *mut c_void| ffi::PyType_Slot { slot, pfunc };
     let mut slots = vec![
         slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast()),
@@ -460,15 +458,8 @@ fn type_slots<T: Native>(
         slot(ffi::Py_tp_clear, clear::<T> as *mut c_void),
         slot(ffi::Py_tp_finalize, finalize::<T> as *mut c_void),
         slot(ffi::Py_tp_members, members.leak().as_mut_ptr().cast()),
-        slot(
-            ffi::Py_tp_methods,
-            methods.methods.leak().as_mut_ptr().cast(),
-        ),
-        slot(
-            ffi::Py_tp_getset,
-            methods.attributes.leak().as_mut_ptr().cast(),
-        ),
     ];
+    slots.extend(methods.into_slots());
     slots.extend(extra.0);
     slots.push(slot(0, ptr::null_mut()));
     slots

@@ -105,9 +105,7 @@ fn method_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
 
 fn create_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     let slot = |slot: c_int, pfunc: *mut c_void| ffi::PyType_Slot { slot, pfunc };
-    let mut methods = declared();
-    methods.methods.push(ffi::PyMethodDef::zeroed());
-    methods.attributes.push(ffi::PyGetSetDef::default());
+    let [methods, attributes] = declared().into_slots();
     let slots = vec![
         slot(ffi::Py_tp_dealloc, dealloc as *mut c_void),
         slot(ffi::Py_tp_traverse, traverse as *mut c_void),
@@ -115,14 +113,8 @@ fn create_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         slot(ffi::Py_tp_descr_get, descriptor_get as *mut c_void),
         slot(ffi::Py_tp_repr, repr_slot(repr)),
         slot(ffi::Py_tp_members, members().leak().as_mut_ptr().cast()),
-        slot(
-            ffi::Py_tp_methods,
-            methods.methods.leak().as_mut_ptr().cast(),
-        ),
-        slot(
-            ffi::Py_tp_getset,
-            methods.attributes.leak().as_mut_ptr().cast(),
-        ),
+        methods,
+        attributes,
         slot(0, ptr::null_mut()),
     ];
     let mut spec = ffi::PyType_Spec {

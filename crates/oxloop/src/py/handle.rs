@@ -421,22 +421,15 @@ const fn slot(slot: c_int, pfunc: *mut c_void) -> ffi::PyType_Slot {
 
 fn shared_slots<A: Access<Target = Call>>(
     doc: &'static CStr,
-    mut methods: Methods<A>,
+    methods: Methods<A>,
 ) -> Vec<ffi::PyType_Slot> {
-    methods.methods.push(ffi::PyMethodDef::zeroed());
-    methods.attributes.push(ffi::PyGetSetDef::default());
+    let [methods, attributes] = methods.into_slots();
     vec![
         slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast()),
         slot(ffi::Py_tp_traverse, traverse::<A> as *mut c_void),
         slot(ffi::Py_tp_clear, clear::<A> as *mut c_void),
-        slot(
-            ffi::Py_tp_methods,
-            methods.methods.leak().as_mut_ptr().cast(),
-        ),
-        slot(
-            ffi::Py_tp_getset,
-            methods.attributes.leak().as_mut_ptr().cast(),
-        ),
+        methods,
+        attributes,
         slot(0, ptr::null_mut()),
     ]
 }

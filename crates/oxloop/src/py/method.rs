@@ -52,7 +52,7 @@ impl<T: PyClass<Frozen = True> + Sync> Access for OfPyClass<T> {
 
 /// The table of methods and attributes of one type, while it is being made.
 pub(crate) struct Methods<A: Access> {
-    pub(super) methods: Vec<ffi::PyMethodDef>,
+    methods: Vec<ffi::PyMethodDef>,
     pub(super) attributes: Vec<ffi::PyGetSetDef>,
     receiver: PhantomData<A>,
 }
@@ -115,6 +115,22 @@ impl<A: Access> Methods<A> {
     {
         let _ = function;
         self.push(name, parameters, hot_fastcall::<A, F>, doc);
+    }
+
+    /// The two slots of a type that has these. They are leaked, as types are.
+    pub(super) fn into_slots(mut self) -> [ffi::PyType_Slot; 2] {
+        self.methods.push(ffi::PyMethodDef::zeroed());
+        self.attributes.push(ffi::PyGetSetDef::default());
+        [
+            ffi::PyType_Slot {
+                slot: ffi::Py_tp_methods,
+                pfunc: self.methods.leak().as_mut_ptr().cast(),
+            },
+            ffi::PyType_Slot {
+                slot: ffi::Py_tp_getset,
+                pfunc: self.attributes.leak().as_mut_ptr().cast(),
+            },
+        ]
     }
 
     fn push(
