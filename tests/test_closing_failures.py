@@ -87,14 +87,27 @@ def test_server_that_cannot_bind(loop, run, closing, failure, monkeypatch):
         assert closing.closed == 1
 
 
+class Failing(asyncio.Protocol):
+    """Its ``connection_lost`` is what leads to close()."""
+
+    lost = False
+
+    def connection_lost(self, error):
+        self.lost = True
+        raising()
+
+
+def reported(run, coroutine, failure, unhandled):
+    """Runs what has a failing protocol, and whose close() fails with ``failure``."""
+    if failure in (KeyboardInterrupt, SystemExit):
+        with pytest.raises(failure):
+            run(coroutine)
+    else:
+        run(coroutine)
+        assert type(unhandled.take_one()["exception"]) is FirstError
+
+
 def test_connection_lost(loop, run, closing, failure, unhandled):
-    class Failing(asyncio.Protocol):
-        lost = False
-
-        def connection_lost(self, error):
-            self.lost = True
-            raising()
-
     near, far = socket.socketpair()
     near = closing(fileno=near.detach())
     near.setblocking(False)
@@ -106,23 +119,11 @@ def test_connection_lost(loop, run, closing, failure, unhandled):
         await until(lambda: protocol.lost)
 
     with far:
-        if failure in (KeyboardInterrupt, SystemExit):
-            with pytest.raises(failure):
-                run(main())
-        else:
-            run(main())
-            assert type(unhandled.take_one()["exception"]) is FirstError
+        reported(run, main(), failure, unhandled)
         assert closing.closed == 1
 
 
 def test_connection_lost_of_a_pipe(loop, run, closing, failure, unhandled):
-    class Failing(asyncio.Protocol):
-        lost = False
-
-        def connection_lost(self, error):
-            self.lost = True
-            raising()
-
     class File:
         def __init__(self, fd):
             self.fd = fd
@@ -144,12 +145,7 @@ def test_connection_lost_of_a_pipe(loop, run, closing, failure, unhandled):
         await until(lambda: protocol.lost)
 
     try:
-        if failure in (KeyboardInterrupt, SystemExit):
-            with pytest.raises(failure):
-                run(main())
-        else:
-            run(main())
-            assert type(unhandled.take_one()["exception"]) is FirstError
+        reported(run, main(), failure, unhandled)
         assert closing.closed == 1
     finally:
         os.close(write)

@@ -12,6 +12,7 @@ import aiohttp.web
 import pytest
 
 from support.peers import Listener, pattern, read_all, reset, until
+from support.protocols import Pausable
 from support.web import aiohttp_served
 
 SIZE = 3_000_000
@@ -68,24 +69,15 @@ async def begun(task, peer):
     assert not task.done()
 
 
-class Quiet(asyncio.Protocol):
+class Quiet(Pausable, asyncio.Protocol):
     """Remembers what concerns the test: data, pauses, the end."""
 
     def __init__(self):
         self.received = bytearray()
-        self.paused = False
         self.lost = False
 
     def data_received(self, data):
         self.received += data
-
-    def pause_writing(self):
-        assert not self.paused
-        self.paused = True
-
-    def resume_writing(self):
-        assert self.paused
-        self.paused = False
 
     def connection_lost(self, exc):
         self.lost = True

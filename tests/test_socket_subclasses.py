@@ -184,6 +184,14 @@ class TestListeners:
         protocol, sock = Recorder(), Proxied()
         assert run(main()) == "somebody"
 
+    async def one_client(self, loop, sock):
+        protocol = Recorder()
+        server = await loop.create_server(lambda: protocol, sock=sock)
+        with socket.create_connection(sock.getsockname()):
+            await until(lambda: protocol.transport)
+        await until(lambda: protocol.is_lost)
+        server.close()
+
     @pytest.mark.parametrize("error", [BlockingIOError, InterruptedError, ConnectionAbortedError])
     def test_nothing_to_accept(self, loop, run, error):
         class Hesitant(Listening):
@@ -195,15 +203,8 @@ class TestListeners:
                     raise error("not yet")
                 return super().accept()
 
-        async def main():
-            server = await loop.create_server(lambda: protocol, sock=sock)
-            with socket.create_connection(sock.getsockname()):
-                await until(lambda: protocol.transport)
-            await until(lambda: protocol.is_lost)
-            server.close()
-
-        protocol, sock = Recorder(), Hesitant()
-        run(main())
+        sock = Hesitant()
+        run(self.one_client(loop, sock))
         assert len(sock.accepted) == 1
 
     @pytest.mark.parametrize("error", [OSError(5, "broken"), RuntimeError("broken")])
@@ -217,15 +218,7 @@ class TestListeners:
                     raise error
                 return super().accept()
 
-        async def main():
-            server = await loop.create_server(lambda: protocol, sock=sock)
-            with socket.create_connection(sock.getsockname()):
-                await until(lambda: protocol.transport)
-            await until(lambda: protocol.is_lost)
-            server.close()
-
-        protocol, sock = Recorder(), Broken()
-        run(main())
+        run(self.one_client(loop, Broken()))
         assert unhandled.take_one()["exception"] is error
 
     def test_a_keyboard_interrupt_leaves_the_run(self, loop, run):

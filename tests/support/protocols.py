@@ -77,6 +77,20 @@ class BufferedRecorder(_Recording, asyncio.BufferedProtocol):
 RECORDERS = {"protocol": Recorder, "buffered": BufferedRecorder}
 
 
+class Pausable:
+    """Knows whether it may write, and is never told the same twice in a row."""
+
+    paused = False
+
+    def pause_writing(self):
+        assert not self.paused
+        self.paused = True
+
+    def resume_writing(self):
+        assert self.paused
+        self.paused = False
+
+
 class Echo(asyncio.Protocol):
     """Sends back what it receives."""
 

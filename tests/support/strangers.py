@@ -4,9 +4,22 @@ import errno
 import os
 import socket
 
+import pytest
+
+from support.peers import turns
+
 
 def is_bad_descriptor(error):
     return isinstance(error, OSError) and error.errno == errno.EBADF
+
+
+async def refused_to_resume(transport, protocol):
+    """Its file is closed: the caller of ``resume_reading()`` is told, and nobody else."""
+    with pytest.raises(OSError, match="Bad file descriptor") as caught:
+        transport.resume_reading()
+    await turns()
+    assert is_bad_descriptor(caught.value)
+    assert not protocol.is_lost
 
 
 def renumbered(file, number):

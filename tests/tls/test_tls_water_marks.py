@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from support.peers import unix_pair, until
-from support.protocols import Recorder
+from support.protocols import Pausable, Recorder
 from support.tls import secured
 
 MARKS = (
@@ -24,20 +24,8 @@ SIZES = (1, 500, 20_000, 300_000)
 TOTAL = 9_000_000
 
 
-class Writer(Recorder):
+class Writer(Pausable, Recorder):
     """Writes as long as it may."""
-
-    def __init__(self):
-        super().__init__()
-        self.paused = False
-
-    def pause_writing(self):
-        assert not self.paused
-        self.paused = True
-
-    def resume_writing(self):
-        assert self.paused
-        self.paused = False
 
 
 def check(transport, writer):
