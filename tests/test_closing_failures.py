@@ -87,6 +87,30 @@ def test_server_that_cannot_bind(loop, run, closing, failure, monkeypatch):
         assert closing.closed == 1
 
 
+@pytest.mark.parametrize("failure", [OSError, LookupError])
+def test_interrupted_accept(loop, run, closing, failure):
+    """The listener makes the connection, and the server's factory is interrupted."""
+
+    class Listening(socket.socket):
+        def accept(self):
+            connection, peer = super().accept()
+            return closing(fileno=connection.detach()), peer
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    async def main():
+        await loop.create_server(interrupted, sock=listener)
+        client.connect(listener.getsockname())
+        await asyncio.sleep(15)
+
+    with Listening() as listener, socket.socket() as client:
+        listener.bind(("127.0.0.1", 0))
+        with pytest.raises(KeyboardInterrupt):
+            run(main())
+        assert closing.closed == 1
+
+
 class Failing(asyncio.Protocol):
     """Its ``connection_lost`` is what leads to close()."""
 

@@ -2,7 +2,7 @@
 
 use super::{Inner, Listener, Server};
 use crate::address::to_python;
-use crate::error::{asks_to_wait, errno_of, os_error};
+use crate::error::{after_cleanup, asks_to_wait, errno_of, os_error};
 use crate::event_loop::exceptions;
 use crate::event_loop::tls::TlsOptions;
 use crate::event_loop::turn::leaves_the_loop;
@@ -164,7 +164,7 @@ fn accept(this: &Bound<'_, Server>, inner: &Inner, accepted: Accepted) -> PyResu
         connection.call_method0(intern!(py, "close")).map(drop)
     });
     if leaves_the_loop(py, &error) {
-        return Err(error);
+        return Err(after_cleanup(py, error, closed));
     }
     let context = PyDict::new(py);
     context.set_item(
