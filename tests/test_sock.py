@@ -539,6 +539,24 @@ class TestCancellation:
 
         run(main())
 
+    def test_a_refusal_that_nobody_waited_for_is_the_next_connects(self, loop, run):
+        """After which the socket can connect: the refusal was read once, and by connect(2)."""
+
+        async def main():
+            with socket.socket() as listener, socket.socket() as sock:
+                listener.bind(("127.0.0.1", 0))
+                sock.setblocking(False)
+                task = asyncio.create_task(loop.sock_connect(sock, listener.getsockname()))
+                await asyncio.sleep(0)
+                await cancelled(task)
+                listener.listen()
+                with pytest.raises(ConnectionRefusedError):
+                    await loop.sock_connect(sock, listener.getsockname())
+                await loop.sock_connect(sock, listener.getsockname())
+                assert sock.getpeername() == listener.getsockname()
+
+        run(main())
+
     def test_timeouts(self, loop, run, pair):
         near, far = pair
 

@@ -2,7 +2,7 @@
 
 use super::check_sock;
 use crate::dns::{Wanted, ensure_resolved};
-use crate::error::{asks_to_wait, errno_error, errno_error_with, os_error};
+use crate::error::{asks_to_wait, errno_error, errno_error_with};
 use crate::event_loop::EventLoop;
 use crate::event_loop::readiness::Readiness;
 use crate::event_loop::watchers::Side;
@@ -136,7 +136,7 @@ fn connecting(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<b
     {
         return match errno.extract()? {
             0 => Ok(false),
-            libc::EINPROGRESS => still_connecting(sock, address),
+            libc::EINPROGRESS => still_connecting(sock),
             libc::EALREADY | libc::EAGAIN | libc::EINTR => Ok(true),
             errno => Err(errno_error(errno)),
         };
@@ -150,20 +150,17 @@ fn connecting(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<b
     }
 }
 
-/// Looks again: a peer on this machine has answered while connect(2) returned. What is over by now
-/// needs no registration, no turn of the loop and no future. The kernel is asked past the socket
-/// object, because audit hooks hear of one call of `connect` for one connection.
-fn still_connecting(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<bool> {
+/// Looks again: a peer on this machine has answered while connect(2) returned. A connection that
+/// is made by now needs no registration, no turn of the loop and no future. The kernel is asked past
+/// the socket object, because audit hooks hear of one call of `connect` for one connection. A
+/// refusal stays with the socket: after a cancelled wait the next connect(2) reports it.
+fn still_connecting(sock: &Bound<'_, PyAny>) -> PyResult<bool> {
     let fd = sock.call_method0(intern!(sock.py(), "fileno"))?.extract()?;
-    match socket::peer_address(fd) {
-        Ok(SocketAddress::V4(_) | SocketAddress::V6(_)) => Ok(false),
-        // Some other families have a peer before they are connected.
-        Ok(_) => Ok(true),
-        Err(_) => match socket::take_error(fd).map_err(|error| os_error(&error))? {
-            None => Ok(true),
-            Some(errno) => Err(connect_error(errno, address)),
-        },
-    }
+    // Some families other than these have a peer before they are connected.
+    Ok(!matches!(
+        socket::peer_address(fd),
+        Ok(SocketAddress::V4(_) | SocketAddress::V6(_))
+    ))
 }
 
 /// The error of a connection that was being made.
