@@ -75,18 +75,23 @@ class Control:
     def assume(self, outcomes, listed, subject, workers, progress):
         """Learn from a run on another loop, without the time for a control.
 
-        What passed there is taken to pass on stock asyncio, what was skipped not to count; only
-        what failed and is not listed runs on stock asyncio, each test alone.
+        What passed there is taken to pass on stock asyncio; what failed or skipped itself and is
+        not listed runs on stock asyncio, each test alone.
         """
-        wrong = [
-            test
+        unknown = {
+            test: outcome
             for test, outcome in outcomes.items()
-            if _may_be_flaky(test, outcome) and test not in listed and test not in self.statuses
-        ]
+            if outcome.status != PASSED
+            and test.test.isidentifier()
+            and test not in listed
+            and test not in self.statuses
+        }
+        wrong = [test for test, outcome in unknown.items() if _may_be_flaky(test, outcome)]
         stock = Subject(STOCK, subject.packages, subject.path)
         scheduler = Scheduler(stock, workers, progress=progress)
-        scheduler.outcomes.update((test, outcomes[test]) for test in wrong)
-        passed = scheduler.retry(wrong, RETRIES)
+        scheduler.outcomes.update(unknown)
+        passed = scheduler.retry([test for test in unknown if test not in wrong], 1)
+        passed |= scheduler.retry(wrong, RETRIES)
         for test, outcome in outcomes.items():
             if outcome.status == PASSED or test in listed or test in passed:
                 self.statuses.setdefault(test, PASSED)

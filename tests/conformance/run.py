@@ -74,7 +74,7 @@ def parse_arguments(arguments=None):
     add("-j", dest="workers", type=int, default=os.cpu_count(), metavar="N", help="processes")
     add("--json", type=Path, metavar="FILE", help="write all outcomes there")
     add("--control", action="store_true", help="run stock asyncio anew instead of its cache")
-    add("--quick", action="store_true", help="run only what fails on stock asyncio, not all")
+    add("--quick", action="store_true", help="on stock asyncio run what does not pass, not all")
     add("--list", dest="listed", action="store_true", help="use oxloop's list for another loop too")
     add("--strict", action="store_true", help="fail when an entry of the list is needless")
     add("-v", "--verbose", action="store_true", help="progress, whole tracebacks, what is listed")

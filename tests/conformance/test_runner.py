@@ -222,6 +222,29 @@ def test_control_is_kept_and_knows_unsteady_tests(fake_tests, tmp_path):
     assert Control.load(fake_tests.packages, tmp_path / "cache").missing(classes) == classes
 
 
+def test_without_a_control_stock_asyncio_runs_what_did_not_pass(fake_tests, tmp_path):
+    ids = {
+        name: TestId("mixed", "Mixed", name) for name in ("test_fails", "test_passes", "test_skips")
+    }
+    skipped_there = TestId("mixed", "Crashing", "test_a")
+    outcomes = {
+        ids["test_fails"]: Outcome(FAILED),
+        ids["test_passes"]: Outcome(FAILED),
+        ids["test_skips"]: Outcome(SKIPPED),
+        skipped_there: Outcome(SKIPPED),
+    }
+    control = Control.load(fake_tests.packages, tmp_path / "cache")
+    control.assume(outcomes, {}, fake_tests, 2, lambda text: None)
+    assert control.statuses == {
+        ids["test_fails"]: FAILED,
+        ids["test_passes"]: PASSED,
+        ids["test_skips"]: SKIPPED,
+        skipped_there: PASSED,
+    }
+    failed = verdict.judge(outcomes, control, {}).failed
+    assert failed == [skipped_there, ids["test_passes"]]
+
+
 class KnownControl:
     def __init__(self, statuses):
         self.statuses = statuses
