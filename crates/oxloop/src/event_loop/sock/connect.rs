@@ -151,8 +151,8 @@ fn connecting(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<b
 }
 
 /// Looks again: a peer on this machine has answered while connect(2) returned. A connection that
-/// is made by now needs no registration, no turn of the loop and no future. The kernel is asked past
-/// the socket object, because audit hooks hear of one call of `connect` for one connection. A
+/// is made by now needs no registration, no turn of the loop and no future. The kernel is asked
+/// past the socket object, because audit hooks hear of one call of `connect` for one connection. A
 /// refusal stays with the socket: after a cancelled wait the next connect(2) reports it.
 fn still_connecting(sock: &Bound<'_, PyAny>) -> PyResult<bool> {
     let fd = sock.call_method0(intern!(sock.py(), "fileno"))?.extract()?;
