@@ -313,6 +313,7 @@ fn bind_all(
     let debug = this.get().state(py).is_debug();
     let mut open = OpenSockets::made(Vec::new());
     let addresses = PyList::empty(py);
+    let mut refusal = None;
     for info in infos.try_iter()? {
         let info = info?;
         let address = info.get_item(4)?;
@@ -339,14 +340,19 @@ fn bind_all(
             let text = worded.value(py).getattr("strerror")?;
             imports::logger(py)?.call_method1("warning", (text,))?;
         }
+        refusal.get_or_insert(worded);
     }
     if !open.sockets.is_empty() {
         return Ok(open);
     }
-    Err(PyOSError::new_err(format!(
-        "could not bind on any address out of {}",
-        addresses.repr()?
-    )))
+    match refusal {
+        // Up to 3.12 the first failure is what a program sees.
+        Some(error) if cfg!(not(Py_3_13)) => Err(error),
+        _ => Err(PyOSError::new_err(format!(
+            "could not bind on any address out of {}",
+            addresses.repr()?
+        ))),
+    }
 }
 
 /// None for a combination of family and type that this machine does not have.
