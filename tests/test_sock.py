@@ -2,6 +2,7 @@
 
 import array
 import asyncio
+import contextlib
 import itertools
 import os
 import socket
@@ -554,6 +555,27 @@ class TestCancellation:
                     await loop.sock_connect(sock, listener.getsockname())
                 await loop.sock_connect(sock, listener.getsockname())
                 assert sock.getpeername() == listener.getsockname()
+
+        run(main())
+
+    def test_connecting_a_socket_with_a_timeout(self, loop, run, debug_mode):
+        """asyncio is in connect() then, until the timeout is over."""
+        loop.set_debug(False)
+
+        async def main():
+            with socket.socket() as listener, contextlib.ExitStack() as waiting:
+                listener.bind(("127.0.0.1", 0))
+                listener.listen(0)
+                address = listener.getsockname()
+                # They fill the queue of who is not accepted yet.
+                for _ in range(4):
+                    sock = waiting.enter_context(socket.socket())
+                    sock.setblocking(False)
+                    sock.connect_ex(address)
+                late = waiting.enter_context(socket.socket())
+                late.settimeout(0.05)
+                with pytest.raises(TimeoutError, match="timed out"):
+                    first_step(loop.sock_connect(late, address))
 
         run(main())
 

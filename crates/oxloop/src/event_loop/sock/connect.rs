@@ -1,6 +1,6 @@
 //! `sock_connect`.
 
-use super::check_sock;
+use super::{blocks, check_sock};
 use crate::dns::{Wanted, ensure_resolved};
 use crate::error::{asks_to_wait, errno_error, errno_error_with};
 use crate::event_loop::EventLoop;
@@ -132,6 +132,7 @@ fn connect<'a>(
 fn connecting(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = sock.py();
     if is_plain(sock)?
+        && !blocks(sock)?
         && let Ok(errno) = sock.call_method1(intern!(py, "connect_ex"), (address,))
     {
         return match errno.extract()? {
@@ -141,8 +142,9 @@ fn connecting(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<b
             errno => Err(errno_error(errno)),
         };
     }
-    // A subclass may have a `connect` of its own, through a proxy for example. And an address that
-    // cannot be converted is to be refused in the name of `connect`.
+    // A subclass may have a `connect` of its own, through a proxy for example. An address that
+    // cannot be converted is to be refused in the name of `connect`, and a socket with a timeout
+    // raises it there.
     match sock.call_method1(intern!(py, "connect"), (address,)) {
         Ok(_) => Ok(false),
         Err(error) if asks_to_wait(py, &error) => Ok(true),
