@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from support.peers import unix_pair, until
+from support.peers import PATIENCE_S, turns, unix_pair, until
 from support.protocols import BufferedRecorder, Recorder
 
 KINDS = [KeyboardInterrupt, SystemExit]
@@ -186,6 +186,37 @@ def test_from_get_buffer(loop, unhandled, kind):
     protocol.transport.abort()
     loop.run_until_complete(until(lambda: protocol.is_lost))
     far.close()
+    assert unhandled.take() == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_error_received_of_what_a_callback_sent(loop, kind, unhandled):
+    received = []
+
+    class Endpoint(asyncio.DatagramProtocol):
+        error_received = staticmethod(raising(kind))
+
+        def datagram_received(self, data, addr):
+            received.append(data)
+
+    def endpoint():
+        made = loop.create_datagram_endpoint(Endpoint, local_addr=("127.0.0.1", 0))
+        return loop.run_until_complete(made)[0]
+
+    refused, other = endpoint(), endpoint()
+    address = other.get_extra_info("sockname")
+    # More than a datagram can have, and less than the high-water mark.
+    loop.call_soon(refused.sendto, bytes(65_520), address)
+    loop.call_soon(refused.sendto, b"behind it", address)
+    patience = loop.call_later(PATIENCE_S, loop.stop)
+    with pytest.raises(kind, match="leave"):
+        loop.run_forever()
+    patience.cancel()
+    loop.run_until_complete(until(lambda: received))
+    assert received == [b"behind it"]
+    for transport in (refused, other):
+        transport.close()
+    loop.run_until_complete(turns())
     assert unhandled.take() == []
 
 

@@ -145,7 +145,7 @@ fn registrations(
         let registration = |(token, source)| registration(py, state, notifier, token, source);
         sources.filter_map(registration).collect()
     };
-    registrations.retain(|it| still_there(py, it));
+    registrations.retain(|it| still_there(py, state, it));
     registrations
 }
 
@@ -182,13 +182,13 @@ fn registration(
     }
 }
 
-fn still_there(py: Python<'_>, registration: &Registration) -> bool {
+fn still_there(py: Python<'_>, state: &State, registration: &Registration) -> bool {
     let Some(file) = &registration.to_ask else {
         return true;
     };
     let file = file.bind(py);
     has_descriptor(file, registration.fd).unwrap_or_else(|error| {
-        error.write_unraisable(py, Some(file));
+        state.interrupt(py, error, file);
         false
     })
 }

@@ -5,12 +5,13 @@ use super::schedule::thread_ident;
 use super::signals::Signals;
 use super::source::Source;
 use super::{EventLoop, Hooks, State, turn};
-use crate::error::os_error;
+use crate::error::{os_error, then_cleaned};
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::handle::HandleRef;
 use crate::py::imports;
 use crate::py::object::TypeWatch;
 use crate::tls::RecordMemory;
+use crate::transport::visit_cell;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -54,6 +55,7 @@ pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
         numbers: RefCell::new(Numbers::default()),
         signals: RefCell::new(Signals::default()),
         written: RefCell::new(Vec::new()),
+        interruption: RefCell::default(),
         poller: RefCell::new(Some(Arc::new(poller))),
         stale: RefCell::default(),
         unconfirmed: RefCell::default(),
@@ -103,7 +105,7 @@ impl State {
         if let Ok(hooks) = self.hooks.try_borrow() {
             hooks.traverse(visit)?;
         }
-        Ok(())
+        visit_cell(visit, &self.interruption)
     }
 }
 
@@ -127,6 +129,7 @@ pub(super) fn release_all(py: Python<'_>, state: &State) {
     drop(sources);
     drop(state.signals.take());
     drop(state.hooks.take());
+    drop(state.interruption.take());
     drop(state.poller.take());
 }
 
@@ -155,6 +158,7 @@ impl EventLoop {
             outcome
         });
         turn::flush_writes(py, state);
+        let outcome = then_cleaned(py, outcome, state.raise_interruption(py));
         let cleaned = run_forever_cleanup(slf);
         first_failure(slf, outcome, cleaned)
     }

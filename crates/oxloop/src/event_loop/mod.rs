@@ -72,6 +72,7 @@ use crate::py::object::TypeWatch;
 use crate::tls::RecordMemory;
 use crate::transport::Written;
 use confirm::Unconfirmed;
+use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
@@ -115,6 +116,8 @@ pub(crate) struct State {
     signals: RefCell<Signals>,
     /// Transports that the callback that runs now wrote to.
     written: RefCell<Vec<Written>>,
+    /// A KeyboardInterrupt or SystemExit that came up where nobody can receive it: it ends the run.
+    interruption: RefCell<Option<Py<PyBaseException>>>,
     /// None once the loop is closed. Shared with the wait that is under way.
     poller: RefCell<Option<Arc<Poller>>>,
     /// Tokens that events came with after their registrations had ended.

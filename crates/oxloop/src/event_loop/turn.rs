@@ -41,8 +41,10 @@ pub(super) fn run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
         } else {
             rest(this, state)?
         };
+        state.raise_interruption(this.py())?;
         queue_due_timers(this, state, now)?;
         run_batch(this, state)?;
+        state.raise_interruption(this.py())?;
         if state.stopping.get() {
             return Ok(());
         }
@@ -145,7 +147,10 @@ fn run_handles(this: &Bound<'_, EventLoop>, state: &State, count: usize) -> PyRe
         handle.ran(py);
         handle.release_ref(py);
         outcome?;
-        flush_writes(py, state);
+        if !state.written.borrow().is_empty() {
+            flush_written(py, state);
+            state.raise_interruption(py)?;
+        }
     }
     Ok(())
 }
@@ -181,6 +186,34 @@ fn flush_written(py: Python<'_>, state: &State) {
     let mut current = state.written.borrow_mut();
     if current.is_empty() {
         *current = written;
+    }
+}
+
+impl State {
+    /// Keeps what came up where nobody can receive it. An interruption is for the run to end with.
+    #[cold]
+    pub(crate) fn interrupt(&self, py: Python<'_>, error: PyErr, source: &Bound<'_, PyAny>) {
+        if !leaves_the_loop(py, &error) {
+            return error.write_unraisable(py, Some(source));
+        }
+        let value = error.into_value(py);
+        if let Some(earlier) = self.interruption.replace(Some(value)) {
+            let earlier = PyErr::from_value(earlier.into_bound(py).into_any());
+            earlier.write_unraisable(py, Some(source));
+        }
+    }
+
+    /// # Errors
+    /// What `interrupt` kept.
+    #[inline]
+    pub(super) fn raise_interruption(&self, py: Python<'_>) -> PyResult<()> {
+        if self.interruption.borrow().is_none() {
+            return Ok(());
+        }
+        match self.interruption.take() {
+            Some(value) => Err(PyErr::from_value(value.into_bound(py).into_any())),
+            None => Ok(()),
+        }
     }
 }
 

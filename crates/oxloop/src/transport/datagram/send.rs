@@ -18,7 +18,7 @@ use pyo3::{Borrowed, intern};
 use reactor::datagram;
 use std::io::ErrorKind;
 
-/// Who flushes: the program, in a context of its own, or the loop.
+/// Who flushes: code that has entered a context, or the loop outside of any.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flusher {
     Program,
@@ -125,9 +125,8 @@ impl<'py> DatagramThis<'_, 'py> {
     /// The callback that wrote has returned.
     pub(crate) fn flush_written(&self) {
         if let Err(error) = self.try_flush(Flusher::Loop) {
-            // Only a KeyboardInterrupt or SystemExit comes this far, at a point where nobody can
-            // receive it.
-            error.write_unraisable(self.py(), Some(&self.object()));
+            self.loop_state()
+                .interrupt(self.py(), error, &self.object());
         }
     }
 
@@ -246,14 +245,19 @@ impl<'py> DatagramThis<'_, 'py> {
             .or_else(|error| self.report_callback(error, "error_received"))
     }
 
-    /// The kernel takes more.
+    /// The kernel takes more. The protocol and the exception handler are called in the context of
+    /// the endpoint.
     pub(super) fn write_ready(&self) -> PyResult<()> {
+        self.own().context.run(self.py(), || self.write_more())
+    }
+
+    fn write_more(&self) -> PyResult<()> {
         let inner = self.own();
         if inner.flags.conn_lost.get() > 0 {
             return Ok(());
         }
         inner.queue.borrow_mut().blocked = false;
-        self.try_flush(Flusher::Loop)?;
+        self.try_flush(Flusher::Program)?;
         // May send more.
         self.maybe_resume_protocol()?;
         let drained = inner.queue.borrow().is_empty();

@@ -323,7 +323,8 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
             // it.
             let error = error.into_value(self.py()).into_any();
             if let Err(error) = self.force_close(Some(error)) {
-                error.write_unraisable(self.py(), Some(&self.object()));
+                self.loop_state()
+                    .interrupt(self.py(), error, &self.object());
             }
         }
     }

@@ -149,9 +149,8 @@ impl<'py> StreamThis<'_, 'py> {
     /// Sends what is queued, as far as the kernel takes it. Errors end the connection.
     pub(crate) fn flush(&self) {
         if let Err(error) = self.try_flush() {
-            // Only a KeyboardInterrupt or SystemExit out of an exception handler comes this far, at
-            // a point where nobody can receive it.
-            error.write_unraisable(self.py(), Some(&self.object()));
+            self.loop_state()
+                .interrupt(self.py(), error, &self.object());
         }
     }
 
@@ -212,8 +211,13 @@ impl<'py> StreamThis<'_, 'py> {
         queue.set_blocked(left);
     }
 
-    /// The kernel takes more.
+    /// The kernel takes more. The protocol and the exception handler are called in the context of
+    /// the connection.
     pub(super) fn write_ready(&self) -> PyResult<()> {
+        self.own().context.run(self.py(), || self.write_more())
+    }
+
+    fn write_more(&self) -> PyResult<()> {
         let inner = self.own();
         if inner.flags.conn_lost.get() > 0 || !self.send_some()? {
             return Ok(());
