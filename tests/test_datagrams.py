@@ -573,6 +573,35 @@ class TestFlowControl:
 
         run(main())
 
+    @pytest.mark.asyncio_wrong((3, 13), (3, 14))
+    def test_context(self, loop):
+        """What resume_writing sets is not seen by the code that runs the loop."""
+        variable = contextvars.ContextVar("variable", default="unset")
+        seen = []
+
+        class Noting(Recorder):
+            def resume_writing(self):
+                super().resume_writing()
+                seen.append(variable.get())
+                variable.set("resumed")
+
+        async def main():
+            variable.set("ours")
+            with unix_paths("peer") as [path], bound(socket.AF_UNIX, path) as peer:
+                transport, protocol = await loop.create_datagram_endpoint(
+                    Noting, family=socket.AF_UNIX, remote_addr=path
+                )
+                while "pause" not in protocol.calls:
+                    transport.sendto(bytes(1000))
+                while not seen:
+                    await take(peer)
+                transport.abort()
+                await until(lambda: protocol.lost_with)
+
+        loop.run_until_complete(main())
+        assert seen == ["ours"]
+        assert variable.get() == "unset"
+
     # 3.13 counts a header for each queued datagram and does not take it off again.
     @pytest.mark.asyncio_wrong((3, 13), (3, 14))
     def test_accounting(self, loop, run):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import errno
 import gc
 import io
@@ -287,6 +288,36 @@ class TestWriting:
         run(main())
         reader.close()
         assert got == sent + b"end"
+
+    def test_context_of_flow_control(self, loop):
+        """What resume_writing sets is not seen by the code that runs the loop."""
+        variable = contextvars.ContextVar("variable", default="unset")
+        reader, writer = pipe()
+        os.set_blocking(reader.fileno(), False)
+        seen = []
+
+        class Noting(Recorder):
+            def resume_writing(self):
+                super().resume_writing()
+                seen.append(variable.get())
+                variable.set("resumed")
+
+        async def main():
+            variable.set("ours")
+            transport, protocol = await loop.connect_write_pipe(Noting, writer)
+            transport.write(bytes(1_000_000))
+            assert protocol.paused
+            while protocol.paused:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(reader.fileno(), 1 << 16)
+                await asyncio.sleep(0)
+            transport.abort()
+            await until(lambda: protocol.is_lost)
+
+        loop.run_until_complete(main())
+        reader.close()
+        assert seen == ["ours"]
+        assert variable.get() == "unset"
 
     @pytest.mark.parametrize("ending", ["close", "write_eof"])
     def test_ending_sends_what_is_queued(self, loop, run, ending):

@@ -1069,6 +1069,86 @@ class TestInfo:
 
 
 class TestContext:
+    def test_flow_control_is_of_the_connection(self, loop, run, pair):
+        """What resume_writing sets is not seen by the code that runs the loop."""
+        var = contextvars.ContextVar("var", default="none")
+        near, far = pair
+        seen = []
+
+        class Noting(Recorder):
+            def pause_writing(self):
+                super().pause_writing()
+                seen.append(var.get())
+
+            def resume_writing(self):
+                super().resume_writing()
+                seen.append(var.get())
+                var.set("resumed")
+
+        protocol = Noting()
+
+        async def main():
+            var.set("of the caller")
+            transport = await connect(loop, near, protocol)
+            transport.write(b"x" * 8_000_000)
+            await asyncio.to_thread(read_exactly, far, 8_000_000)
+            await until(lambda: "resume" in protocol.calls)
+            transport.close()
+            await lost(protocol)
+
+        loop.run_until_complete(main())
+        assert seen == ["of the caller"] * 2
+        assert var.get() == "none"
+
+    @pytest.mark.parametrize("failing", ["data_received", "eof_received"])
+    def test_exception_handler(self, loop, run, pair, failing):
+        var = contextvars.ContextVar("var", default="none")
+        near, far = pair
+        seen = []
+
+        def fail(*args):
+            raise LookupError(failing)
+
+        protocol = Recorder()
+        setattr(protocol, failing, fail)
+
+        async def main():
+            loop.set_exception_handler(lambda loop, context: seen.append(var.get()))
+            var.set("of the caller")
+            await connect(loop, near, protocol)
+            var.set("changed")
+            if failing == "data_received":
+                far.sendall(b"x")
+            else:
+                far.shutdown(socket.SHUT_WR)
+            await lost(protocol)
+
+        run(main())
+        assert seen == ["of the caller"]
+
+    @pytest.mark.parametrize("failing", ["get_buffer", "buffer_updated"])
+    def test_exception_handler_of_a_buffered_protocol(self, loop, run, pair, failing):
+        var = contextvars.ContextVar("var", default="none")
+        near, far = pair
+        seen = []
+
+        def fail(*args):
+            raise LookupError(failing)
+
+        protocol = BufferedRecorder()
+        setattr(protocol, failing, fail)
+
+        async def main():
+            loop.set_exception_handler(lambda loop, context: seen.append(var.get()))
+            var.set("of the caller")
+            await connect(loop, near, protocol)
+            var.set("changed")
+            far.sendall(b"x")
+            await lost(protocol)
+
+        run(main())
+        assert seen == ["of the caller"]
+
     @pytest.mark.asyncio_since(3, 15)
     def test_callbacks_run_in_one_context_of_the_connection(self, loop, run, pair):
         var = contextvars.ContextVar("var", default="none")

@@ -255,6 +255,8 @@ impl<'py> DatagramThis<'_, 'py> {
         if leaves_the_loop(py, &error) {
             return Err(error);
         }
-        self.fatal_error(error, "Fatal read error on datagram transport")
+        let message = "Fatal read error on datagram transport";
+        let context = &self.own().context;
+        context.run(py, || self.fatal_error(error, message))
     }
 }

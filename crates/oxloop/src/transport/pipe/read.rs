@@ -130,9 +130,12 @@ impl<'py> ReadThis<'_, 'py> {
         let Some(protocol) = self.protocol() else {
             return Ok(());
         };
-        // An exception does not end the transport: it goes to the loop's exception handler.
-        let receive = || call_method(&protocol, intern!(py, "data_received"), &[data.as_any()]);
-        self.parties(py).context.run(py, receive).map(drop)
+        self.parties(py).context.run(py, || {
+            call_method(&protocol, intern!(py, "data_received"), &[data.as_any()])
+                .map(drop)
+                // An exception does not end the transport.
+                .or_else(|error| self.report_callback(error, "data_received"))
+        })
     }
 
     fn on_eof(&self) -> PyResult<()> {
@@ -147,11 +150,14 @@ impl<'py> ReadThis<'_, 'py> {
 
     #[cold]
     fn read_failed(&self, error: PyErr) -> PyResult<()> {
-        // A terminal's other side was closed.
-        let expected = errno_of(self.py(), &error)? == Some(libc::EIO);
-        let message = "Fatal read error on pipe transport";
-        let error = self.report_fatal(error, expected, message)?;
-        self.schedule_end(Some(error))
+        let py = self.py();
+        self.parties(py).context.run(py, || {
+            // A terminal's other side was closed.
+            let expected = errno_of(py, &error)? == Some(libc::EIO);
+            let message = "Fatal read error on pipe transport";
+            let error = self.report_fatal(error, expected, message)?;
+            self.schedule_end(Some(error))
+        })
     }
 }
 

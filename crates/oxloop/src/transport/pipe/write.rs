@@ -10,7 +10,7 @@ use crate::event_loop::source::Source;
 use crate::py::class::{Class, OfNative, Ref, Slots, create};
 use crate::py::imports;
 use crate::py::method::Methods;
-use crate::transport::base::count_lost_write;
+use crate::transport::base::{BaseTransport, count_lost_write};
 use crate::transport::flow_control::{self, FlowControl, FlowControlled};
 use crate::transport::write_queue::{Sends, WriteQueue, chunk_of, is_writable_data};
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyOSError};
@@ -213,7 +213,8 @@ impl<'py> WriteThis<'_, 'py> {
             return self.reader_gone();
         }
         if event.writable && self.own().queue.borrow().is_blocked() {
-            return self.write_ready();
+            let py = self.py();
+            return self.parties(py).context.run(py, || self.write_ready());
         }
         Ok(())
     }

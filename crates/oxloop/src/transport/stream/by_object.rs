@@ -68,7 +68,7 @@ impl<'py> StreamThis<'_, 'py> {
             Ok(Some(data)) if data.is_truthy()? => self.deliver(&data),
             Ok(Some(_)) => self.on_eof(),
             Ok(None) => Ok(()),
-            Err(error) => self.failed_by_object(error, READ_FAILED).map(drop),
+            Err(error) => self.reading_failed_by_object(error),
         }
     }
 
@@ -88,8 +88,13 @@ impl<'py> StreamThis<'_, 'py> {
             Ok(Some(0)) => self.on_eof(),
             Ok(Some(count)) => self.buffer_updated(count),
             Ok(None) => Ok(()),
-            Err(error) => self.failed_by_object(error, READ_FAILED).map(drop),
+            Err(error) => self.reading_failed_by_object(error),
         }
+    }
+
+    fn reading_failed_by_object(&self, error: PyErr) -> PyResult<()> {
+        let failed = || self.failed_by_object(error, READ_FAILED);
+        self.own().context.run(self.py(), failed).map(drop)
     }
 
     /// Ends the connection, unless the method asked to wait: true then.

@@ -81,10 +81,18 @@ impl<'py> StreamThis<'_, 'py> {
         if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) {
             return Ok(());
         }
-        self.fatal_error(
+        self.reading_failed(
             FatalError::Os(error),
             "Fatal read error on socket transport",
         )
+    }
+
+    /// Ends the connection. The exception handler runs in its context, as the protocol did.
+    #[cold]
+    pub(super) fn reading_failed(&self, error: FatalError<'_>, message: &str) -> PyResult<()> {
+        self.own()
+            .context
+            .run(self.py(), || self.fatal_error(error, message))
     }
 
     #[inline]
@@ -98,7 +106,7 @@ impl<'py> StreamThis<'_, 'py> {
         });
         match outcome {
             Ok(_) => Ok(()),
-            Err(error) => self.fatal_error(
+            Err(error) => self.reading_failed(
                 FatalError::Python(error),
                 "Fatal error: protocol.data_received() call failed.",
             ),
@@ -116,7 +124,7 @@ impl<'py> StreamThis<'_, 'py> {
         let received = match WritableBuffer::of(&buffer) {
             Ok(mut memory) => memory.with_memory(|memory| socket::recv(self.fd()?, memory)),
             Err(error) => {
-                return self.fatal_error(
+                return self.reading_failed(
                     FatalError::Python(error),
                     "Fatal read error on socket transport",
                 );
@@ -141,7 +149,7 @@ impl<'py> StreamThis<'_, 'py> {
         match lent {
             Ok(buffer) => Ok(Some(buffer)),
             Err(error) => self
-                .fatal_error(
+                .reading_failed(
                     FatalError::Python(error),
                     "Fatal error: protocol.get_buffer() call failed.",
                 )
@@ -172,7 +180,7 @@ impl<'py> StreamThis<'_, 'py> {
                 .context
                 .run(py, || tls.this(py).receive(&scratch[..count]));
             outcome.or_else(|error| {
-                self.fatal_error(
+                self.reading_failed(
                     FatalError::Python(error),
                     "Fatal error: protocol.buffer_updated() call failed.",
                 )
@@ -192,7 +200,7 @@ impl<'py> StreamThis<'_, 'py> {
         });
         match outcome {
             Ok(_) => Ok(()),
-            Err(error) => self.fatal_error(
+            Err(error) => self.reading_failed(
                 FatalError::Python(error),
                 "Fatal error: protocol.buffer_updated() call failed.",
             ),
@@ -219,7 +227,7 @@ impl<'py> StreamThis<'_, 'py> {
                 Ok(())
             }
             Ok(false) => self.close(),
-            Err(error) => self.fatal_error(
+            Err(error) => self.reading_failed(
                 FatalError::Python(error),
                 "Fatal error: protocol.eof_received() call failed.",
             ),

@@ -167,7 +167,7 @@ pub(super) fn feed(this: &StreamThis<'_, '_>) -> PyResult<()> {
 }
 
 fn failed(this: &StreamThis<'_, '_>, error: PyErr) -> PyResult<()> {
-    this.fatal_error(
+    this.reading_failed(
         FatalError::Python(error),
         "Fatal error: protocol.data_received() call failed.",
     )
