@@ -154,6 +154,130 @@ def started(controller):
     yield ("127.0.0.1", controller.port)
 
 
+# asyncio frees its sockets and transports unclosed there, and tasks that did not begin.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:Exception ignored.*Transport")
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+class TestTurns:
+    """In which turn of the loop each step comes, and what ends a connection between two of them."""
+
+    def test_steps(self, loop, run):
+        """The task is seen in the turn after the accept, in which the factory is called."""
+        turn, steps = 0, []
+
+        class Telling(Recorder):
+            def __init__(self):
+                super().__init__()
+                steps.append(("factory", turn))
+
+            def connection_made(self, transport):
+                super().connection_made(transport)
+                steps.append(("connection_made", turn))
+
+        async def main():
+            nonlocal turn
+            server = await loop.create_server(Telling, "127.0.0.1", 0)
+            with connect(server):
+                while not others():
+                    await asyncio.sleep(0)
+                while len(steps) < 2:
+                    turn += 1
+                    await asyncio.sleep(0)
+                await until(lambda: not others())
+            await shut(server)
+
+        run(main())
+        assert steps == [("factory", 1), ("connection_made", 2)]
+
+    @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+    def test_cancelled_before_the_factory_is_called(self, loop, run, tls):
+        async def main():
+            server = await loop.create_server(
+                pytest.fail, "127.0.0.1", 0, ssl=server_context() if tls else None
+            )
+            clients = [connect(server) for _ in range(3)]
+            while not others():
+                await asyncio.sleep(0)
+            cancel_all(loop, {asyncio.current_task()})
+            await turns()
+            gc.collect()
+            for client in clients:
+                with client:
+                    assert is_ended(client)
+            assert not others()
+            await shut(server)
+
+        run(main())
+
+    @pytest.mark.both_modes
+    @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+    def test_the_server_is_closed_before_the_factory_is_called(self, loop, run, debug_mode, tls):
+        """It is called in vain, as debug mode tells. asyncio's TLS keeps the socket for long."""
+        made, reports = [], []
+
+        async def main():
+            loop.set_exception_handler(lambda _, context: reports.append(context))
+            server = await loop.create_server(
+                lambda: made.append(Recorder()) or made[-1],
+                "127.0.0.1",
+                0,
+                ssl=server_context() if tls else None,
+            )
+            with connect(server) as client:
+                while not others():
+                    await asyncio.sleep(0)
+                assert not made
+                server.close()
+                await server.wait_closed()
+                await turns()
+                (protocol,) = made
+                assert not protocol.calls
+                assert not others()
+                told = [(type(it["exception"]), it["protocol"]) for it in reports]
+                assert told == ([(AssertionError, protocol)] if debug_mode else [])
+                reports.clear()
+                if not tls:
+                    gc.collect()
+                    assert is_ended(client)
+
+        run(main())
+        gc.collect()
+
+    def test_a_factory_that_fails_for_who_is_watched(self, loop, run):
+        reports = []
+
+        def fail():
+            raise ValueError("no protocol")
+
+        async def main():
+            loop.set_exception_handler(lambda _, context: reports.append(context["message"]))
+            server = await loop.create_server(fail, "127.0.0.1", 0)
+            with connect(server) as client:
+                while not others():
+                    await asyncio.sleep(0)
+                await asyncio.wait(others(), timeout=PATIENCE_S)
+                assert not others()
+                reports.clear()
+                gc.collect()
+                assert is_ended(client)
+            await shut(server)
+
+        run(main())
+        assert set(reports) <= {"Error on transport creation for incoming connection"}
+
+    def test_the_loop_is_closed_before_the_factory_is_called(self, loop_factory):
+        loop = loop_factory()
+        silent_about_pending_tasks(loop)
+        server = loop.run_until_complete(loop.create_server(pytest.fail, "127.0.0.1", 0))
+        with connect(server) as client:
+            loop.call_soon(loop.stop)
+            loop.run_forever()
+            assert asyncio.all_tasks(loop)
+            loop.close()
+            gc.collect()
+            assert is_ended(client)
+
+
 class TestHowLong:
     @pytest.mark.parametrize("turn", [1, 2])
     def test_until_the_turn_after_connection_made(self, loop, run, turn):

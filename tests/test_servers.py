@@ -410,6 +410,20 @@ class TestClosing:
 
         run(main())
 
+    @pytest.mark.both_modes
+    def test_a_queued_close_comes_before_a_client_that_waits(self, loop, run, accepting):
+        async def main():
+            server = await loop.create_server(accepting, "127.0.0.1", 0)
+            loop.call_soon(server.close)
+            with client_of(server) as client:
+                await server.wait_closed()
+                await turns()
+                assert not accepting.protocols
+                with pytest.raises(ConnectionResetError):
+                    client.recv(1)
+
+        run(main())
+
     def test_twice(self, loop, run):
         async def main():
             server = await loop.create_server(Echo, "127.0.0.1", 0)

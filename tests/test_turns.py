@@ -119,6 +119,36 @@ def test_a_server_has_who_connected(loop, run, ending):
     assert run(main()) == 0
 
 
+@pytest.mark.parametrize("by_transport", [False, True], ids=["sock_connect", "create_connection"])
+def test_a_connection_is_the_servers_as_soon_as_it_is_the_clients(loop, run, by_transport):
+    """In the very turn, and not before the server's factory was called."""
+
+    async def main():
+        known = []
+        for _ in range(ROUNDS):
+            made = []
+            server = await loop.create_server(
+                lambda made=made: made.append(Recorder()) or made[-1], "127.0.0.1", 0
+            )
+            address = server.sockets[0].getsockname()
+            with socket.socket() as client:
+                client.setblocking(False)
+                if by_transport:
+                    transport, _ = await loop.create_connection(asyncio.Protocol, *address)
+                else:
+                    await loop.sock_connect(client, address)
+                known.append(len(made))
+                server.close()
+                await until(lambda made=made: made[0].transport)
+                made[0].transport.abort()
+                if by_transport:
+                    transport.abort()
+            await server.wait_closed()
+        return known
+
+    assert run(main()) == [1] * ROUNDS
+
+
 def test_a_clock_that_jumps_moves_timers(loop, run):
     async def main():
         now = loop.time()

@@ -69,12 +69,13 @@ class AcceptTask(asyncio.Task[None]):
 
     def __init__(
         self,
-        watched: list[tuple[asyncio.Transport, asyncio.Future[None]]],
+        watched: list[tuple[asyncio.Transport | None, asyncio.Future[None]]],
         event_loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._ends = [end for _, end in watched]
         for transport, end in watched:
-            end.add_done_callback(partial(_close_if_cancelled, transport))
+            if transport is not None:
+                follow(transport, end)
         super().__init__(_wait_for_all(self._ends), loop=event_loop)
 
     def cancel(self, msg: Any = None) -> bool:
@@ -85,7 +86,13 @@ class AcceptTask(asyncio.Task[None]):
 
 
 async def _wait_for_all(ends: list[asyncio.Future[None]]) -> None:
-    await asyncio.gather(*ends)
+    for end in ends:
+        await end
+
+
+def follow(transport: asyncio.Transport, end: asyncio.Future[None]) -> None:
+    """Close the transport when `end` is cancelled, which waits for the end of its accept."""
+    end.add_done_callback(partial(_close_if_cancelled, transport))
 
 
 def _close_if_cancelled(transport: asyncio.Transport, end: asyncio.Future[None]) -> None:

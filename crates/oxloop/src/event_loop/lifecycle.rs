@@ -219,8 +219,9 @@ impl EventLoop {
         super::signals::close(slf)?;
         state.closed.set(true);
         drop_queues(py, state);
-        close_kernel_side(py, state);
-        shut_executor(py, state)
+        let closed = close_kernel_side(py, state);
+        let shut = shut_executor(py, state);
+        then_cleaned(py, closed, shut)
     }
 
     /// True once close() was called.
@@ -257,10 +258,14 @@ fn consume_exception(future: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-fn close_kernel_side(py: Python<'_>, state: &State) {
+fn close_kernel_side(py: Python<'_>, state: &State) -> PyResult<()> {
     state.forget_parent();
     // Watchers, transports and listeners go first: their destructors may look at the loop.
     let sources = std::mem::replace(&mut *state.sources.borrow_mut(), Registry::new());
+    let servers = sources.iter().filter_map(|(_, source)| source.server());
+    let dropped = servers.fold(Ok(()), |outcome, server| {
+        then_cleaned(py, outcome, crate::server::loop_closed(server.bind(py)))
+    });
     drop(sources);
     *state.numbers.borrow_mut() = Numbers::default();
     drop(state.poller.take());
@@ -269,6 +274,7 @@ fn close_kernel_side(py: Python<'_>, state: &State) {
     if let Some(resolver) = resolver {
         py.detach(|| resolver.close());
     }
+    dropped
 }
 
 fn shut_executor(py: Python<'_>, state: &State) -> PyResult<()> {

@@ -9,7 +9,7 @@ use super::sock::check_not_ssl;
 use super::tls::TlsOptions;
 use crate::dns::{Wanted, ensure_resolved};
 use crate::error::{after_cleanup, cleaned_in_drop, errno_of};
-use crate::py::coroutine::{Coroutine, await_python};
+use crate::py::coroutine::{Coroutine, await_python, next_turn};
 use crate::py::imports;
 use crate::server::{BoundSocket, Server, begin_serving};
 use pyo3::exceptions::{PyOSError, PyValueError};
@@ -160,8 +160,7 @@ pub(super) async fn serve(
     let server = Python::attach(|py| make_server(py, caller, sockets, cleanup, serving))?;
     if start_serving {
         // One iteration, as asyncio takes it.
-        let turn = Python::attach(|py| imports::sleep(py)?.call1((0,)).map(Bound::unbind))?;
-        await_python(turn).await?;
+        next_turn().await?;
     }
     Ok(server)
 }

@@ -2,7 +2,7 @@
 //!
 //! The GIL is released only when the call may block. All events of one poll are dispatched under
 //! one attach: a readable transport is read and its protocol called at once, a watched descriptor
-//! queues its handle. While the loop waits, other threads may change what it watches.
+//! and a listener queue a handle. While the loop waits, other threads may change what it watches.
 //!
 //! Cost: nothing is allocated or copied for a poll; one that finds nothing is its system call.
 //!

@@ -53,6 +53,14 @@ impl Source {
         !matches!(self, Self::Child(_))
     }
 
+    /// The server, if the source is one of its listeners.
+    pub(super) const fn server(&self) -> Option<&Py<Server>> {
+        match self {
+            Self::Listener { server, .. } => Some(server),
+            _ => None,
+        }
+    }
+
     /// The transport, if the source is one that still lives.
     pub(super) fn stream(&self, py: Python<'_>) -> Option<Ref<StreamTransport>> {
         match self {

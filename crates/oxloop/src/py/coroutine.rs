@@ -22,6 +22,7 @@ use super::args::Args;
 use super::attached::Attached;
 use super::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitStopped, create};
 use super::ending;
+use super::imports;
 use super::method::{Methods, guarded};
 use pyo3::exceptions::{
     PyBaseException, PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration,
@@ -256,6 +257,15 @@ impl Coroutine {
 /// What the awaitable raises, which includes what the task throws into it.
 pub(crate) async fn await_python(awaitable: Py<PyAny>) -> PyResult<Py<PyAny>> {
     drive(awaitable, &mut None).await
+}
+
+/// Lets the loop go through one iteration, as `asyncio.sleep(0)` does.
+///
+/// # Errors
+/// What the task throws in.
+pub(crate) async fn next_turn() -> PyResult<()> {
+    let turn = Python::attach(|py| imports::sleep(py)?.call1((0,)).map(Bound::unbind))?;
+    await_python(turn).await.map(drop)
 }
 
 /// As `await_python`, and gives back `kept`, which the collector sees meanwhile: for objects that

@@ -128,6 +128,7 @@ imported! {
     thread_pool_executor = "concurrent.futures"."ThreadPoolExecutor";
     server = "oxloop._server"."Server";
     accepting = "oxloop._accepting"."Accepting";
+    follow_accept = "oxloop._accepting"."follow";
 }
 
 /// Imports everything but the late ones; called once, at import.

@@ -1,16 +1,17 @@
-//! The accept loop: from a listener's event to a transport.
+//! The accept loop: from a listener's event to a connection.
+//!
+//! It stands behind what is queued when the event comes, as in asyncio: a server that a queued
+//! callback closes accepts nothing more.
 
 use super::{Inner, Listener, Server};
 use crate::address::to_python;
-use crate::error::{after_cleanup, asks_to_wait, errno_of, os_error};
+use crate::error::{asks_to_wait, errno_of, os_error};
 use crate::event_loop::exceptions;
-use crate::event_loop::tls::TlsOptions;
-use crate::event_loop::turn::leaves_the_loop;
+use crate::event_loop::schedule::soon_method;
+use crate::py::context::Captured;
 use crate::py::imports;
 use crate::py::object::has_audit_hooks;
-use crate::py::socket::{SocketObject, makes_plain_sockets};
-use crate::tls::Waiter;
-use crate::transport::stream::{self, Connected, Descriptor, Peer};
+use crate::py::socket::makes_plain_sockets;
 use pyo3::exceptions::{PyConnectionAbortedError, PyOSError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -26,9 +27,21 @@ const ACCEPT_RETRY_DELAY: u32 = 1;
 /// The kernel has connections for the listener `fd`.
 ///
 /// # Errors
+/// MemoryError.
+pub(crate) fn on_readable(this: &Bound<'_, Server>, fd: RawFd) -> PyResult<()> {
+    let py = this.py();
+    let event_loop = this.get().inner(py)?.event_loop.bind(py);
+    let accept = this.getattr(intern!(py, "_accept"))?;
+    let fd = fd.into_pyobject(py)?;
+    soon_method(py, event_loop, &accept, &[fd.as_any()], Captured::empty())
+}
+
+/// Accepts what has come to the listener `fd`, if the server has it still.
+///
+/// # Errors
 /// KeyboardInterrupt and SystemExit, what a socket object's own `accept()` raises beside OSError,
 /// and what the exception handler lets out.
-pub(crate) fn on_readable(this: &Bound<'_, Server>, fd: RawFd) -> PyResult<()> {
+pub(super) fn accept_all(this: &Bound<'_, Server>, fd: RawFd) -> PyResult<()> {
     let py = this.py();
     let inner = this.get().inner(py)?;
     let most = if cfg!(Py_3_14) {
@@ -43,7 +56,7 @@ pub(crate) fn on_readable(this: &Bound<'_, Server>, fd: RawFd) -> PyResult<()> {
             return Ok(());
         };
         match accepting.accept(this, inner) {
-            Ok(Outcome::Accepted(accepted)) => accept(this, inner, accepted)?,
+            Ok(Outcome::Accepted(accepted)) => inner.begin_later(this, accepted)?,
             Ok(Outcome::Aborted) => {}
             Ok(Outcome::Nothing) => return Ok(()),
             Err(error) if error.is_instance_of::<PyOSError>(py) => {
@@ -69,7 +82,7 @@ enum Outcome {
     Nothing,
 }
 
-enum Accepted {
+pub(super) enum Accepted {
     Kernel(OwnedFd, SocketAddress),
     /// A socket object and its peer's name.
     Object(Py<PyAny>, Py<PyAny>),
@@ -128,80 +141,6 @@ fn accept_by_object(
     }
     connection.call_method1(intern!(py, "setblocking"), (false,))?;
     Ok(Accepted::Object(connection.unbind(), peer.unbind()))
-}
-
-fn accept(this: &Bound<'_, Server>, inner: &Inner, accepted: Accepted) -> PyResult<()> {
-    let py = this.py();
-    inner.show_accepting(this)?;
-    let object = match &accepted {
-        Accepted::Kernel(..) => None,
-        Accepted::Object(connection, _) => Some(connection.clone_ref(py)),
-    };
-    let context = inner.context.copy(py)?;
-    let mut protocol = None;
-    let made = context
-        .run(py, || inner.factory.bind(py).call0())
-        .inspect(|made| protocol = Some(made.clone()))
-        .and_then(|made| match &inner.tls {
-            None => Ok(made),
-            Some(tls) => secured(inner, tls, &made),
-        })
-        .and_then(|made| {
-            let (descriptor, peer) = accepted.into_parts(py)?;
-            let connected = Connected {
-                descriptor,
-                protocol: made.unbind(),
-                waiter: None,
-                peer,
-                server: Some(this.clone().unbind()),
-                context,
-            };
-            stream::start(inner.event_loop.bind(py), connected)
-        });
-    let Err(error) = made else { return Ok(()) };
-    let closed = object.map_or(Ok(()), |connection| {
-        let connection = connection.bind(py);
-        connection.call_method0(intern!(py, "close")).map(drop)
-    });
-    if leaves_the_loop(py, &error) {
-        return Err(after_cleanup(py, error, closed));
-    }
-    let context = PyDict::new(py);
-    context.set_item(
-        "message",
-        "Error on transport creation for incoming connection",
-    )?;
-    context.set_item("exception", error.into_value(py))?;
-    if let Some(protocol) = protocol {
-        context.set_item("protocol", protocol)?;
-    }
-    exceptions::report(inner.event_loop.bind(py), &context)?;
-    closed
-}
-
-impl Accepted {
-    fn into_parts(self, py: Python<'_>) -> PyResult<(Descriptor, Peer)> {
-        Ok(match self {
-            Self::Kernel(fd, peer) => (Descriptor::Own(fd), Peer::Address(peer)),
-            Self::Object(connection, name) => {
-                let connection = SocketObject::new(connection.bind(py))?;
-                (Descriptor::Socket(connection), Peer::Name(name))
-            }
-        })
-    }
-}
-
-/// The TLS protocol between the transport and the program's `protocol`. When the
-/// handshake fails, the TLS protocol closes the connection.
-fn secured<'py>(
-    inner: &Inner,
-    tls: &TlsOptions,
-    protocol: &Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = protocol.py();
-    let event_loop = inner.event_loop.bind(py);
-    let secured = tls.protocol(event_loop, protocol, Waiter::Server, true, true)?;
-    Ok(secured.as_object().bind(py).clone())
 }
 
 fn log_connection(this: &Bound<'_, Server>, inner: &Inner, peer: &SocketAddress) -> PyResult<()> {

@@ -13,8 +13,8 @@ use crate::transport::stream::StreamTransport;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-/// A transport, and a future that waits until it is accepted.
-type Watched<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>);
+/// A transport, if there is one yet, and a future that waits until it is accepted.
+type Watched<'py> = (Option<Bound<'py, PyAny>>, Bound<'py, PyAny>);
 
 /// A connection of this server is being accepted.
 ///
@@ -59,17 +59,17 @@ impl Server {
         let py = slf.py();
         let inner = slf.get().inner(py)?;
         let state = inner.event_loop.get().state(py);
-        if inner.accepting.get() == 0
-            || state.check_closed().is_err()
-            || state.runs_elsewhere(py)?
-        {
+        let nothing = inner.accepting.get() == 0 && inner.incoming.borrow().is_empty();
+        if nothing || state.check_closed().is_err() || state.runs_elsewhere(py)? {
             return Ok(Vec::new());
         }
-        let mut watched = Vec::new();
+        let incoming = inner.watch_incoming(py)?.into_iter();
+        let mut watched: Vec<Watched<'py>> = incoming.map(|end| (None, end)).collect();
         for transport in state.transports_of(py, slf) {
             let transport = Ref::<StreamTransport>::from_exact(transport.bind(py));
             if let Some(transport) = transport {
-                watched.extend(transport.this(py).watch_accept()?);
+                let pair = transport.this(py).watch_accept()?;
+                watched.extend(pair.map(|(transport, end)| (Some(transport), end)));
             }
         }
         if !watched.is_empty() {

@@ -1,9 +1,9 @@
 //! `Server`: what `create_server` and `create_unix_server` return, and its accept loop.
 //!
-//! Connections are accepted with accept4(2) straight into a transport: no Python socket object, no
-//! task and no future a connection (`accepting` says what the tasks show instead). A listener that
-//! is not a plain `socket.socket` has its own `accept()` called, and so has any while audit hooks
-//! listen. Each connection gets a copy of the context that the server was made in.
+//! Connections are accepted with accept4(2), and have a transport from the next turn on: no Python
+//! socket object, no task and no future each (`accepting` says what the tasks show instead). A
+//! listener that is not a plain `socket.socket` has its own `accept()` called, and so has any while
+//! audit hooks listen. Each connection gets a copy of the context that the server was made in.
 //!
 //! Invariants:
 //! - the number of a listener is used only while its socket object has it: the program may have
@@ -17,6 +17,7 @@
 
 mod accept;
 mod accepting;
+mod incoming;
 mod private;
 mod serving;
 
@@ -29,7 +30,7 @@ use crate::file;
 use crate::py::attached::Attached;
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::context::Captured;
-use crate::py::coroutine::{Coroutine, await_python};
+use crate::py::coroutine::{Coroutine, next_turn};
 use crate::py::coroutine_method;
 use crate::py::file::has_descriptor;
 use crate::py::imports;
@@ -44,10 +45,12 @@ use pyo3::{PyTraverseError, PyVisit};
 use reactor::poller::Interest;
 use reactor::token::Token;
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
 pub(crate) use accept::on_readable;
 pub(crate) use accepting::{accept_began, accept_ended};
+use incoming::Incoming;
 
 /// One bound socket.
 struct Listener {
@@ -82,6 +85,8 @@ struct Inner {
     active: Cell<usize>,
     /// How many of them are being accepted.
     accepting: Cell<usize>,
+    /// What was accepted and has no transport yet.
+    incoming: RefCell<VecDeque<Incoming>>,
     /// What `asyncio.all_tasks()` has of those, once there was one.
     shown: RefCell<Option<Py<PyAny>>>,
     /// None once everybody who waited was woken.
@@ -126,6 +131,7 @@ impl Server {
             serving: Cell::new(false),
             active: Cell::new(0),
             accepting: Cell::new(0),
+            incoming: RefCell::new(VecDeque::new()),
             shown: RefCell::new(None),
             waiters: RefCell::new(Some(Vec::new())),
             serving_forever: RefCell::new(None),
@@ -260,6 +266,11 @@ impl Inner {
                 visit.object(listener.socket.object())?;
             }
         }
+        if let Ok(incoming) = self.incoming.try_borrow() {
+            for incoming in &*incoming {
+                incoming.traverse(visit)?;
+            }
+        }
         if let Ok(waiters) = self.waiters.try_borrow() {
             for waiter in waiters.iter().flatten() {
                 visit.object(waiter)?;
@@ -296,6 +307,14 @@ fn closed_error(server: &Bound<'_, Server>) -> PyErr {
         .repr()
         .map_or_else(|_| String::new(), |it| it.to_string());
     PyRuntimeError::new_err(format!("server {shown} is closed"))
+}
+
+/// The loop is closed: nothing comes of what was accepted last.
+///
+/// # Errors
+/// What closing a socket object raises.
+pub(crate) fn loop_closed(server: &Bound<'_, Server>) -> PyResult<()> {
+    server.get().inner(server.py())?.drop_incoming(server.py())
 }
 
 /// A transport of this server opened.
@@ -375,7 +394,7 @@ impl Server {
         let Some(listeners) = inner.listeners.take() else {
             return Ok(());
         };
-        let mut stopped = Ok(());
+        let mut stopped = inner.drop_incoming(py);
         for listener in listeners {
             let outcome = inner.stop_listening(py, listener);
             stopped = stopped.and(outcome);
@@ -407,11 +426,9 @@ impl Server {
     fn start_serving<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.clone().unbind();
         Coroutine::object(slf.py(), "Server.start_serving", async move {
-            let turn = Python::attach(|py| {
-                begin_serving(this.bind(py))?;
-                imports::sleep(py)?.call1((0,)).map(Bound::unbind)
-            })?;
-            await_python(turn).await
+            Python::attach(|py| begin_serving(this.bind(py)))?;
+            next_turn().await?;
+            Ok(Python::attach(|py| py.None()))
         })
     }
 
@@ -430,6 +447,16 @@ impl Server {
     fn wait_closed<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let this = slf.clone().unbind();
         Coroutine::of(slf.py(), "Server.wait_closed", this, serving::wait_closed)
+    }
+
+    /// Accept what has come to a listener.
+    fn _accept(slf: &Bound<'_, Self>, fd: RawFd) -> PyResult<()> {
+        accept::accept_all(slf, fd)
+    }
+
+    /// Make a transport of the connection whose turn it is.
+    fn _begin(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.get().inner(slf.py())?.begin(slf)
     }
 
     /// Accept again after the process ran out of descriptors.
@@ -461,6 +488,7 @@ impl Server {
 
     fn __clear__(&self, py: Python<'_>) {
         if let Some(inner) = self.inner.get(py).get() {
+            drop(inner.incoming.take());
             drop(inner.waiters.take());
             drop(inner.serving_forever.take());
             drop(inner.shown.take());

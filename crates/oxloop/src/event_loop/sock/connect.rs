@@ -6,12 +6,10 @@ use crate::error::{asks_to_wait, errno_error, errno_error_with};
 use crate::event_loop::EventLoop;
 use crate::event_loop::readiness::Readiness;
 use crate::event_loop::watchers::Side;
-use crate::py::coroutine::{Coroutine, await_python};
+use crate::py::coroutine::{Coroutine, await_python, next_turn};
 use crate::py::socket::is_plain;
 use pyo3::intern;
 use pyo3::prelude::*;
-use reactor::addr::SocketAddress;
-use reactor::socket;
 
 #[pymethods]
 impl EventLoop {
@@ -95,6 +93,9 @@ async fn connect_resolved(
         return Ok(());
     };
     writable.wait().await?;
+    // asyncio's future is set by a callback, a turn before this. A server here accepts in that turn,
+    // and who then closes it must find the connection in it.
+    next_turn().await?;
     Python::attach(|py| connected(sock.bind(py), address.bind(py)))
 }
 
@@ -137,8 +138,7 @@ fn connecting(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<b
     {
         return match errno.extract()? {
             0 => Ok(false),
-            libc::EINPROGRESS => still_connecting(sock),
-            libc::EALREADY | libc::EAGAIN | libc::EINTR => Ok(true),
+            libc::EINPROGRESS | libc::EALREADY | libc::EAGAIN | libc::EINTR => Ok(true),
             errno => Err(errno_error(errno)),
         };
     }
@@ -150,19 +150,6 @@ fn connecting(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<b
         Err(error) if asks_to_wait(py, &error) => Ok(true),
         Err(error) => Err(error),
     }
-}
-
-/// Looks again: a peer on this machine has answered while connect(2) returned. A connection that
-/// is made by now needs no registration, no turn of the loop and no future. The kernel is asked
-/// past the socket object, because audit hooks hear of one call of `connect` for one connection. A
-/// refusal stays with the socket: after a cancelled wait the next connect(2) reports it.
-fn still_connecting(sock: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let fd = sock.call_method0(intern!(sock.py(), "fileno"))?.extract()?;
-    // Some families other than these have a peer before they are connected.
-    Ok(!matches!(
-        socket::peer_address(fd),
-        Ok(SocketAddress::V4(_) | SocketAddress::V6(_))
-    ))
 }
 
 /// The error of a connection that was being made.

@@ -104,6 +104,18 @@ impl<'py> StreamThis<'_, 'py> {
         Ok(Some((self.outermost(), future)))
     }
 
+    /// Somebody watched the connection before it had a transport.
+    ///
+    /// # Errors
+    /// RuntimeError on a closed loop.
+    pub(crate) fn go_on_watched(&self, end: &Bound<'py, PyAny>) -> PyResult<()> {
+        let watched = Accept::Watched(end.clone().unbind());
+        drop(self.own().accept.replace(watched));
+        imports::follow_accept(self.py())?
+            .call1((self.outermost(), end))
+            .map(drop)
+    }
+
     fn outermost(&self) -> Bound<'py, PyAny> {
         let py = self.py();
         let tls = self
