@@ -93,8 +93,8 @@ async fn connect_resolved(
         return Ok(());
     };
     writable.wait().await?;
-    // asyncio's future is set by a callback, a turn before this. A server here accepts in that turn,
-    // and who then closes it must find the connection in it.
+    // asyncio's future is set by a callback in this turn, in which a server may accept. Whoever
+    // closes the server next must find the connection in it.
     next_turn().await?;
     Python::attach(|py| connected(sock.bind(py), address.bind(py)))
 }
