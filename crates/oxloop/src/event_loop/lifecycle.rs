@@ -262,10 +262,10 @@ fn close_kernel_side(py: Python<'_>, state: &State) -> PyResult<()> {
     state.forget_parent();
     // Watchers, transports and listeners go first: their destructors may look at the loop.
     let sources = std::mem::replace(&mut *state.sources.borrow_mut(), Registry::new());
-    let servers = sources.iter().filter_map(|(_, source)| source.server());
-    let dropped = servers.fold(Ok(()), |outcome, server| {
-        then_cleaned(py, outcome, crate::server::loop_closed(server.bind(py)))
-    });
+    let mut dropped = Ok(());
+    for server in sources.iter().filter_map(|(_, source)| source.server()) {
+        dropped = then_cleaned(py, dropped, crate::server::loop_closed(server.bind(py)));
+    }
     drop(sources);
     *state.numbers.borrow_mut() = Numbers::default();
     drop(state.poller.take());
