@@ -6,6 +6,7 @@ handshake. oxloop has no such task, and must look as if it had.
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import io
 import socket
@@ -243,6 +244,29 @@ class TestTurns:
         run(main())
         gc.collect()
 
+    @pytest.mark.both_modes
+    def test_a_failing_factory_is_reported_in_its_context(self, loop, run):
+        variable = contextvars.ContextVar("variable", default="unset")
+        reports = []
+
+        def fail():
+            variable.set("set by the factory")
+            raise ValueError("no protocol")
+
+        async def main():
+            loop.set_exception_handler(lambda _, context: reports.append(variable.get()))
+            server = await loop.create_server(fail, "127.0.0.1", 0)
+            with connect(server) as client:
+                while not others():
+                    await asyncio.sleep(0)
+                await turns()
+                gc.collect()
+                assert is_ended(client)
+            await shut(server)
+
+        run(main())
+        assert set(reports) <= {"set by the factory"}
+
     def test_a_factory_that_fails_for_who_is_watched(self, loop, run):
         reports = []
 
@@ -461,6 +485,28 @@ class TestTheTask:
         assert len(ended) == 1
         assert not never
         assert accepting.done()
+
+    def test_callbacks_get_the_task_that_is_listed(self, loop, run, accepting):
+        called = []
+
+        async def main():
+            accepting.add_done_callback(called.append)
+            loop.call_later(0.01, accepting.cancel)
+            for next_done in asyncio.as_completed([accepting], timeout=PATIENCE_S):
+                assert await next_done is None
+
+        run(main())
+        assert called == [accepting]
+
+    def test_cancelled_in_the_handshake_it_ends_with_none(self, loop, run, accepting):
+        async def main():
+            await turns()
+            accepting.cancel()
+            assert await asyncio.gather(accepting) == [None]
+            assert not accepting.cancelled()
+            assert accepting.result() is None
+
+        run(main())
 
     @pytest.mark.parametrize("waits", [False, True], ids=["at once", "after a while"])
     def test_gathered_after_cancelling(self, loop, run, accepting, waits):

@@ -7,8 +7,11 @@ server stands among the tasks, and becomes one of them when somebody looks and s
 """
 
 import asyncio
+import contextlib
+import contextvars
+import types
 import weakref
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
 
@@ -44,6 +47,20 @@ class Accepting:
     def _end(self, task: asyncio.Task[None]) -> None:
         """Nothing is left to do: what is done is not listed."""
 
+    def add_done_callback(
+        self, callback: Callable[[Any], object], *, context: contextvars.Context | None = None
+    ) -> None:
+        """Call back with this object: it is the task that the program knows."""
+        self._begun().add_done_callback(_Callback(callback, self), context=context)
+
+    def remove_done_callback(self, callback: Callable[[Any], object]) -> int:
+        return self._begun().remove_done_callback(_Callback(callback, self))
+
+    def _begun(self) -> "AcceptTask":
+        if self._task is None:
+            raise AttributeError("nothing is being accepted")
+        return self._task
+
     # isinstance(..., asyncio.Task), and asyncio.isfuture(), which gather() and wait() rely on.
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -56,16 +73,33 @@ class Accepting:
         return getattr(task, name)
 
     def __await__(self) -> Generator[Any, None, None]:
-        if self._task is None:
-            raise AttributeError("nothing is being accepted")
-        return self._task.__await__()
+        return self._begun().__await__()
 
     def __repr__(self) -> str:
         return object.__repr__(self) if self._task is None else repr(self._task)
 
 
+class _Callback:
+    """Hands on the task that is listed, and is equal to what it calls."""
+
+    def __init__(self, callback: Callable[[Any], object], listed: Accepting) -> None:
+        self._callback = callback
+        self._listed = listed
+
+    def __call__(self, _task: asyncio.Task[None]) -> None:
+        self._callback(self._listed)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Callback) and self._callback == other._callback
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class AcceptTask(asyncio.Task[None]):
-    """Ends when its connections are accepted; cancelling it closes those that are not."""
+    """Ends when its connections are accepted; cancelling it closes those that are not.
+
+    As asyncio's, it is cancelled only if no factory was called yet, and ends with None otherwise.
+    """
 
     def __init__(
         self,
@@ -76,7 +110,10 @@ class AcceptTask(asyncio.Task[None]):
         for transport, end in watched:
             if transport is not None:
                 follow(transport, end)
-        super().__init__(_wait_for_all(self._ends), loop=event_loop)
+        waiting = _wait_for_all(self._ends)
+        if any(transport is not None for transport, _ in watched):
+            waiting.send(None)
+        super().__init__(waiting, loop=event_loop)
 
     def cancel(self, msg: Any = None) -> bool:
         """Close what is not accepted now, as each of asyncio's tasks does."""
@@ -85,9 +122,16 @@ class AcceptTask(asyncio.Task[None]):
         return super().cancel(msg)
 
 
+@types.coroutine
+def _begin() -> Generator[None, None, None]:
+    yield
+
+
 async def _wait_for_all(ends: list[asyncio.Future[None]]) -> None:
-    for end in ends:
-        await end
+    with contextlib.suppress(asyncio.CancelledError):
+        await _begin()
+        for end in ends:
+            await end
 
 
 def follow(transport: asyncio.Transport, end: asyncio.Future[None]) -> None:

@@ -106,12 +106,13 @@ impl Inner {
         let context = self.context.copy(py)?;
         let protocol = match context.run(py, || self.factory.bind(py).call0()) {
             Ok(protocol) => protocol,
-            Err(error) => return self.failed(py, object, error, None),
+            Err(error) => return context.run(py, || self.failed(py, object, error, None)),
         };
         let Some(connection) = connection else {
             // asyncio asserts that the server is open, and tells of that in debug mode.
             if self.event_loop.get().state(py).is_debug() {
-                self.report(py, PyAssertionError::new_err(()), Some(protocol))?;
+                let error = PyAssertionError::new_err(());
+                context.run(py, || self.report(py, error, Some(protocol)))?;
             }
             return Ok(None);
         };
