@@ -227,6 +227,28 @@ class TestState:
         finally:
             sub.close()
 
+    def test_a_subclass_has_arguments_of_its_own(self, loop):
+        class Tagged(type(loop)):
+            def __init__(self, tag, *, option=None):
+                super().__init__()
+                self.tagged = tag, option
+
+        tagged = Tagged("tag", option=1)
+        try:
+            assert tagged.tagged == ("tag", 1)
+            assert tagged.run_until_complete(value(3)) == 3
+        finally:
+            tagged.close()
+
+    # What was made before the arguments were looked at is freed unclosed.
+    @pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning")
+    @pytest.mark.filterwarnings("ignore:Exception ignored.*__del__")
+    def test_other_arguments_are_refused(self, loop):
+        with pytest.raises(TypeError):
+            type(loop)(None, None)
+        with pytest.raises(TypeError):
+            type(loop)(no_such=True)
+
 
 class TestClose:
     def test_twice(self, loop):

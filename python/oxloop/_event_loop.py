@@ -34,6 +34,10 @@ class EventLoop(  # type: ignore[misc]
 
     __module__ = "oxloop"
 
+    def __init__(self) -> None:
+        """Make a loop; unlike asyncio's it takes no selector."""
+        super().__init__()
+
     # Both check the arguments, log, and call _make_subprocess_transport, which is ours.
     subprocess_exec = _documented(
         asyncio.BaseEventLoop.subprocess_exec,

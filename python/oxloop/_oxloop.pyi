@@ -20,7 +20,7 @@ from socket import (
     _RetAddress,
     socket,
 )
-from typing import IO, Any, Literal, TypeVar, TypeVarTuple, final
+from typing import IO, Any, Literal, Self, TypeVar, TypeVarTuple, final
 
 from _typeshed import FileDescriptorLike, ReadableBuffer, StrPath, WriteableBuffer
 from typing_extensions import disjoint_base
@@ -43,6 +43,8 @@ def _set_position(file: int, offset: int) -> None: ...
 
 @disjoint_base
 class EventLoop:
+    def __new__(cls, *_arguments: Any, **_keywords: Any) -> Self: ...
+
     slow_callback_duration: float
 
     def run_forever(self) -> None: ...

@@ -179,8 +179,14 @@ impl EventLoop {
 
 #[pymethods]
 impl EventLoop {
+    /// What is given is for the `__init__` of a subclass; that of the loop takes nothing.
     #[new]
-    fn new(py: Python<'_>) -> PyResult<Self> {
+    #[pyo3(signature = (*_arguments, **_keywords))]
+    fn new(
+        py: Python<'_>,
+        _arguments: &Bound<'_, PyTuple>,
+        _keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
         let state = lifecycle::new_state(py)?;
         Ok(Self {
             state: Attached::new(state),
