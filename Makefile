@@ -39,11 +39,13 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables: PYTHON=$(PYTHON) VENV=$(VENV) PROFILE=$(PROFILE) LOOP=$(LOOP)"
-	@echo "             HOST=$(HOST) PORT=$(PORT) PYTEST_ARGS= PYTEST_WORKERS= CONFORMANCE_ARGS= UPSTREAM_ARGS= BENCH_ARGS="
+	@echo "             HOST=$(HOST) PORT=$(PORT) SELFTEST= PYTEST_ARGS= PYTEST_WORKERS= CONFORMANCE_ARGS="
+	@echo "             UPSTREAM_ARGS= DEBUG_TESTS= BENCH_ARGS= FUZZ_SECONDS= CARGO_TARGET_DIR="
 
 # --- build --------------------------------------------------------------------------------------
 
 $(STAMPS)/venv:
+	@command -v "$(PYTHON)" >/dev/null || { echo "make: $(PYTHON) is not there (make PYTHON=...)" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1); oxloop needs Python >= 3.11 (make PYTHON=...)" >&2; \
 	  exit 1; }
@@ -98,7 +100,7 @@ test-rust: $(STAMPS)/venv ## The Rust part of `make test`
 
 test-python: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests ## The Python suite, on asyncio and on oxloop; TLS on both data paths
 	$(PY) -m pytest $(WORKERS) $(PYTEST_ARGS)
-	OXLOOP_TLS=memorybio $(PY) -m pytest $(WORKERS) tests/tls --loop oxloop
+	$(if $(PYTEST_ARGS),,OXLOOP_TLS=memorybio $(PY) -m pytest $(WORKERS) tests/tls --loop oxloop)
 
 test-conformance: $(STAMPS)/oxloop-$(PROFILE) ## CPython's test.test_asyncio with the loop swapped in
 	$(PY) tests/conformance/run.py --loop oxloop $(CONFORMANCE_ARGS)

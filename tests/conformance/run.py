@@ -6,6 +6,7 @@ Needs nothing but the interpreter that runs it, with oxloop installed in it. See
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -157,6 +158,10 @@ def main(arguments=None):
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     progress = (lambda text: print(text, flush=True)) if arguments.verbose else lambda text: None
     modules = arguments.modules.split(",") if arguments.modules else list(MODULES)
+    if arguments.loop == "oxloop" and importlib.util.find_spec("oxloop") is None:
+        raise SystemExit(
+            f"{sys.executable} has no oxloop: run `make build`, and this with .venv/bin/python"
+        )
     subject = Subject(arguments.loop, PACKAGES)
     classes = discover(subject, modules)
     control = Control.load(subject.packages)
@@ -165,6 +170,8 @@ def main(arguments=None):
         print(f"stock asyncio first: {len(unknown)} classes", flush=True)
         control.measure(unknown, subject, arguments.workers, progress)
     chosen = select(classes, arguments.match)
+    if not chosen:
+        raise SystemExit("no test has such a name")
     listed, unused = {}, []
     if arguments.loop == "oxloop" or arguments.listed:
         tests = [cls.id_of(test) for cls in classes for test in cls.tests]
