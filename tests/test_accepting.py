@@ -267,6 +267,34 @@ class TestTurns:
         run(main())
         assert set(reports) <= {"set by the factory"}
 
+    def test_a_factory_is_interrupted(self, loop, run):
+        """What was accepted with it has its turn when the loop runs again."""
+        made = []
+
+        def factory():
+            made.append(Recorder())
+            if len(made) == 1:
+                raise KeyboardInterrupt
+            return made[-1]
+
+        loop.set_exception_handler(lambda _loop, _context: None)  # asyncio's task speaks of it too
+        server = loop.run_until_complete(loop.create_server(factory, "127.0.0.1", 0))
+        clients = [connect(server) for _ in range(3)]
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_forever()
+
+        async def main():
+            gc.collect()
+            await until(lambda: [bool(it.transport) for it in made] == [False, True, True])
+            assert is_ended(clients[0])
+            for protocol in made[1:]:
+                protocol.transport.abort()
+            for client in clients:
+                client.close()
+            await shut(server)
+
+        run(main())
+
     def test_a_factory_that_fails_for_who_is_watched(self, loop, run):
         reports = []
 
@@ -663,6 +691,39 @@ def silent_about_pending_tasks(loop):
 
 
 class TestGarbage:
+    def test_what_waits_for_its_turn_is_collected(self, loop_factory):
+        """A socket object that was accepted, has no transport yet, and leads back to the loop."""
+        loop = loop_factory()
+        silent_about_pending_tasks(loop)
+
+        class Connection(socket.socket):
+            """With attributes."""
+
+        class Listener(socket.socket):
+            def accept(self):
+                number, address = self._accept()
+                connection = Connection(fileno=number)
+                connection.listener = self
+                return connection, address
+
+        listener = Listener()
+        listener.loop = loop
+        listener.bind(("127.0.0.1", 0))
+        server = loop.run_until_complete(loop.create_server(Recorder, sock=listener))
+        client = connect(server)
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        assert asyncio.all_tasks(loop)
+        refs = [weakref.ref(loop), weakref.ref(server)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nothing was closed, and nothing awaited
+            del loop, server, listener
+            gc.collect()
+            gc.collect()
+        with client:
+            assert is_ended(client)
+        assert [ref() for ref in refs] == [None, None]
+
     @pytest.mark.parametrize("looked", [False, True])
     def test_an_abandoned_server_is_collected(self, loop_factory, looked):
         """With its loop, whether or not somebody saw what it accepts."""
