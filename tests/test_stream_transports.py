@@ -1100,8 +1100,16 @@ class TestContext:
         assert seen == ["of the caller"] * 2
         assert var.get() == "none"
 
-    @pytest.mark.parametrize("failing", ["data_received", "eof_received"])
-    def test_exception_handler(self, loop, run, pair, failing):
+    @pytest.mark.parametrize(
+        ("kind", "failing"),
+        [
+            (Recorder, "data_received"),
+            (Recorder, "eof_received"),
+            (BufferedRecorder, "get_buffer"),
+            (BufferedRecorder, "buffer_updated"),
+        ],
+    )
+    def test_exception_handler(self, loop, run, pair, kind, failing):
         var = contextvars.ContextVar("var", default="none")
         near, far = pair
         seen = []
@@ -1109,7 +1117,7 @@ class TestContext:
         def fail(*args):
             raise LookupError(failing)
 
-        protocol = Recorder()
+        protocol = kind()
         setattr(protocol, failing, fail)
 
         async def main():
@@ -1117,33 +1125,10 @@ class TestContext:
             var.set("of the caller")
             await connect(loop, near, protocol)
             var.set("changed")
-            if failing == "data_received":
-                far.sendall(b"x")
-            else:
+            if failing == "eof_received":
                 far.shutdown(socket.SHUT_WR)
-            await lost(protocol)
-
-        run(main())
-        assert seen == ["of the caller"]
-
-    @pytest.mark.parametrize("failing", ["get_buffer", "buffer_updated"])
-    def test_exception_handler_of_a_buffered_protocol(self, loop, run, pair, failing):
-        var = contextvars.ContextVar("var", default="none")
-        near, far = pair
-        seen = []
-
-        def fail(*args):
-            raise LookupError(failing)
-
-        protocol = BufferedRecorder()
-        setattr(protocol, failing, fail)
-
-        async def main():
-            loop.set_exception_handler(lambda loop, context: seen.append(var.get()))
-            var.set("of the caller")
-            await connect(loop, near, protocol)
-            var.set("changed")
-            far.sendall(b"x")
+            else:
+                far.sendall(b"x")
             await lost(protocol)
 
         run(main())
