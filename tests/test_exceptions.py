@@ -1,10 +1,12 @@
 """What reaches the exception handler, in which form, and what the default one logs."""
 
 import asyncio
+import collections
 import contextvars
 import gc
 import logging
 import sys
+import types
 
 import pytest
 
@@ -13,6 +15,13 @@ from support.peers import until
 pytestmark = pytest.mark.both_modes
 
 VAR = contextvars.ContextVar("VAR", default="outside")
+#: asyncio asks for no more than ``get``, iteration and items.
+MAPPINGS = [
+    types.MappingProxyType,
+    collections.UserDict,
+    collections.ChainMap,
+    collections.OrderedDict,
+]
 
 
 def run_once(loop):
@@ -53,6 +62,31 @@ class TestHandlerOfTheLoop:
         ((given_loop, given_context),) = got
         assert given_loop is loop
         assert given_context is context
+
+    @pytest.mark.parametrize("mapping", MAPPINGS)
+    def test_context_of_any_mapping(self, loop, mapping):
+        got = []
+        loop.set_exception_handler(lambda loop, context: got.append(context))
+        context = mapping({"message": "text", "handle": None})
+        loop.call_exception_handler(context)
+        assert got == [context]
+        assert got[0] is context
+
+    @pytest.mark.parametrize("wrong", [None, 1, "text", [("message", "text")]])
+    def test_context_that_is_no_mapping(self, loop, caplog, wrong):
+        got = []
+        loop.set_exception_handler(lambda loop, context: got.append(context))
+        loop.call_exception_handler(wrong)
+        if sys.version_info < (3, 12):
+            assert got == [wrong]
+            assert caplog.records == []
+            return
+        # The handler's context is looked for in it.
+        assert got == []
+        (record,) = caplog.records
+        text = f"Unhandled error in exception handler\ncontext: {wrong!r}"
+        assert record.getMessage() == text
+        assert record.exc_info[0] is AttributeError
 
 
 class TestContexts:
@@ -279,6 +313,52 @@ class TestDefaultHandler:
         loop.call_exception_handler(context)
         (record,) = caplog.records
         assert record.getMessage() == "Unhandled exception in event loop"
+
+    @pytest.mark.parametrize("mapping", MAPPINGS)
+    @pytest.mark.parametrize("method", ["call_exception_handler", "default_exception_handler"])
+    def test_any_mapping(self, loop, caplog, mapping, method):
+        exception = LookupError("the reason")
+        context = mapping({"zebra": 1, "message": "Message", "exception": exception, "apple": 2})
+        getattr(loop, method)(context)
+        (record,) = caplog.records
+        assert record.getMessage() == "Message\napple: 2\nzebra: 1"
+        assert record.exc_info[1] is exception
+
+    def test_asks_a_mapping_for_its_own_items(self, loop, caplog):
+        class Translated(dict):
+            def get(self, key, default=None):
+                return f"got {key}" if key == "message" else default
+
+            def __iter__(self):
+                return iter(["listed"])
+
+            def __getitem__(self, key):
+                return f"item {key}"
+
+        loop.default_exception_handler(Translated(message="hidden", other=1))
+        (record,) = caplog.records
+        assert record.getMessage() == "got message\nlisted: 'item listed'"
+
+    def test_mapping_that_takes_no_handle_traceback(self, loop, caplog):
+        """In debug mode the default handler adds to the context that it is given."""
+        context = types.MappingProxyType({"message": "Message"})
+        loop.call_soon(loop.call_exception_handler, context)
+        run_once(loop)
+        (record,) = caplog.records
+        if loop.get_debug():
+            assert record.getMessage() == "Exception in default exception handler"
+            assert record.exc_info[0] is TypeError
+        else:
+            assert record.getMessage() == "Message"
+
+    @pytest.mark.parametrize("wrong", [None, 1, "text", [("message", "text")]])
+    def test_no_mapping(self, loop, caplog, wrong):
+        loop.call_exception_handler(wrong)
+        (record,) = caplog.records
+        assert record.getMessage() == "Exception in default exception handler"
+        assert record.exc_info[0] is AttributeError
+        with pytest.raises(AttributeError, match=r"object has no attribute 'get'$"):
+            loop.default_exception_handler(wrong)
 
     def test_can_be_called_by_a_custom_handler(self, loop, caplog):
         loop.set_exception_handler(lambda loop, context: loop.default_exception_handler(context))

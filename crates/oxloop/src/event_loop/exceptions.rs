@@ -1,6 +1,9 @@
 //! Exceptions that nobody awaits: asyncio's exception handler protocol.
 //!
 //! KeyboardInterrupt and SystemExit never end here; every function passes them on.
+//!
+//! A program's context is whatever has `get` and can be iterated; what cannot is reported as a
+//! failure of the handler.
 
 use super::turn::leaves_the_loop;
 use super::{EventLoop, State};
@@ -45,12 +48,16 @@ impl EventLoop {
     fn default_exception_handler(
         &self,
         py: Python<'_>,
-        context: &Bound<'_, PyDict>,
+        context: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        add_handle_traceback(self.state(py), context)?;
         let lines = PyList::empty(py);
         lines.append(message(context)?)?;
-        let keys = context.keys();
+        let exc_info = exc_info(context)?;
+        add_handle_traceback(self.state(py), context)?;
+        let keys = PyList::empty(py);
+        for key in context.try_iter()? {
+            keys.append(key?)?;
+        }
         keys.sort()?;
         for key in keys {
             if !key.eq("message")? && !key.eq("exception")? {
@@ -59,13 +66,13 @@ impl EventLoop {
         }
         let text = PyString::new(py, "\n").call_method1("join", (lines,))?;
         let kwargs = PyDict::new(py);
-        kwargs.set_item("exc_info", exc_info(context)?)?;
+        kwargs.set_item("exc_info", exc_info)?;
         imports::logger(py)?.call_method("error", (text,), Some(&kwargs))?;
         Ok(())
     }
 
     /// Give the context to the handler that was set, or to the default one.
-    fn call_exception_handler(slf: &Bound<'_, Self>, context: &Bound<'_, PyDict>) -> PyResult<()> {
+    fn call_exception_handler(slf: &Bound<'_, Self>, context: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         let handler = {
             let hooks = slf.get().state(py).hooks.borrow();
@@ -90,32 +97,38 @@ impl EventLoop {
         unhandled.set_item("context", context)?;
         let failure = "Exception in default exception handler while handling an unexpected error \
             in custom exception handler";
-        handling(&error, || run_default(slf, &unhandled, failure))
+        handling(&error, || run_default(slf, unhandled.as_any(), failure))
     }
 }
 
-fn message<'py>(context: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
-    match context.get_item("message")? {
+/// `context.get(key)`.
+fn entry<'py>(context: &Bound<'py, PyAny>, key: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let value = context.call_method1(intern!(context.py(), "get"), (key,))?;
+    Ok((!value.is_none()).then_some(value))
+}
+
+fn message<'py>(context: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    match entry(context, "message")? {
         Some(message) if message.is_truthy()? => Ok(message),
         _ => Ok(PyString::new(context.py(), "Unhandled exception in event loop").into_any()),
     }
 }
 
-fn exc_info<'py>(context: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
+fn exc_info<'py>(context: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = context.py();
-    match context.get_item("exception")? {
-        Some(exception) if !exception.is_none() => {
+    match entry(context, "exception")? {
+        Some(exception) => {
             let traceback = exception.getattr("__traceback__")?;
             Ok((exception.get_type(), exception, traceback)
                 .into_pyobject(py)?
                 .into_any())
         }
-        _ => Ok(false.into_pyobject(py)?.to_owned().into_any()),
+        None => Ok(false.into_pyobject(py)?.to_owned().into_any()),
     }
 }
 
-fn describe(context: &Bound<'_, PyDict>, key: &Bound<'_, PyAny>) -> PyResult<String> {
-    let value = context.as_any().get_item(key)?;
+fn describe(context: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>) -> PyResult<String> {
+    let value = context.get_item(key)?;
     let made_at = match key.extract::<String>().as_deref() {
         Ok("source_traceback") => Some("Object created at (most recent call last):\n"),
         Ok("handle_traceback") => Some("Handle created at (most recent call last):\n"),
@@ -130,7 +143,7 @@ fn describe(context: &Bound<'_, PyDict>, key: &Bound<'_, PyAny>) -> PyResult<Str
 }
 
 /// In debug mode, the handle that is running tells where it was made.
-fn add_handle_traceback(state: &State, context: &Bound<'_, PyDict>) -> PyResult<()> {
+fn add_handle_traceback(state: &State, context: &Bound<'_, PyAny>) -> PyResult<()> {
     if context.contains("source_traceback")? {
         return Ok(());
     }
@@ -159,7 +172,7 @@ fn add_handle_traceback(state: &State, context: &Bound<'_, PyDict>) -> PyResult<
 /// The default handler, guarded against its own errors (a subclass may override it).
 fn run_default(
     this: &Bound<'_, EventLoop>,
-    context: &Bound<'_, PyDict>,
+    context: &Bound<'_, PyAny>,
     failure: &str,
 ) -> PyResult<()> {
     let py = this.py();
@@ -194,7 +207,7 @@ pub(crate) fn log_exception<'py>(
 fn run_custom(
     this: &Bound<'_, EventLoop>,
     handler: &Bound<'_, PyAny>,
-    context: &Bound<'_, PyDict>,
+    context: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     if let Some(run) = run_of_context(context)? {
         return run.call1((handler, this, context)).map(drop);
@@ -203,23 +216,20 @@ fn run_custom(
 }
 
 #[cfg(not(Py_3_12))]
-fn run_of_context<'py>(_context: &Bound<'py, PyDict>) -> PyResult<Option<Bound<'py, PyAny>>> {
+fn run_of_context<'py>(_context: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     Ok(None)
 }
 
 #[cfg(Py_3_12)]
-fn run_of_context<'py>(context: &Bound<'py, PyDict>) -> PyResult<Option<Bound<'py, PyAny>>> {
+fn run_of_context<'py>(context: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     for key in ["task", "future", "handle"] {
-        let Some(thing) = context.get_item(key)? else {
+        let Some(thing) = entry(context, key)? else {
             continue;
         };
-        if thing.is_none() {
-            continue;
-        }
-        let Ok(get_context) = thing.getattr("get_context") else {
+        let Some(get_context) = thing.getattr_opt("get_context")? else {
             return Ok(None);
         };
-        return Ok(get_context.call0()?.getattr("run").ok());
+        return get_context.call0()?.getattr_opt("run");
     }
     Ok(None)
 }
