@@ -15,6 +15,9 @@ import pytest
 from support.peers import read_exactly, shut, turns, until
 from support.protocols import Echo, Recorder
 
+#: Whether asyncio goes on with the next address if it cannot bind one.
+SKIPS_ADDRESSES = sys.version_info >= (3, 12, 2) or (3, 11, 8) <= sys.version_info < (3, 12)
+
 
 class Accepting:
     """A protocol factory that keeps the protocols it makes."""
@@ -301,11 +304,27 @@ class TestRefusals:
     def test_address_of_another_machine(self, loop, run):
         with pytest.raises(OSError) as caught:  # noqa: PT011 - the text differs by version
             run(loop.create_server(Echo, "192.0.2.1", 0))
-        if sys.version_info >= (3, 13):
+        if SKIPS_ADDRESSES:
             expected = "could not bind on any address out of [('192.0.2.1', 0)]"
-            assert str(caught.value) == expected
         else:
-            assert caught.value.errno in {errno.EADDRNOTAVAIL, None}
+            assert caught.value.errno == errno.EADDRNOTAVAIL
+            expected = (
+                "[Errno 99] error while attempting to bind on address ('192.0.2.1', 0): "
+                "cannot assign requested address"
+            )
+        assert str(caught.value) == expected
+
+    @pytest.mark.parametrize("hosts", [[], (), {}])
+    def test_no_host(self, loop, run, hosts):
+        if SKIPS_ADDRESSES:
+            with pytest.raises(OSError, match=r"^could not bind on any address out of \[\]$"):
+                run(loop.create_server(Echo, hosts, 0))
+            return
+        server = run(loop.create_server(Echo, hosts, 0))
+        assert server.sockets == ()
+        assert server.is_serving()
+        run(shut(server))
+        assert not server.is_serving()
 
     def test_name_that_does_not_resolve(self, loop, run):
         with pytest.raises(socket.gaierror):

@@ -345,13 +345,20 @@ fn bind_all(
         return Ok(open);
     }
     match refusal {
-        // Up to 3.12 the first failure is what a program sees.
-        Some(error) if cfg!(not(Py_3_13)) => Err(error),
+        // A program sees the first failure, and gets a server without sockets if there was none.
+        Some(error) if !skips_addresses(py) => Err(error),
+        None if !skips_addresses(py) => Ok(open),
         _ => Err(PyOSError::new_err(format!(
             "could not bind on any address out of {}",
             addresses.repr()?
         ))),
     }
+}
+
+/// Whether asyncio goes on with the next address: from 3.11.8 and 3.12.2 on.
+fn skips_addresses(py: Python<'_>) -> bool {
+    let version = py.version_info();
+    version >= (3, 12, 2) || (version >= (3, 11, 8) && version < (3, 12))
 }
 
 /// None for a combination of family and type that this machine does not have.
