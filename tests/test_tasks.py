@@ -10,6 +10,8 @@ pytestmark = pytest.mark.both_modes
 
 VAR = contextvars.ContextVar("VAR", default="default")
 FORWARDS_KEYWORDS = sys.version_info >= (3, 14)
+#: Keywords besides name and context are the task's business from 3.13.3 on, and here in all 3.13.
+KNOWS_ITS_KEYWORDS = sys.version_info < (3, 13)
 
 
 async def value(result=None):
@@ -298,6 +300,36 @@ class TestEager:
                 await task
 
         run(main())
+
+    @pytest.mark.parametrize("factory", [None, lambda loop, coro, **_: asyncio.Task(coro)])
+    @pytest.mark.parametrize("name", ["unknown", "eager_start", "loop"])
+    def test_other_keyword(self, loop, name, factory):
+        loop.set_task_factory(factory)
+        if not KNOWS_ITS_KEYWORDS and (factory is not None or name == "eager_start"):
+            pytest.skip("create_task forwards it")
+        coroutine = value(1)
+        with pytest.raises(TypeError) as caught:
+            loop.create_task(coroutine, **{name: None})
+        coroutine.close()
+        if KNOWS_ITS_KEYWORDS:
+            text = f"create_task() got an unexpected keyword argument {name!r}"
+            assert str(caught.value).endswith(text)
+        elif FORWARDS_KEYWORDS and name == "loop":
+            text = "Task() got multiple values for keyword argument 'loop'"
+            assert str(caught.value).endswith(text)
+
+    def test_coroutine_given_twice(self, loop):
+        coroutine = value(1)
+        with pytest.raises(TypeError, match=r"multiple values for argument 'coro'$"):
+            loop.create_task(coroutine, coro=coroutine)
+        coroutine.close()
+
+    def test_too_many_arguments(self, loop):
+        coroutine = value(1)
+        text = r"create_task\(\) takes 2 positional arguments but 3 were given$"
+        with pytest.raises(TypeError, match=text):
+            loop.create_task(coroutine, "a name")
+        coroutine.close()
 
     @pytest.mark.skipif(not FORWARDS_KEYWORDS, reason="create_task forwards it from 3.14 on")
     def test_eager_start_keyword(self, loop, run):

@@ -4,7 +4,9 @@
 //! `all_tasks` see them.
 
 use super::{EventLoop, LoopThis, State};
-use crate::py::args::{Args, missing_argument};
+use crate::py::args::{
+    Args, missing_argument, multiple_values, too_many_positional, unexpected_keyword,
+};
 use crate::py::imports;
 use crate::py::method::{Methods, OfPyClass};
 use crate::py::object::{call_one, call_only_keyword, call_with_keyword};
@@ -34,12 +36,18 @@ fn attribute<'py>(
     }
 }
 
-/// As in the running asyncio, and what later ones take besides.
+/// As in the running asyncio; 3.13 takes more keywords from 3.13.3 on.
 const CREATE_TASK_PARAMETERS: &str = if cfg!(Py_3_14) {
     "coro, **kwargs"
-} else {
+} else if cfg!(Py_3_13) {
     "coro, *, name=None, context=None, **kwargs"
+} else {
+    "coro, *, name=None, context=None"
 };
+
+fn is_task_keyword(name: &str) -> bool {
+    cfg!(Py_3_13) || matches!(name, "name" | "context")
+}
 
 pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
     methods.hot_method(
@@ -120,6 +128,11 @@ fn create_task<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<B
     }
     let (coroutine, kwargs) = task_arguments(py, &args)?;
     let Some(factory) = factory else {
+        if kwargs.contains(intern!(py, "loop"))? {
+            return Err(PyTypeError::new_err(
+                "_asyncio.Task() got multiple values for keyword argument 'loop'",
+            ));
+        }
         kwargs.set_item(intern!(py, "loop"), this.object())?;
         return task_class(py)?.call((coroutine,), Some(&kwargs));
     };
@@ -130,20 +143,26 @@ fn task_arguments<'py>(
     py: Python<'py>,
     args: &Args<'_, 'py>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyDict>)> {
-    if args.positional_count() > 1 {
-        return Err(PyTypeError::new_err(format!(
-            "create_task() takes 2 positional arguments but {} were given",
-            args.positional_count() + 1
-        )));
-    }
     let kwargs = PyDict::new(py);
     let mut coroutine = args.positional(0).map(|coroutine| coroutine.to_owned());
     for (name, value) in args.keywords() {
-        if coroutine.is_none() && name.to_str()? == "coro" {
-            coroutine = Some(value.to_owned());
-        } else {
+        let text = name.to_str()?;
+        if text == "coro" {
+            if coroutine.replace(value.to_owned()).is_some() {
+                return Err(multiple_values("create_task", text));
+            }
+        } else if is_task_keyword(text) {
             kwargs.set_item(name, value)?;
+        } else {
+            return Err(unexpected_keyword("create_task", &name));
         }
+    }
+    if args.positional_count() > 1 {
+        return Err(too_many_positional(
+            "create_task",
+            1,
+            args.positional_count(),
+        ));
     }
     let coroutine = coroutine.ok_or_else(|| missing_argument("create_task", "coro"))?;
     Ok((coroutine, kwargs))

@@ -249,7 +249,7 @@ pub(crate) fn missing_argument(function: &str, name: &str) -> PyErr {
 }
 
 #[cold]
-fn too_many_positional(function: &str, most: usize, given: usize) -> PyErr {
+pub(crate) fn too_many_positional(function: &str, most: usize, given: usize) -> PyErr {
     // `self` counts, as in a Python method's own message.
     let plural = if most == 0 { "" } else { "s" };
     PyTypeError::new_err(format!(
@@ -260,14 +260,14 @@ fn too_many_positional(function: &str, most: usize, given: usize) -> PyErr {
 }
 
 #[cold]
-fn multiple_values(function: &str, name: &str) -> PyErr {
+pub(crate) fn multiple_values(function: &str, name: &str) -> PyErr {
     PyTypeError::new_err(format!(
         "{function}() got multiple values for argument '{name}'"
     ))
 }
 
 #[cold]
-fn unexpected_keyword(function: &str, keyword: &Borrowed<'_, '_, PyString>) -> PyErr {
+pub(crate) fn unexpected_keyword(function: &str, keyword: &Borrowed<'_, '_, PyString>) -> PyErr {
     PyTypeError::new_err(format!(
         "{function}() got an unexpected keyword argument '{}'",
         keyword.to_string_lossy()
