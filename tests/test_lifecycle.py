@@ -13,6 +13,7 @@ import weakref
 
 import pytest
 
+from support.peers import PAIRS
 from support.programs import run_program
 
 
@@ -269,6 +270,31 @@ class TestClose:
         coro.close()
         with pytest.raises(RuntimeError, match=expected):
             loop.run_in_executor(None, int)
+
+    @pytest.mark.parametrize("kind", ["stream", "datagram"])
+    def test_transports_cannot_resume_reading(self, loop_factory, kind):
+        loop = loop_factory()
+        near, far = PAIRS["tcp"]()
+        if kind == "stream":
+            making = loop.connect_accepted_socket(asyncio.Protocol, near)
+        else:
+            near.close()
+            making = loop.create_datagram_endpoint(
+                asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+            )
+        made = [*loop.run_until_complete(making)]
+        made[0].pause_reading()
+        loop.close()
+        with pytest.raises(RuntimeError, match=r"^Event loop is closed$"):
+            made[0].resume_reading()
+        far.close()
+
+        def drop():
+            made.clear()
+            gc.collect()
+
+        with pytest.warns(ResourceWarning, match="unclosed transport"):
+            drop()
 
     def test_pending_callbacks_and_timers_are_dropped(self, loop):
         class Target:

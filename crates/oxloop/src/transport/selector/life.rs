@@ -69,6 +69,7 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         if flags.closing.get() || !flags.paused.replace(false) {
             return Ok(());
         }
+        self.loop_state().check_closed()?;
         if !self.has_descriptor()? {
             return self.lacks_descriptor();
         }
