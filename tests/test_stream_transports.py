@@ -311,6 +311,27 @@ class TestBufferedProtocol:
 
         play(protocol, scene)
 
+    @pytest.mark.parametrize(
+        "wrong",
+        [b"bytes", "text", memoryview(b"read-only"), memoryview(bytearray(8))[::2], [1, 2]],
+        ids=["bytes", "str", "read-only", "strided", "list"],
+    )
+    def test_no_writable_buffer(self, play, unhandled, wrong):
+        protocol = BufferedRecorder()
+        protocol.buffer = wrong
+
+        async def scene(transport, far):
+            far.sendall(b"payload")
+            await lost(protocol)
+
+        play(protocol, scene)
+        context = unhandled.take_one()
+        assert context["message"] == "Fatal read error on socket transport"
+        kind = type(wrong).__name__
+        text = f"recv_into() argument 1 must be read-write bytes-like object, not {kind}"
+        assert repr(context["exception"]) == repr(TypeError(text))
+        assert protocol.lost_with == [context["exception"]]
+
     def test_a_new_buffer_every_time(self, play):
         class Protocol(BufferedRecorder):
             def get_buffer(self, sizehint):

@@ -150,6 +150,22 @@ class TestBufferedProtocols:
         assert protocol.calls[:3] == ["made", "data", "close"]
         assert "data" not in protocol.calls[3:]
 
+    @pytest.mark.parametrize("wrong", [b"bytes", memoryview(b"read-only")], ids=["bytes", "view"])
+    def test_no_writable_buffer(self, loop, run, pair, unhandled, wrong):
+        protocol = BufferedRecorder()
+        protocol.buffer = wrong
+
+        async def main():
+            _, peer = await secured(loop, pair, protocol)
+            await asyncio.to_thread(peer.send, b"payload")
+            await until(lambda: protocol.is_lost)
+
+        run(main())
+        context = unhandled.take_one()
+        kind = type(wrong).__name__
+        text = f"read() argument 2 must be read-write bytes-like object, not {kind}"
+        assert repr(context["exception"]) == repr(TypeError(text))
+
 
 class TestFlowControl:
     @pytest.mark.asyncio_wrong(*EVER)

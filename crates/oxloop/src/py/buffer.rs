@@ -4,7 +4,7 @@
 //! - the memory is lent until the value is dropped: the exporter cannot resize or free it.
 //! - a writable buffer is contiguous.
 
-use pyo3::exceptions::PyBufferError;
+use pyo3::exceptions::{PyBufferError, PyException, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes};
@@ -19,9 +19,21 @@ pub(crate) struct WritableBuffer<'py> {
 }
 
 impl<'py> WritableBuffer<'py> {
+    /// `argument` is what the object is to Python's own function: "recv_into() argument 1".
+    ///
     /// # Errors
-    /// The exporter's own (TypeError, BufferError), for read-only memory too.
-    pub(crate) fn of(object: &Bound<'py, PyAny>) -> PyResult<Self> {
+    /// That function's TypeError, whatever the exporter says; KeyboardInterrupt and its like.
+    pub(crate) fn of(object: &Bound<'py, PyAny>, argument: &str) -> PyResult<Self> {
+        Self::lent(object).map_err(|error| {
+            if error.is_instance_of::<PyException>(object.py()) {
+                not_writable(object, argument)
+            } else {
+                error
+            }
+        })
+    }
+
+    fn lent(object: &Bound<'py, PyAny>) -> PyResult<Self> {
         let mut view = Box::<ffi::Py_buffer>::new(ffi::Py_buffer::new());
         let flags = ffi::PyBUF_WRITABLE;
         // SAFETY: `object` is alive and `view` is writable; on success it must be released once,
@@ -56,6 +68,19 @@ impl Drop for WritableBuffer<'_> {
         // token that the value holds proves.
         unsafe { ffi::PyBuffer_Release(&raw mut *self.view) };
     }
+}
+
+#[cold]
+fn not_writable(object: &Bound<'_, PyAny>, argument: &str) -> PyErr {
+    let kind = object.get_type();
+    kind.name().map_or_else(
+        |error| error,
+        |kind| {
+            PyTypeError::new_err(format!(
+                "{argument} must be read-write bytes-like object, not {kind}"
+            ))
+        },
+    )
 }
 
 /// Memory of a Python object, lent for reading.

@@ -129,7 +129,7 @@ impl Direct {
         buffer: &Bound<'_, PyAny>,
         ciphertext: &[u8],
     ) -> PyResult<Decrypted<usize>> {
-        let mut memory = WritableBuffer::of(buffer)?;
+        let mut memory = WritableBuffer::of(buffer, "read() argument 2")?;
         let mut plaintext = 0;
         let end = self.reading(ciphertext, |session| {
             let (count, end) = memory.with_memory(|memory| fill(session, memory));

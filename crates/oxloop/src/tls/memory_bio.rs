@@ -6,7 +6,7 @@
 
 use super::chunks::Chunks;
 use super::records::{Decrypted, Encrypted, End, READ_MOST, is_again};
-use crate::py::buffer::append_to_bytearray;
+use crate::py::buffer::{WritableBuffer, append_to_bytearray};
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::imports;
 use crate::py::object::call_method;
@@ -95,6 +95,7 @@ impl MemoryBio {
 
     pub(super) fn decrypt_into(&self, buffer: &Bound<'_, PyAny>) -> PyResult<Decrypted<usize>> {
         let py = buffer.py();
+        drop(WritableBuffer::of(buffer, "read() argument 2")?);
         let view = PyMemoryView::from(buffer)?;
         let (wanted, mut filled) = (view.len()?, 0);
         let end = loop {

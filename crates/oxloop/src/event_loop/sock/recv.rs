@@ -162,8 +162,8 @@ fn recv_into<'py>(
     buffer: &Bound<'py, PyAny>,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = sock.py();
-    // Its errors are worded by the socket's own method.
-    if let Ok(mut memory) = WritableBuffer::of(buffer)
+    // What has none is for the socket's own method to judge, and so is an empty one.
+    if let Ok(mut memory) = WritableBuffer::of(buffer, "recv_into() argument 1")
         && memory.len() > 0
         && let Some(fd) = plain_descriptor(sock)?
     {

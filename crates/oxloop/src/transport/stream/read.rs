@@ -121,7 +121,7 @@ impl<'py> StreamThis<'_, 'py> {
         let Some(buffer) = self.lent_buffer(&protocol)? else {
             return Ok(());
         };
-        let received = match WritableBuffer::of(&buffer) {
+        let received = match WritableBuffer::of(&buffer, "recv_into() argument 1") {
             Ok(mut memory) => memory.with_memory(|memory| socket::recv(self.fd()?, memory)),
             Err(error) => {
                 return self.reading_failed(
