@@ -63,10 +63,7 @@ impl<'py> StreamThis<'_, 'py> {
     #[inline]
     fn write(&self, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         if !is_writable_data(data) {
-            return Err(PyTypeError::new_err(format!(
-                "data argument must be a bytes, bytearray, or memoryview object, not {}",
-                data.get_type().name()?.repr()?
-            )));
+            return Err(wrong_data(data));
         }
         self.check_writable("write")?;
         let none = self.py().None().into_bound(self.py());
@@ -278,6 +275,20 @@ impl<'py> StreamThis<'_, 'py> {
             "Fatal write error on socket transport",
         )
     }
+}
+
+#[cold]
+fn wrong_data(data: &Bound<'_, PyAny>) -> PyErr {
+    let expected = if cfg!(Py_3_14) {
+        "bytes, bytearray, or memoryview object"
+    } else {
+        "bytes-like object"
+    };
+    let kind = data.get_type().name().and_then(|name| name.repr());
+    kind.map_or_else(
+        |error| error,
+        |kind| PyTypeError::new_err(format!("data argument must be a {expected}, not {kind}")),
+    )
 }
 
 fn writelines<'py>(this: &StreamThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
