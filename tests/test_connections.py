@@ -707,3 +707,94 @@ def test_coroutine_never_awaited_does_nothing(loop):
     coro = loop.create_connection(lambda: made.append(1), "127.0.0.1", 1)
     coro.close()
     assert made == []
+
+
+class Noting(asyncio.Protocol, asyncio.DatagramProtocol):
+    """Notes that something came."""
+
+    def __init__(self, order):
+        self.order = order
+
+    def data_received(self, data):
+        self.order.append("data")
+
+    def datagram_received(self, data, address):
+        self.order.append("data")
+
+
+async def over_a_given_socket(loop, factory):
+    ours, theirs = unix_pair()
+    theirs.send(b"first")
+    transport, _ = await loop.create_connection(factory, sock=ours)
+    return transport, theirs
+
+
+async def over_a_unix_socket(loop, factory):
+    ours, theirs = unix_pair()
+    theirs.send(b"first")
+    transport, _ = await loop.create_unix_connection(factory, sock=ours)
+    return transport, theirs
+
+
+async def over_an_accepted_socket(loop, factory):
+    ours, theirs = unix_pair()
+    theirs.send(b"first")
+    transport, _ = await loop.connect_accepted_socket(factory, ours)
+    return transport, theirs
+
+
+async def over_datagrams(loop, factory):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setblocking(False)
+    theirs.send(b"first")
+    transport, _ = await loop.create_datagram_endpoint(factory, sock=ours)
+    return transport, theirs
+
+
+async def over_a_pipe(loop, factory):
+    reading, writing = os.pipe()
+    os.write(writing, b"first")
+    transport, _ = await loop.connect_read_pipe(factory, os.fdopen(reading, "rb", 0))
+    return transport, os.fdopen(writing, "wb", 0)
+
+
+@pytest.mark.parametrize(
+    "connect",
+    [
+        over_a_given_socket,
+        over_a_unix_socket,
+        over_an_accepted_socket,
+        over_datagrams,
+        over_a_pipe,
+    ],
+)
+def test_data_does_not_overtake_the_connecting_coroutine(loop, run, connect):
+    async def main():
+        order = []
+        transport, peer = await connect(loop, lambda: Noting(order))
+        order.append("returned")
+        await until(lambda: "data" in order)
+        transport.close()
+        peer.close()
+        return order
+
+    assert run(main()) == ["returned", "data"]
+
+
+def test_data_of_a_server_on_the_same_loop_does_not_overtake_it(loop, run):
+    class Speaks(asyncio.Protocol):
+        def connection_made(self, transport):
+            transport.write(b"first")
+
+    async def main():
+        order = []
+        server = await loop.create_server(Speaks, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        transport, _ = await loop.create_connection(lambda: Noting(order), *address)
+        order.append("returned")
+        await until(lambda: "data" in order)
+        transport.abort()
+        server.close()
+        return order
+
+    assert run(main()) == ["returned", "data"]

@@ -149,6 +149,50 @@ def test_a_connection_is_the_servers_as_soon_as_it_is_the_clients(loop, run, by_
     assert run(main()) == [1] * ROUNDS
 
 
+@pytest.mark.parametrize("first", ["queued", "reader", "data"])
+def test_events_in_the_order_in_which_they_came(loop, run, first):
+    """A transport's and a watched descriptor's, both behind what was queued before them."""
+    order = []
+
+    class Noting(asyncio.Protocol):
+        def data_received(self, data):
+            order.append("data")
+            loop.call_soon(order.append, "of the data")
+
+    def read(sock):
+        sock.recv(1)
+        order.append("reader")
+        loop.call_soon(order.append, "of the reader")
+
+    async def main():
+        watched, peer = socket.socketpair()
+        ours, theirs = socket.socketpair()
+        with watched, peer, theirs:
+            transport, _ = await loop.create_connection(Noting, sock=ours)
+            loop.add_reader(watched, read, watched)
+            await asyncio.sleep(0.01)
+            if first == "queued":
+                loop.call_soon(order.append, "queued")
+                theirs.send(b"x")
+            else:
+                for sock in (peer, theirs) if first == "reader" else (theirs, peer):
+                    sock.send(b"x")
+            await until(lambda: len(order) == (3 if first == "queued" else 4))
+            loop.remove_reader(watched)
+            transport.close()
+            await asyncio.sleep(0)
+
+    run(main())
+    assert (
+        order
+        == {
+            "queued": ["queued", "data", "of the data"],
+            "reader": ["reader", "data", "of the reader", "of the data"],
+            "data": ["data", "reader", "of the data", "of the reader"],
+        }[first]
+    )
+
+
 def test_a_clock_that_jumps_moves_timers(loop, run):
     async def main():
         now = loop.time()

@@ -7,6 +7,7 @@ from some version on are there on every version.
 import asyncio
 import asyncio.trsock
 import ssl as ssl_module
+import sys
 from _socket import _CMSG, _CMSGArg
 from asyncio.events import _Context, _ExceptionHandler, _SSLContext, _TaskFactory
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Sequence
@@ -90,15 +91,24 @@ class EventLoop:
         context: Context | None = None,
     ) -> asyncio.TimerHandle: ...
     def create_future(self) -> asyncio.Future[Any]: ...
-    def create_task(
-        self,
-        coro: Generator[Any, None, _T] | Coroutine[Any, Any, _T],
-        *,
-        name: str | None = None,
-        context: Context | None = None,
-        eager_start: bool | None = None,
-        **kwargs: Any,
-    ) -> asyncio.Task[_T]: ...
+    if sys.version_info >= (3, 13):
+        def create_task(
+            self,
+            coro: Generator[Any, None, _T] | Coroutine[Any, Any, _T],
+            *,
+            name: str | None = None,
+            context: Context | None = None,
+            eager_start: bool | None = None,
+            **kwargs: Any,
+        ) -> asyncio.Task[_T]: ...
+    else:
+        def create_task(
+            self,
+            coro: Generator[Any, None, _T] | Coroutine[Any, Any, _T],
+            *,
+            name: str | None = None,
+            context: Context | None = None,
+        ) -> asyncio.Task[_T]: ...
     def set_task_factory(self, factory: _TaskFactory | None) -> None: ...
     def get_task_factory(self) -> _TaskFactory | None: ...
     def run_in_executor(

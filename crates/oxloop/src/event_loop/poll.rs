@@ -1,28 +1,32 @@
 //! Waiting for the kernel, and handing each event to its owner.
 //!
 //! The GIL is released only when the call may block. All events of one poll are dispatched under
-//! one attach: a readable transport is read and its protocol called at once, a watched descriptor
-//! and a listener queue a handle. While the loop waits, other threads may change what it watches.
+//! one attach. In asyncio each becomes a handle behind what is queued. Here that of a watched
+//! descriptor or a listener does, too; a transport is served at once if nothing is queued that
+//! would go first, or else by a handle as well: callbacks come in asyncio's order. While the loop
+//! waits, other threads may change what it watches.
 //!
-//! Cost: nothing is allocated or copied for a poll; one that finds nothing is its system call.
-//!
-//! Differs from asyncio: a transport's callbacks run within the poll, ahead of what is queued.
+//! Cost: nothing is allocated or copied for a poll; one that finds nothing is its system call. A
+//! handle for each event while something is queued.
 
 use super::confirm::{Plan, confirm};
-use super::readiness::{Woken, wake};
+use super::readiness::{Woken, wake, wake_soon};
+use super::schedule::soon_method;
 use super::source::Source;
 use super::turn::leaves_the_loop;
 use super::{EventLoop, State};
 use crate::error::os_error;
 use crate::py::class::Ref;
+use crate::py::context::Captured;
 use crate::py::handle::HandleRef;
 use crate::server::Server;
 use crate::transport::datagram::DatagramTransport;
 use crate::transport::pipe::{ReadPipeTransport, WritePipeTransport};
 use crate::transport::stream::StreamTransport;
 use crate::transport::subprocess::SubprocessTransport;
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBool, PyDict};
 use reactor::poller::{Event, Events};
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -136,9 +140,10 @@ fn dispatch_all(this: &Bound<'_, EventLoop>, state: &State, events: &Events) -> 
     if events.is_empty() {
         return Ok(());
     }
+    let queue = state.must_queue(events);
     state.in_callback.set(true);
     let outcome = (0..events.len()).try_for_each(|index| {
-        let outcome = dispatch(this, state, events.get(index));
+        let outcome = dispatch(this, state, events.get(index), queue);
         super::turn::flush_writes(this.py(), state);
         outcome.or_else(|error| report(this, error))
     });
@@ -146,22 +151,50 @@ fn dispatch_all(this: &Bound<'_, EventLoop>, state: &State, events: &Events) -> 
     outcome
 }
 
-fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event) -> PyResult<()> {
+impl State {
+    /// True if something goes before the events: what is queued, or the handle of another event.
+    #[inline]
+    fn must_queue(&self, events: &Events) -> bool {
+        if self.has_ready() {
+            return true;
+        }
+        if events.len() == 1 {
+            return false;
+        }
+        let sources = self.sources.borrow();
+        (0..events.len()).any(|index| {
+            let source = sources.get(events.get(index).token);
+            source.is_some_and(Source::queues_handles)
+        })
+    }
+}
+
+fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event, queue: bool) -> PyResult<()> {
     let py = this.py();
     let Some(target) = target(py, state, event) else {
         return Ok(());
     };
     match target {
         Target::Stream(transport) => {
-            let outcome = transport.this(py).on_event(event);
+            let outcome = if queue {
+                serve_soon(this, transport.as_object().bind(py), event)
+            } else {
+                transport.this(py).on_event(event.readable, event.writable)
+            };
             transport.release(py);
             outcome
         }
         Target::Datagram(transport) => {
-            let outcome = transport.this(py).on_event(event);
+            let outcome = if queue {
+                serve_soon(this, transport.as_object().bind(py), event)
+            } else {
+                transport.this(py).on_event(event.readable, event.writable)
+            };
             transport.release(py);
             outcome
         }
+        Target::ReadPipe(pipe) if queue => serve_soon(this, pipe.as_object().bind(py), event),
+        Target::WritePipe(pipe) if queue => serve_soon(this, pipe.as_object().bind(py), event),
         Target::Watch {
             reader,
             writer,
@@ -170,11 +203,16 @@ fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event) -> PyResul
             let handles = reader.into_iter().chain(writer);
             handles.for_each(|handle| state.enqueue(handle));
             state.trim(py, event, &woken)?;
-            wake(py, woken)
+            if queue {
+                wake_soon(this, woken)
+            } else {
+                wake(py, woken)
+            }
         }
         Target::Listener { server, fd } => crate::server::on_readable(server.bind(py), fd),
-        Target::ReadPipe(pipe) => pipe.this(py).on_event(event),
-        Target::WritePipe(pipe) => pipe.this(py).on_event(event),
+        Target::ReadPipe(pipe) => pipe.this(py).on_event(event.readable, event.writable),
+        Target::WritePipe(pipe) => pipe.this(py).on_event(event.readable, event.writable),
+        // Reaped at once: a program's SIGCHLD handler may be queued, and would take the status.
         Target::Child(transport) => transport.this(py).on_exit_event(),
         Target::Notifier => {
             if let Some(notifier) = &*state.notifier.borrow() {
@@ -184,6 +222,20 @@ fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event) -> PyResul
         }
         Target::Signals => super::signals::on_readable(this),
     }
+}
+
+/// Queues the handle that serves a transport.
+fn serve_soon(
+    this: &Bound<'_, EventLoop>,
+    transport: &Bound<'_, PyAny>,
+    event: Event,
+) -> PyResult<()> {
+    let py = this.py();
+    let serve = transport.getattr(intern!(py, "_on_event"))?;
+    let readable = PyBool::new(py, event.readable);
+    let writable = PyBool::new(py, event.writable);
+    let directions = [readable.as_any(), writable.as_any()];
+    soon_method(py, this, &serve, &directions, Captured::empty())
 }
 
 #[inline]

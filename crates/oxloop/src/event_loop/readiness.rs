@@ -17,11 +17,14 @@
 //! Differs from asyncio: a second wait for the same descriptor, and `add_reader` or `add_writer`,
 //! do not silently end the first.
 
+use super::schedule::soon_method;
 use super::source::Source;
 use super::tasks::new_future;
 use super::watchers::{Side, Watch};
 use super::{EventLoop, State};
+use crate::py::context::Captured;
 use crate::py::coroutine::await_python;
+use crate::py::imports;
 use crate::py::object::call_method;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -144,6 +147,21 @@ pub(super) fn wake(py: Python<'_>, woken: Woken) -> PyResult<()> {
         if !done.is_truthy()? {
             call_method(future, intern!(py, "set_result"), &[&none])?;
         }
+    }
+    Ok(())
+}
+
+/// Wakes them behind what is queued.
+///
+/// # Errors
+/// MemoryError.
+pub(super) fn wake_soon(this: &Bound<'_, EventLoop>, woken: Woken) -> PyResult<()> {
+    let py = this.py();
+    let none = py.None().into_bound(py);
+    let wake = imports::set_result_unless_cancelled(py)?;
+    for waiter in woken {
+        let arguments = [waiter.future.bind(py), &none];
+        soon_method(py, this, wake, &arguments, Captured::empty())?;
     }
     Ok(())
 }

@@ -53,6 +53,16 @@ impl Source {
         !matches!(self, Self::Child(_))
     }
 
+    /// True if its event queues a handle of the program's, or of a server.
+    #[inline]
+    pub(super) const fn queues_handles(&self) -> bool {
+        match self {
+            Self::Watch(watch) => watch.has_handles(),
+            Self::Listener { .. } => true,
+            _ => false,
+        }
+    }
+
     /// The server, if the source is one of its listeners.
     pub(super) const fn server(&self) -> Option<&Py<Server>> {
         match self {

@@ -56,6 +56,12 @@ impl Watch {
         }
     }
 
+    /// True if the program has a callback here.
+    #[inline]
+    pub(super) const fn has_handles(&self) -> bool {
+        self.reader.is_some() || self.writer.is_some()
+    }
+
     /// What somebody waits for.
     pub(super) fn interest(&self) -> Interest {
         let handles = [

@@ -6,7 +6,7 @@ use crate::error::{asks_to_wait, errno_error, errno_error_with};
 use crate::event_loop::EventLoop;
 use crate::event_loop::readiness::Readiness;
 use crate::event_loop::watchers::Side;
-use crate::py::coroutine::{Coroutine, await_python, next_turn};
+use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::socket::is_plain;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -93,9 +93,6 @@ async fn connect_resolved(
         return Ok(());
     };
     writable.wait().await?;
-    // asyncio's future is set by a callback in this turn, in which a server may accept. Whoever
-    // closes the server next must find the connection in it.
-    next_turn().await?;
     Python::attach(|py| connected(sock.bind(py), address.bind(py)))
 }
 

@@ -37,12 +37,12 @@ use crate::py::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitSt
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::socket::{SocketObject, no_descriptor};
+use crate::transport::directions;
 use crate::transport::selector::{self, SelectorState, SelectorTransport};
 use peers::Peers;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyType};
 use queue::SendQueue;
-use reactor::poller::Event;
 use receive::Expectation;
 use send::Flusher;
 use std::cell::{Cell, RefCell};
@@ -239,19 +239,14 @@ impl<'py> DatagramThis<'_, 'py> {
     /// # Errors
     /// KeyboardInterrupt and SystemExit from the protocol, and what the exception handler lets out.
     #[inline]
-    pub(crate) fn on_event(&self, event: Event) -> PyResult<()> {
-        if event.readable && self.wants_to_read() {
-            if self.loop_state().has_ready() {
-                // What is queued goes first, as in asyncio: it may be who waits for the datagram.
-                self.read_soon()?;
-            } else {
-                self.read_ready()?;
-            }
+    pub(crate) fn on_event(&self, readable: bool, writable: bool) -> PyResult<()> {
+        if readable && self.wants_to_read() {
+            self.read_ready()?;
         }
-        if event.writable && self.own().queue.borrow().is_blocked() {
+        if writable && self.own().queue.borrow().is_blocked() {
             self.write_ready()?;
         }
-        self.drop_unwanted(event);
+        self.drop_unwanted(readable, writable);
         Ok(())
     }
 }
@@ -273,6 +268,16 @@ pub(crate) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let mut methods = Methods::<OfNative<DatagramTransport>>::new();
     selector::add_methods(&mut methods);
+    methods.method(
+        c"_on_event",
+        "readable, writable",
+        |this, args| {
+            let (readable, writable) = directions(&args)?;
+            this.on_event(readable, writable)?;
+            this.none()
+        },
+        c"The kernel has an event; what was queued before it has run.",
+    );
     receive::add_methods(&mut methods);
     send::add_methods(&mut methods);
     extra_info::add_methods(&mut methods);

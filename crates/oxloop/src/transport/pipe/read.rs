@@ -9,10 +9,11 @@ use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
 use crate::transport::base::BaseTransport;
+use crate::transport::directions;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
-use reactor::poller::{Event, Interest};
+use reactor::poller::Interest;
 use reactor::socket;
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
@@ -100,8 +101,8 @@ impl<'py> ReadThis<'_, 'py> {
     ///
     /// # Errors
     /// What `data_received` raises, and what the exception handler lets out.
-    pub(crate) fn on_event(&self, event: Event) -> PyResult<()> {
-        if !event.readable || !self.is_reading() {
+    pub(crate) fn on_event(&self, readable: bool, _writable: bool) -> PyResult<()> {
+        if !readable || !self.is_reading() {
             return Ok(());
         }
         let py = self.py();
@@ -166,6 +167,16 @@ pub(super) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let mut methods = Methods::<OfNative<ReadPipeTransport>>::new();
     end::add_methods(&mut methods);
+    methods.method(
+        c"_on_event",
+        "readable, writable",
+        |this, args| {
+            let (readable, writable) = directions(&args)?;
+            this.on_event(readable, writable)?;
+            this.none()
+        },
+        c"The kernel has an event; what was queued before it has run.",
+    );
     methods.nullary(
         c"pause_reading",
         |this| this.pause_reading(),

@@ -11,12 +11,13 @@ use crate::py::class::{Class, OfNative, Ref, Slots, create};
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::transport::base::{BaseTransport, count_lost_write};
+use crate::transport::directions;
 use crate::transport::flow_control::{self, FlowControl, FlowControlled};
 use crate::transport::write_queue::{Sends, WriteQueue, chunk_of, is_writable_data};
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyOSError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
-use reactor::poller::{Event, Interest};
+use reactor::poller::Interest;
 use reactor::socket;
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice};
@@ -205,14 +206,14 @@ impl<'py> WriteThis<'_, 'py> {
     ///
     /// # Errors
     /// What `connection_lost` raises, and what the exception handler lets out.
-    pub(crate) fn on_event(&self, event: Event) -> PyResult<()> {
+    pub(crate) fn on_event(&self, readable: bool, writable: bool) -> PyResult<()> {
         if self.end().ended.get() {
             return Ok(());
         }
-        if event.readable && self.own().notices_reader && self.end().started.get() {
+        if readable && self.own().notices_reader && self.end().started.get() {
             return self.reader_gone();
         }
-        if event.writable && self.own().queue.borrow().is_blocked() {
+        if writable && self.own().queue.borrow().is_blocked() {
             let py = self.py();
             return self.parties(py).context.run(py, || self.write_ready());
         }
@@ -282,6 +283,16 @@ pub(super) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let mut methods = Methods::<OfNative<WritePipeTransport>>::new();
     end::add_methods(&mut methods);
+    methods.method(
+        c"_on_event",
+        "readable, writable",
+        |this, args| {
+            let (readable, writable) = directions(&args)?;
+            this.on_event(readable, writable)?;
+            this.none()
+        },
+        c"The kernel has an event; what was queued before it has run.",
+    );
     flow_control::add_methods(&mut methods);
     add_writing(&mut methods);
     // asyncio's is an asyncio.Transport too.

@@ -26,7 +26,7 @@ use crate::py::file::has_descriptor;
 use crate::py::socket::no_descriptor;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
-use reactor::poller::{Event, Interest};
+use reactor::poller::Interest;
 use reactor::socket;
 use reactor::token::Token;
 use std::cell::{Cell, RefCell};
@@ -352,10 +352,10 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
 
     /// Ends the interest in what came with `event` and nobody wanted.
     #[inline]
-    pub(super) fn drop_unwanted(&self, event: Event) {
+    pub(super) fn drop_unwanted(&self, readable: bool, writable: bool) {
         let wanted = self.wanted();
-        let unwanted = event.readable && !wanted.contains(Interest::READABLE)
-            || event.writable && !wanted.contains(Interest::WRITABLE);
+        let unwanted = readable && !wanted.contains(Interest::READABLE)
+            || writable && !wanted.contains(Interest::WRITABLE);
         if unwanted
             && self
                 .selector()

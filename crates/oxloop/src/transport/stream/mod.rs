@@ -45,6 +45,7 @@ use crate::py::method::Methods;
 use crate::py::socket::{SocketObject, no_descriptor};
 use crate::server::Server;
 use crate::transport::delivery::Delivery;
+use crate::transport::directions;
 use crate::transport::selector::{self, SelectorState, SelectorTransport};
 use crate::transport::visit_cell;
 use crate::transport::write_queue::WriteQueue;
@@ -52,7 +53,6 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyType};
 use reactor::addr::SocketAddress;
-use reactor::poller::Event;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::Deref;
@@ -326,17 +326,17 @@ impl StreamThis<'_, '_> {
     /// # Errors
     /// KeyboardInterrupt and SystemExit from the protocol, and what the exception handler lets out.
     #[inline]
-    pub(crate) fn on_event(&self, event: Event) -> PyResult<()> {
-        if event.readable && self.wants_to_read() {
+    pub(crate) fn on_event(&self, readable: bool, writable: bool) -> PyResult<()> {
+        if readable && self.wants_to_read() {
             self.read_ready()?;
         }
-        if event.writable && self.own().queue.borrow().is_blocked() {
+        if writable && self.own().queue.borrow().is_blocked() {
             self.write_ready()?;
         }
-        if event.writable && self.own().sendfile.get() {
+        if writable && self.own().sendfile.get() {
             self.wake_sendfile()?;
         }
-        self.drop_unwanted(event);
+        self.drop_unwanted(readable, writable);
         Ok(())
     }
 }
@@ -346,6 +346,16 @@ pub(crate) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let mut methods = Methods::<OfNative<StreamTransport>>::new();
     selector::add_methods(&mut methods);
+    methods.method(
+        c"_on_event",
+        "readable, writable",
+        |this, args| {
+            let (readable, writable) = directions(&args)?;
+            this.on_event(readable, writable)?;
+            this.none()
+        },
+        c"The kernel has an event; what was queued before it has run.",
+    );
     write::add_methods(&mut methods);
     extra_info::add_methods(&mut methods);
     sendfile::add_methods(&mut methods);
