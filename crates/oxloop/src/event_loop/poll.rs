@@ -22,6 +22,7 @@ use crate::py::handle::HandleRef;
 use crate::server::Server;
 use crate::transport::datagram::DatagramTransport;
 use crate::transport::pipe::{ReadPipeTransport, WritePipeTransport};
+use crate::transport::polled::Polled;
 use crate::transport::stream::StreamTransport;
 use crate::transport::subprocess::SubprocessTransport;
 use pyo3::intern;
@@ -175,26 +176,10 @@ fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event, queue: boo
         return Ok(());
     };
     match target {
-        Target::Stream(transport) => {
-            let outcome = if queue {
-                serve_soon(this, transport.as_object().bind(py), event)
-            } else {
-                transport.this(py).on_event(event.readable, event.writable)
-            };
-            transport.release(py);
-            outcome
-        }
-        Target::Datagram(transport) => {
-            let outcome = if queue {
-                serve_soon(this, transport.as_object().bind(py), event)
-            } else {
-                transport.this(py).on_event(event.readable, event.writable)
-            };
-            transport.release(py);
-            outcome
-        }
-        Target::ReadPipe(pipe) if queue => serve_soon(this, pipe.as_object().bind(py), event),
-        Target::WritePipe(pipe) if queue => serve_soon(this, pipe.as_object().bind(py), event),
+        Target::Stream(transport) => serve(this, transport, event, queue),
+        Target::Datagram(transport) => serve(this, transport, event, queue),
+        Target::ReadPipe(pipe) => serve(this, pipe, event, queue),
+        Target::WritePipe(pipe) => serve(this, pipe, event, queue),
         Target::Watch {
             reader,
             writer,
@@ -210,8 +195,6 @@ fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event, queue: boo
             }
         }
         Target::Listener { server, fd } => crate::server::on_readable(server.bind(py), fd),
-        Target::ReadPipe(pipe) => pipe.this(py).on_event(event.readable, event.writable),
-        Target::WritePipe(pipe) => pipe.this(py).on_event(event.readable, event.writable),
         // Reaped at once: a program's SIGCHLD handler may be queued, and would take the status.
         Target::Child(transport) => transport.this(py).on_exit_event(),
         Target::Notifier => {
@@ -222,6 +205,24 @@ fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event, queue: boo
         }
         Target::Signals => super::signals::on_readable(this),
     }
+}
+
+/// Serves a transport at once, or behind what is queued.
+#[inline]
+fn serve<T: Polled>(
+    this: &Bound<'_, EventLoop>,
+    transport: Ref<T>,
+    event: Event,
+    queue: bool,
+) -> PyResult<()> {
+    let py = this.py();
+    let outcome = if queue {
+        serve_soon(this, transport.as_object().bind(py), event)
+    } else {
+        T::on_event(&transport.this(py), event.readable, event.writable)
+    };
+    transport.release(py);
+    outcome
 }
 
 /// Queues the handle that serves a transport.

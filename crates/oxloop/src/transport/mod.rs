@@ -14,15 +14,14 @@ pub(crate) mod datagram;
 pub(crate) mod delivery;
 pub(crate) mod flow_control;
 pub(crate) mod pipe;
+pub(crate) mod polled;
 mod selector;
 pub(crate) mod stream;
 pub(crate) mod subprocess;
 mod write_queue;
 
-use crate::py::args::Args;
 use crate::py::class::{Ref, Visit, VisitStopped};
 use datagram::DatagramTransport;
-use pyo3::Borrowed;
 use pyo3::prelude::*;
 use std::cell::RefCell;
 use stream::StreamTransport;
@@ -62,14 +61,6 @@ impl Written {
             }
         }
     }
-}
-
-/// What the loop tells the `_on_event` of a transport: whether it is readable, and writable.
-fn directions(args: &Args<'_, '_>) -> PyResult<(bool, bool)> {
-    let [readable, writable] = args.bind("_on_event", ["readable", "writable"], 2)?;
-    let is_set =
-        |given: Option<Borrowed<'_, '_, PyAny>>| given.map_or(Ok(false), |it| it.is_truthy());
-    Ok((is_set(readable)?, is_set(writable)?))
 }
 
 pub(crate) fn visit_cell<T>(

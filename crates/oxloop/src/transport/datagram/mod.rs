@@ -37,7 +37,7 @@ use crate::py::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitSt
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::socket::{SocketObject, no_descriptor};
-use crate::transport::directions;
+use crate::transport::polled::Polled;
 use crate::transport::selector::{self, SelectorState, SelectorTransport};
 use peers::Peers;
 use pyo3::prelude::*;
@@ -233,20 +233,18 @@ impl<'py> DatagramThis<'_, 'py> {
             None => Err(no_descriptor()),
         }
     }
+}
 
-    /// The kernel has something to say about the descriptor.
-    ///
-    /// # Errors
-    /// KeyboardInterrupt and SystemExit from the protocol, and what the exception handler lets out.
+impl Polled for DatagramTransport {
     #[inline]
-    pub(crate) fn on_event(&self, readable: bool, writable: bool) -> PyResult<()> {
-        if readable && self.wants_to_read() {
-            self.read_ready()?;
+    fn on_event(this: &DatagramThis<'_, '_>, readable: bool, writable: bool) -> PyResult<()> {
+        if readable && this.wants_to_read() {
+            this.read_ready()?;
         }
-        if writable && self.own().queue.borrow().is_blocked() {
-            self.write_ready()?;
+        if writable && this.own().queue.borrow().is_blocked() {
+            this.write_ready()?;
         }
-        self.drop_unwanted(readable, writable);
+        this.drop_unwanted(readable, writable);
         Ok(())
     }
 }
@@ -268,16 +266,6 @@ pub(crate) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let mut methods = Methods::<OfNative<DatagramTransport>>::new();
     selector::add_methods(&mut methods);
-    methods.method(
-        c"_on_event",
-        "readable, writable",
-        |this, args| {
-            let (readable, writable) = directions(&args)?;
-            this.on_event(readable, writable)?;
-            this.none()
-        },
-        c"The kernel has an event; what was queued before it has run.",
-    );
     receive::add_methods(&mut methods);
     send::add_methods(&mut methods);
     extra_info::add_methods(&mut methods);

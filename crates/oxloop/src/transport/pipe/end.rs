@@ -13,6 +13,7 @@ use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::socket::no_descriptor;
 use crate::transport::base::{self, BaseTransport, Parties};
+use crate::transport::polled::{self, Polled};
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -388,8 +389,12 @@ pub(super) fn repr<'py, S: Side>(this: &PipeThis<'_, 'py, S>) -> PyResult<Bound<
 }
 
 /// The methods that both ends have.
-pub(super) fn add_methods<S: Side>(methods: &mut Methods<OfNative<PipeTransport<S>>>) {
+pub(super) fn add_methods<S: Side>(methods: &mut Methods<OfNative<PipeTransport<S>>>)
+where
+    PipeTransport<S>: Polled,
+{
     base::add_methods(methods);
+    polled::add_methods(methods);
     methods.nullary(
         c"_begin",
         |this| S::begin(this).and_then(|()| this.none()),

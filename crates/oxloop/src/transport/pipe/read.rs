@@ -9,7 +9,7 @@ use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
 use crate::transport::base::BaseTransport;
-use crate::transport::directions;
+use crate::transport::polled::Polled;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
@@ -67,6 +67,17 @@ impl Side for Reading {
     }
 }
 
+impl Polled for ReadPipeTransport {
+    /// There is something to read, or the writer is gone.
+    fn on_event(this: &ReadThis<'_, '_>, readable: bool, _writable: bool) -> PyResult<()> {
+        if readable && this.is_reading() {
+            this.read_ready()
+        } else {
+            Ok(())
+        }
+    }
+}
+
 impl<'py> ReadThis<'_, 'py> {
     fn paused(&self) -> &Cell<bool> {
         &self.side(self.py()).paused
@@ -97,14 +108,7 @@ impl<'py> ReadThis<'_, 'py> {
         self.none()
     }
 
-    /// There is something to read, or the writer is gone.
-    ///
-    /// # Errors
-    /// What `data_received` raises, and what the exception handler lets out.
-    pub(crate) fn on_event(&self, readable: bool, _writable: bool) -> PyResult<()> {
-        if !readable || !self.is_reading() {
-            return Ok(());
-        }
+    fn read_ready(&self) -> PyResult<()> {
         let py = self.py();
         let fd = match self.fd() {
             Ok(fd) => fd,
@@ -167,16 +171,6 @@ pub(super) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let mut methods = Methods::<OfNative<ReadPipeTransport>>::new();
     end::add_methods(&mut methods);
-    methods.method(
-        c"_on_event",
-        "readable, writable",
-        |this, args| {
-            let (readable, writable) = directions(&args)?;
-            this.on_event(readable, writable)?;
-            this.none()
-        },
-        c"The kernel has an event; what was queued before it has run.",
-    );
     methods.nullary(
         c"pause_reading",
         |this| this.pause_reading(),

@@ -11,8 +11,8 @@ use crate::py::class::{Class, OfNative, Ref, Slots, create};
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::transport::base::{BaseTransport, count_lost_write};
-use crate::transport::directions;
 use crate::transport::flow_control::{self, FlowControl, FlowControlled};
+use crate::transport::polled::Polled;
 use crate::transport::write_queue::{Sends, WriteQueue, chunk_of, is_writable_data};
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyOSError};
 use pyo3::prelude::*;
@@ -202,24 +202,6 @@ impl<'py> WriteThis<'_, 'py> {
         self.schedule_end(None)
     }
 
-    /// The reader is gone, or there is room for more.
-    ///
-    /// # Errors
-    /// What `connection_lost` raises, and what the exception handler lets out.
-    pub(crate) fn on_event(&self, readable: bool, writable: bool) -> PyResult<()> {
-        if self.end().ended.get() {
-            return Ok(());
-        }
-        if readable && self.own().notices_reader && self.end().started.get() {
-            return self.reader_gone();
-        }
-        if writable && self.own().queue.borrow().is_blocked() {
-            let py = self.py();
-            return self.parties(py).context.run(py, || self.write_ready());
-        }
-        Ok(())
-    }
-
     fn reader_gone(&self) -> PyResult<()> {
         let py = self.py();
         self.log_in_debug("info", "%r was closed by peer")?;
@@ -241,6 +223,23 @@ impl<'py> WriteThis<'_, 'py> {
         self.stop_listening();
         let none = self.none()?;
         self.end_now(&none)
+    }
+}
+
+impl Polled for WritePipeTransport {
+    /// The reader is gone, or there is room for more.
+    fn on_event(this: &WriteThis<'_, '_>, readable: bool, writable: bool) -> PyResult<()> {
+        if this.end().ended.get() {
+            return Ok(());
+        }
+        if readable && this.own().notices_reader && this.end().started.get() {
+            return this.reader_gone();
+        }
+        if writable && this.own().queue.borrow().is_blocked() {
+            let py = this.py();
+            return this.parties(py).context.run(py, || this.write_ready());
+        }
+        Ok(())
     }
 }
 
@@ -283,16 +282,6 @@ pub(super) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let mut methods = Methods::<OfNative<WritePipeTransport>>::new();
     end::add_methods(&mut methods);
-    methods.method(
-        c"_on_event",
-        "readable, writable",
-        |this, args| {
-            let (readable, writable) = directions(&args)?;
-            this.on_event(readable, writable)?;
-            this.none()
-        },
-        c"The kernel has an event; what was queued before it has run.",
-    );
     flow_control::add_methods(&mut methods);
     add_writing(&mut methods);
     // asyncio's is an asyncio.Transport too.

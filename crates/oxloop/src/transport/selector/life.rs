@@ -7,7 +7,7 @@ use crate::py::args::Args;
 use crate::py::class::{OfNative, Ref, This};
 use crate::py::imports;
 use crate::py::method::Methods;
-use crate::transport::{base, flow_control};
+use crate::transport::{base, flow_control, polled};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
@@ -167,6 +167,7 @@ fn fatal_error<'py, T: SelectorTransport>(
 /// The methods of asyncio's `_SelectorTransport` and of what it inherits from.
 pub(in crate::transport) fn add_methods<T: SelectorTransport>(methods: &mut Methods<OfNative<T>>) {
     base::add_methods(methods);
+    polled::add_methods(methods);
     flow_control::add_methods(methods);
     add_reading(methods);
     methods.nullary(

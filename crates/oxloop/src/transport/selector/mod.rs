@@ -15,12 +15,13 @@ mod life;
 
 use super::base::{BaseTransport, Parties};
 use super::flow_control::{FlowControl, FlowControlled};
+use super::polled::Polled;
 use super::visit_cell;
 use crate::error::os_error;
 use crate::event_loop::EventLoop;
 use crate::event_loop::registrations::Registration;
 use crate::event_loop::source::Source;
-use crate::py::class::{Native, Ref, This, Visit, VisitStopped};
+use crate::py::class::{Ref, This, Visit, VisitStopped};
 use crate::py::context::Captured;
 use crate::py::file::has_descriptor;
 use crate::py::socket::no_descriptor;
@@ -106,7 +107,7 @@ impl Deref for SelectorState {
 }
 
 /// What a kind of sockets adds.
-pub(crate) trait SelectorTransport: Native {
+pub(crate) trait SelectorTransport: Polled {
     fn selector_state(&self, py: Python<'_>) -> &SelectorState;
 
     /// What the loop's registry has while the transport waits for the kernel.
@@ -350,7 +351,7 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         Ok(())
     }
 
-    /// Ends the interest in what came with `event` and nobody wanted.
+    /// Ends the interest in what an event brought and nobody wanted.
     #[inline]
     pub(super) fn drop_unwanted(&self, readable: bool, writable: bool) {
         let wanted = self.wanted();

@@ -45,7 +45,7 @@ use crate::py::method::Methods;
 use crate::py::socket::{SocketObject, no_descriptor};
 use crate::server::Server;
 use crate::transport::delivery::Delivery;
-use crate::transport::directions;
+use crate::transport::polled::Polled;
 use crate::transport::selector::{self, SelectorState, SelectorTransport};
 use crate::transport::visit_cell;
 use crate::transport::write_queue::WriteQueue;
@@ -320,23 +320,21 @@ impl StreamThis<'_, '_> {
             Descriptor::Closed => Err(no_descriptor()),
         }
     }
+}
 
-    /// The kernel has something to say about the descriptor.
-    ///
-    /// # Errors
-    /// KeyboardInterrupt and SystemExit from the protocol, and what the exception handler lets out.
+impl Polled for StreamTransport {
     #[inline]
-    pub(crate) fn on_event(&self, readable: bool, writable: bool) -> PyResult<()> {
-        if readable && self.wants_to_read() {
-            self.read_ready()?;
+    fn on_event(this: &StreamThis<'_, '_>, readable: bool, writable: bool) -> PyResult<()> {
+        if readable && this.wants_to_read() {
+            this.read_ready()?;
         }
-        if writable && self.own().queue.borrow().is_blocked() {
-            self.write_ready()?;
+        if writable && this.own().queue.borrow().is_blocked() {
+            this.write_ready()?;
         }
-        if writable && self.own().sendfile.get() {
-            self.wake_sendfile()?;
+        if writable && this.own().sendfile.get() {
+            this.wake_sendfile()?;
         }
-        self.drop_unwanted(readable, writable);
+        this.drop_unwanted(readable, writable);
         Ok(())
     }
 }
@@ -346,16 +344,6 @@ pub(crate) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let mut methods = Methods::<OfNative<StreamTransport>>::new();
     selector::add_methods(&mut methods);
-    methods.method(
-        c"_on_event",
-        "readable, writable",
-        |this, args| {
-            let (readable, writable) = directions(&args)?;
-            this.on_event(readable, writable)?;
-            this.none()
-        },
-        c"The kernel has an event; what was queued before it has run.",
-    );
     write::add_methods(&mut methods);
     extra_info::add_methods(&mut methods);
     sendfile::add_methods(&mut methods);
