@@ -722,25 +722,14 @@ class Noting(asyncio.Protocol, asyncio.DatagramProtocol):
         self.order.append("data")
 
 
-async def over_a_given_socket(loop, factory):
-    ours, theirs = unix_pair()
-    theirs.send(b"first")
-    transport, _ = await loop.create_connection(factory, sock=ours)
-    return transport, theirs
+def over_a_socket(method):
+    async def connect(loop, factory):
+        ours, theirs = unix_pair()
+        theirs.send(b"first")
+        transport, _ = await getattr(loop, method)(factory, sock=ours)
+        return transport, theirs
 
-
-async def over_a_unix_socket(loop, factory):
-    ours, theirs = unix_pair()
-    theirs.send(b"first")
-    transport, _ = await loop.create_unix_connection(factory, sock=ours)
-    return transport, theirs
-
-
-async def over_an_accepted_socket(loop, factory):
-    ours, theirs = unix_pair()
-    theirs.send(b"first")
-    transport, _ = await loop.connect_accepted_socket(factory, ours)
-    return transport, theirs
+    return connect
 
 
 async def over_datagrams(loop, factory):
@@ -761,12 +750,13 @@ async def over_a_pipe(loop, factory):
 @pytest.mark.parametrize(
     "connect",
     [
-        over_a_given_socket,
-        over_a_unix_socket,
-        over_an_accepted_socket,
+        over_a_socket("create_connection"),
+        over_a_socket("create_unix_connection"),
+        over_a_socket("connect_accepted_socket"),
         over_datagrams,
         over_a_pipe,
     ],
+    ids=["socket", "Unix socket", "accepted socket", "datagrams", "pipe"],
 )
 def test_data_does_not_overtake_the_connecting_coroutine(loop, run, connect):
     async def main():

@@ -13,6 +13,7 @@ import pytest
 
 from support.datagrams import Echo, Recorder, address_of, bound, unix_paths
 from support.peers import PATIENCE_S, turns, until
+from support.protocols import noting_resumes
 
 pytestmark = pytest.mark.both_modes
 
@@ -579,17 +580,13 @@ class TestFlowControl:
         variable = contextvars.ContextVar("variable", default="unset")
         seen = []
 
-        class Noting(Recorder):
-            def resume_writing(self):
-                super().resume_writing()
-                seen.append(variable.get())
-                variable.set("resumed")
+        factory = noting_resumes(Recorder, variable, seen)
 
         async def main():
             variable.set("ours")
             with unix_paths("peer") as [path], bound(socket.AF_UNIX, path) as peer:
                 transport, protocol = await loop.create_datagram_endpoint(
-                    Noting, family=socket.AF_UNIX, remote_addr=path
+                    factory, family=socket.AF_UNIX, remote_addr=path
                 )
                 while "pause" not in protocol.calls:
                     transport.sendto(bytes(1000))

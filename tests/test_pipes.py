@@ -17,7 +17,7 @@ import weakref
 import pytest
 
 from support.peers import pattern, turns, until
-from support.protocols import Recorder
+from support.protocols import Recorder, noting_resumes
 
 
 def pipe():
@@ -296,15 +296,11 @@ class TestWriting:
         os.set_blocking(reader.fileno(), False)
         seen = []
 
-        class Noting(Recorder):
-            def resume_writing(self):
-                super().resume_writing()
-                seen.append(variable.get())
-                variable.set("resumed")
+        factory = noting_resumes(Recorder, variable, seen)
 
         async def main():
             variable.set("ours")
-            transport, protocol = await loop.connect_write_pipe(Noting, writer)
+            transport, protocol = await loop.connect_write_pipe(factory, writer)
             transport.write(bytes(1_000_000))
             assert protocol.paused
             while protocol.paused:

@@ -12,11 +12,8 @@ import sys
 
 import pytest
 
-from support.peers import read_exactly, shut, turns, until
+from support.peers import SKIPS_ADDRESSES, read_exactly, shut, turns, until
 from support.protocols import Echo, Recorder
-
-#: Whether asyncio goes on with the next address if it cannot bind one.
-SKIPS_ADDRESSES = sys.version_info >= (3, 12, 2) or (3, 11, 8) <= sys.version_info < (3, 12)
 
 
 class Accepting:

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from support.peers import PAIRS, pattern, read_all, read_exactly, reset, turns, until
-from support.protocols import RECORDERS, BufferedRecorder, Recorder
+from support.protocols import RECORDERS, BufferedRecorder, Recorder, noting_resumes
 
 pytestmark = pytest.mark.both_modes
 
@@ -1100,15 +1100,10 @@ class TestContext:
         near, far = pair
         seen = []
 
-        class Noting(Recorder):
+        class Noting(noting_resumes(Recorder, var, seen)):
             def pause_writing(self):
                 super().pause_writing()
                 seen.append(var.get())
-
-            def resume_writing(self):
-                super().resume_writing()
-                seen.append(var.get())
-                var.set("resumed")
 
         protocol = Noting()
 

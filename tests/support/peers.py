@@ -12,6 +12,8 @@ import time
 #: A CPython built with Py_DEBUG takes that much longer.
 SLOWNESS = 5 if hasattr(sys, "gettotalrefcount") else 1
 PATIENCE_S = 15 * SLOWNESS
+#: Whether asyncio's servers go on with the next address if one cannot be bound.
+SKIPS_ADDRESSES = sys.version_info >= (3, 12, 2) or (3, 11, 8) <= sys.version_info < (3, 12)
 
 
 def tcp_pair(sndbuf=None, rcvbuf=None):

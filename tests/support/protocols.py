@@ -77,6 +77,18 @@ class BufferedRecorder(_Recording, asyncio.BufferedProtocol):
 RECORDERS = {"protocol": Recorder, "buffered": BufferedRecorder}
 
 
+def noting_resumes(kind, variable, seen):
+    """A kind of recorder that notes the variable in ``resume_writing``, and then sets it."""
+
+    class Noting(kind):
+        def resume_writing(self):
+            super().resume_writing()
+            seen.append(variable.get())
+            variable.set("resumed")
+
+    return Noting
+
+
 class Pausable:
     """Knows whether it may write, and is never told the same twice in a row."""
 
