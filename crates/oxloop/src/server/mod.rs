@@ -21,7 +21,7 @@ mod incoming;
 mod private;
 mod serving;
 
-use crate::error::os_error;
+use crate::error::{os_error, then_cleaned};
 use crate::event_loop::EventLoop;
 use crate::event_loop::registrations::Registration;
 use crate::event_loop::source::Source;
@@ -238,6 +238,21 @@ impl Inner {
         })
     }
 
+    /// Ends `serve_forever`, and `wait_closed` unless a connection is open.
+    fn tell_closed(&self, py: Python<'_>) -> PyResult<()> {
+        self.serving.set(false);
+        let forever = self.serving_forever.take();
+        if let Some(forever) = forever
+            && !forever.bind(py).call_method0("done")?.is_truthy()?
+        {
+            forever.bind(py).call_method0("cancel")?;
+        }
+        if self.active.get() == 0 {
+            return self.wake_waiters(py);
+        }
+        Ok(())
+    }
+
     fn wake_waiters(&self, py: Python<'_>) -> PyResult<()> {
         let waiters = self.waiters.take();
         for waiter in waiters.into_iter().flatten() {
@@ -397,19 +412,9 @@ impl Server {
         let mut stopped = inner.drop_incoming(py);
         for listener in listeners {
             let outcome = inner.stop_listening(py, listener);
-            stopped = stopped.and(outcome);
+            stopped = then_cleaned(py, stopped, outcome);
         }
-        inner.serving.set(false);
-        let forever = inner.serving_forever.take();
-        if let Some(forever) = forever
-            && !forever.bind(py).call_method0("done")?.is_truthy()?
-        {
-            forever.bind(py).call_method0("cancel")?;
-        }
-        if inner.active.get() == 0 {
-            inner.wake_waiters(py)?;
-        }
-        stopped
+        then_cleaned(py, stopped, inner.tell_closed(py))
     }
 
     /// Close every open connection after what is queued was sent.
