@@ -5,6 +5,7 @@ import concurrent.futures
 import gc
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -287,6 +288,45 @@ class TestClose:
         loop.close()
         with pytest.raises(RuntimeError, match=r"^Event loop is closed$"):
             made[0].resume_reading()
+        far.close()
+
+        def drop():
+            made.clear()
+            gc.collect()
+
+        with pytest.warns(ResourceWarning, match="unclosed transport"):
+            drop()
+
+    @pytest.mark.parametrize("kind", ["stream", "datagram", "pipe"])
+    def test_transports_keep_nothing_that_has_to_wait(self, loop_factory, kind):
+        """Nobody would hear that the kernel takes more."""
+        loop = loop_factory()
+        near, far = socket.socketpair()
+        if kind == "stream":
+            making = loop.create_connection(asyncio.Protocol, sock=near)
+        elif kind == "pipe":
+            making = loop.connect_write_pipe(asyncio.Protocol, near)
+        else:
+            near.close()
+            far.close()
+            near, far = (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2))
+            near.setblocking(False)
+            far.bind("")  # the kernel gives it a name
+            making = loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=near)
+        made = [*loop.run_until_complete(making)]
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+        def fill():
+            for _ in range(10_000):
+                if kind == "datagram":
+                    made[0].sendto(bytes(1000), far.getsockname())
+                else:
+                    made[0].write(bytes(1000))
+
+        with pytest.raises(RuntimeError, match=r"^Event loop is closed$"):
+            fill()
+        assert made[0].get_write_buffer_size() == 0
         far.close()
 
         def drop():

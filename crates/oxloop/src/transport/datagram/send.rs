@@ -172,8 +172,7 @@ impl<'py> DatagramThis<'_, 'py> {
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
-                self.block();
-                Ok(())
+                self.block()
             }
             Err(error) if sent.first_run > 1 && datagram::refuses_runs(&error) => {
                 inner.queue.borrow_mut().refused(py, &error);
@@ -212,8 +211,7 @@ impl<'py> DatagramThis<'_, 'py> {
         };
         if asks_to_wait(py, &error) {
             inner.queue.borrow_mut().push_front(py, datagram);
-            self.block();
-            return Ok(());
+            return self.block();
         }
         if error.is_instance_of::<PyOSError>(py) {
             return self.error_received(error, flusher);
@@ -224,9 +222,9 @@ impl<'py> DatagramThis<'_, 'py> {
         self.fatal_error(error, "Fatal write error on datagram transport")
     }
 
-    fn block(&self) {
+    fn block(&self) -> PyResult<()> {
         self.own().queue.borrow_mut().blocked = true;
-        self.want_more();
+        self.wait_to_send()
     }
 
     /// Tells the protocol that a datagram was not sent or received; the endpoint goes on.

@@ -133,10 +133,26 @@ impl<'py> WriteThis<'_, 'py> {
         let waits = !self.own().queue.borrow().is_empty();
         self.own().queue.borrow_mut().push(chunk);
         if !waits && self.send_some()? {
-            self.listen()?;
+            self.wait_to_write()?;
         }
         self.maybe_pause_protocol()?;
         self.none()
+    }
+
+    /// Hears when the kernel takes more, if it did not take all.
+    ///
+    /// # Errors
+    /// RuntimeError on a closed loop, where nobody hears that; nothing is kept then.
+    fn wait_to_write(&self) -> PyResult<()> {
+        if !self.own().queue.borrow().is_blocked() {
+            return Ok(());
+        }
+        if let Err(error) = self.loop_state().check_closed() {
+            let unsent = self.own().queue.borrow_mut().take();
+            drop(unsent);
+            return Err(error);
+        }
+        self.listen()
     }
 
     /// True if nothing can be written any more, which is logged in the end.

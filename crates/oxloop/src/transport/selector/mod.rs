@@ -314,6 +314,19 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         }
     }
 
+    /// Something could not be sent: the kernel says when it takes more.
+    ///
+    /// # Errors
+    /// RuntimeError on a closed loop, where nobody hears that; nothing is kept then.
+    pub(super) fn wait_to_send(&self) -> PyResult<()> {
+        if let Err(error) = self.loop_state().check_closed() {
+            T::drop_unsent(self);
+            return Err(error);
+        }
+        self.want_more();
+        Ok(())
+    }
+
     /// Makes the kernel's interest exactly `wanted`. Without any, the descriptor leaves the poller:
     /// a hang-up or an error is reported whether it is wanted or not, and would keep the loop
     /// spinning.

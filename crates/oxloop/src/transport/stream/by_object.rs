@@ -137,13 +137,13 @@ impl<'py> StreamThis<'_, 'py> {
             }
         }
         self.own().queue.borrow_mut().push(rest);
-        self.wait_by_object();
+        self.wait_by_object()?;
         self.maybe_pause_protocol()
     }
 
-    fn wait_by_object(&self) {
+    fn wait_by_object(&self) -> PyResult<()> {
         self.own().queue.borrow_mut().set_blocked(true);
-        self.want_more();
+        self.wait_to_send()
     }
 
     /// Sends what is queued at once, whatever was there before.
@@ -152,7 +152,7 @@ impl<'py> StreamThis<'_, 'py> {
         if !self.send_more_by_object()? || self.own().queue.borrow().is_empty() {
             return Ok(());
         }
-        self.wait_by_object();
+        self.wait_by_object()?;
         self.maybe_pause_protocol()
     }
 

@@ -161,7 +161,7 @@ impl<'py> StreamThis<'_, 'py> {
             }
         }
         if self.send_some()? && inner.queue.borrow().is_blocked() {
-            self.want_more();
+            return self.wait_to_send();
         }
         Ok(())
     }
