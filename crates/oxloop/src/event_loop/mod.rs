@@ -108,6 +108,9 @@ pub(crate) struct EventLoop {
 pub(crate) struct State {
     /// Callbacks that run in this turn or the next.
     ready: RefCell<VecDeque<HandleRef>>,
+    /// How many of them, from the front, are for the next turn although this one's batch has not
+    /// run: transports that were served in the poll queued them.
+    for_next_batch: Cell<usize>,
     timers: RefCell<TimerHeap<HandleRef>>,
     /// What is registered with the kernel, by token.
     sources: RefCell<Registry<Source>>,

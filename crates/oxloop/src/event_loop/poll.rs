@@ -3,8 +3,9 @@
 //! The GIL is released only when the call may block. All events of one poll are dispatched under
 //! one attach. In asyncio each becomes a handle behind what is queued. Here that of a watched
 //! descriptor or a listener does, too; a transport is served at once if nothing is queued that
-//! would go first, or else by a handle as well: callbacks come in asyncio's order. While the loop
-//! waits, other threads may change what it watches.
+//! would go first, or else by a handle as well: callbacks come in asyncio's order. Serving at once
+//! is the batch: what it queues is for the next one. While the loop waits, other threads may change
+//! what it watches.
 //!
 //! Cost: nothing is allocated or copied for a poll; one that finds nothing is its system call. A
 //! handle for each event while something is queued.
@@ -88,7 +89,7 @@ pub(super) fn wait(this: &Bound<'_, EventLoop>, timeout: Option<Duration>) -> Py
     }
     // Python code may have run since the turn began, and other threads with it. From this look on
     // none does, until `poll` lets go of the GIL.
-    if state.has_work() {
+    if state.has_work() || state.signals.borrow().has_arrived() {
         return Ok(());
     }
     poll(this, state, timeout).map(drop)
@@ -149,18 +150,19 @@ fn dispatch_all(this: &Bound<'_, EventLoop>, state: &State, events: &Events) -> 
         outcome.or_else(|error| report(this, error))
     });
     state.in_callback.set(false);
-    outcome
+    outcome?;
+    if !queue {
+        state.for_next_batch.set(state.ready.borrow().len());
+    }
+    Ok(())
 }
 
 impl State {
-    /// True if something goes before the events: what is queued, or the handle of another event.
+    /// True if the events are for the batch: something is queued, or will be for one of them.
     #[inline]
     fn must_queue(&self, events: &Events) -> bool {
         if self.has_ready() {
             return true;
-        }
-        if events.len() == 1 {
-            return false;
         }
         let sources = self.sources.borrow();
         (0..events.len()).any(|index| {
@@ -195,8 +197,7 @@ fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event, queue: boo
             }
         }
         Target::Listener { server, fd } => crate::server::on_readable(server.bind(py), fd),
-        // Reaped at once: a program's SIGCHLD handler may be queued, and would take the status.
-        Target::Child(transport) => transport.this(py).on_exit_event(),
+        Target::Child(transport) => transport.this(py).on_exit_event(queue),
         Target::Notifier => {
             if let Some(notifier) = &*state.notifier.borrow() {
                 notifier.clear();

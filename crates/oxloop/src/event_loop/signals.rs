@@ -8,13 +8,14 @@
 //! - `look` sees every signal whose C-level handler ran before it.
 //! - handlers live until they are removed or the loop is closed, which restores the defaults.
 
-use super::schedule::thread_ident;
+use super::schedule::{soon_method, thread_ident};
 use super::source::Source;
 use super::wakeup_fd::{self, Channel};
 use super::{EventLoop, LoopThis, State};
 use crate::error::{errno_of, os_error};
 use crate::py::args::Args;
 use crate::py::class::{Visit, VisitStopped};
+use crate::py::context::Captured;
 use crate::py::handle::HandleRef;
 use crate::py::imports;
 use crate::py::method::{Methods, OfPyClass};
@@ -35,6 +36,8 @@ pub(super) struct Signals {
     /// The process's channel, once the loop watches it.
     channel: Option<Arc<Channel>>,
     handlers: BTreeMap<i32, HandleRef>,
+    /// Signals with a handler, which the next look will find.
+    arrived: Vec<i32>,
     /// The loop runs in the main thread.
     in_main_thread: bool,
 }
@@ -57,6 +60,10 @@ impl Signals {
 
     pub(super) fn has_handlers(&self) -> bool {
         !self.handlers.is_empty()
+    }
+
+    pub(super) const fn has_arrived(&self) -> bool {
+        !self.arrived.is_empty()
     }
 
     /// Changes to the channel of this process, in the child of a fork; the handlers stay.
@@ -115,8 +122,9 @@ pub(super) fn run_ends(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 }
 
 /// Looks for signals, before each batch of callbacks: plain Python handlers run now, and the
-/// loop's own are queued. In the main thread CPython knows in memory that a signal came, unless
-/// the program waits at a descriptor of its own for what we must hand on; no other thread is told.
+/// loop's own in the batch after this, as in asyncio. In the main thread CPython knows in memory
+/// that a signal came, unless the program waits at a descriptor of its own for what we must hand
+/// on; no other thread is told.
 #[inline]
 pub(super) fn look(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let (py, state) = (this.py(), this.get().state(this.py()));
@@ -133,41 +141,69 @@ pub(super) fn look(this: &Bound<'_, EventLoop>) -> PyResult<()> {
         has_handlers
     };
     if unseen {
-        return wakeup_fd::drain(py);
+        wakeup_fd::drain(py);
+    }
+    if state.signals.borrow().has_arrived() {
+        return queue_arrived(this);
     }
     Ok(())
 }
 
-/// The channel is readable.
-pub(super) fn on_readable(this: &Bound<'_, EventLoop>) -> PyResult<()> {
-    let drained = wakeup_fd::drain(this.py());
-    look(this).and(drained)
+/// Each is handled in this batch, which queues its handler for the next.
+#[cold]
+fn queue_arrived(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let (py, state) = (this.py(), this.get().state(this.py()));
+    let handle_signal = this.getattr(intern!(py, "_handle_signal"))?;
+    let arrived = std::mem::take(&mut state.signals.borrow_mut().arrived);
+    arrived.into_iter().try_for_each(|number| {
+        let number = PyInt::new(py, number);
+        soon_method(py, this, &handle_signal, &[&number], Captured::empty())
+    })
 }
 
-/// A signal arrived; queues the loop's handler for it. False if there is none.
-pub(super) fn arrived(this: &Bound<'_, EventLoop>, number: i32) -> PyResult<bool> {
-    let (py, state) = (this.py(), this.get().state(this.py()));
-    let handle = state
-        .signals
-        .borrow()
-        .handlers
-        .get(&number)
-        .map(|handle| handle.clone_ref(py));
+/// The channel is readable.
+pub(super) fn on_readable(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    wakeup_fd::drain(this.py());
+    look(this)
+}
+
+/// A signal arrived: the loop will find it at its next look. False if it has no handler for it.
+pub(super) fn arrived(this: &Bound<'_, EventLoop>, number: i32) -> bool {
+    let state = this.get().state(this.py());
+    {
+        let mut signals = state.signals.borrow_mut();
+        if !signals.handlers.contains_key(&number) {
+            return false;
+        }
+        signals.arrived.push(number);
+    }
+    state.wake();
+    true
+}
+
+/// Queues the handler of a signal that arrived, unless it is gone meanwhile.
+fn handle_signal<'py>(
+    this: &LoopThis<'_, 'py>,
+    args: Args<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (py, state) = (this.py(), this.payload().state(this.py()));
+    let number: i32 = args.one("_handle_signal", "sig")?.extract()?;
+    let handle = {
+        let signals = state.signals.borrow();
+        let handle = signals.handlers.get(&number);
+        handle.map(|handle| handle.clone_ref(py))
+    };
+    let none = py.None().into_bound(py);
     let Some(handle) = handle else {
-        return Ok(false);
+        return Ok(none);
     };
     if handle.is_cancelled() {
-        // In the loop: this may be another thread, or a place where nothing may fail.
-        let remove = this.getattr(intern!(py, "remove_signal_handler"))?;
-        this.call_method1(intern!(py, "call_soon_threadsafe"), (remove, number))?;
-        return Ok(true);
-    }
-    if state.thread.get() == 0 {
-        handle.track_if_shared();
+        handle.release_ref(py);
+        let remove = intern!(py, "remove_signal_handler");
+        return this.object().call_method1(remove, (number,)).map(|_| none);
     }
     state.enqueue(handle);
-    state.wake();
-    Ok(true)
+    Ok(none)
 }
 
 pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
@@ -182,6 +218,12 @@ pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
         "sig",
         remove_signal_handler,
         c"Restore the signal's default; True if there was a handler.",
+    );
+    methods.method(
+        c"_handle_signal",
+        "sig",
+        handle_signal,
+        c"A signal has arrived.",
     );
 }
 

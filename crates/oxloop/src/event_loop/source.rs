@@ -53,12 +53,12 @@ impl Source {
         !matches!(self, Self::Child(_))
     }
 
-    /// True if its event queues a handle of the program's, or of a server.
+    /// True if its event queues a handle of the program's, of a server, or for a signal.
     #[inline]
     pub(super) const fn queues_handles(&self) -> bool {
         match self {
             Self::Watch(watch) => watch.has_handles(),
-            Self::Listener { .. } => true,
+            Self::Listener { .. } | Self::Signals => true,
             _ => false,
         }
     }

@@ -33,6 +33,7 @@ const CLOCK_RESOLUTION: f64 = 1e-9;
 /// KeyboardInterrupt and SystemExit from anywhere.
 pub(super) fn run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let state = this.get().state(this.py());
+    state.for_next_batch.set(0);
     loop {
         super::signals::look(this)?;
         let now = if state.has_work() {
@@ -115,10 +116,22 @@ fn queue_timers_due_at(state: &State, now: f64) {
     }
 }
 
+/// How many handles from the front of the queue are this batch's. What transports queued that were
+/// served in the poll comes behind it, as the timers that are due were before them.
+#[inline]
+fn batch_size(state: &State) -> usize {
+    let mut ready = state.ready.borrow_mut();
+    let for_next = state.for_next_batch.take();
+    if for_next > 0 {
+        ready.rotate_left(for_next);
+    }
+    ready.len() - for_next
+}
+
 /// Runs the handles that are queued now; what they queue is for the next batch.
 #[inline]
 fn run_batch(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> {
-    let count = state.ready.borrow().len();
+    let count = batch_size(state);
     state.in_callback.set(true);
     let outcome = run_handles(this, state, count);
     state.in_callback.set(false);

@@ -154,7 +154,8 @@ pub(super) fn release(py: Python<'_>) -> PyResult<()> {
     }
     PREVIOUS.store(-1, Ordering::Relaxed);
     // What arrived until just now.
-    channel.drain(py, previous)
+    channel.drain(py, previous);
+    Ok(())
 }
 
 fn is_needed(py: Python<'_>) -> bool {
@@ -249,34 +250,29 @@ pub(super) fn is_forwarding() -> bool {
 }
 
 /// Hands out what arrived.
-///
-/// # Errors
-/// MemoryError.
-pub(super) fn drain(py: Python<'_>) -> PyResult<()> {
+pub(super) fn drain(py: Python<'_>) {
     let channel = lock().channel();
-    channel.map_or(Ok(()), |channel| {
-        channel.drain(py, PREVIOUS.load(Ordering::Relaxed))
-    })
+    if let Some(channel) = channel {
+        channel.drain(py, PREVIOUS.load(Ordering::Relaxed));
+    }
 }
 
 impl Channel {
-    fn drain(&self, py: Python<'_>, previous: RawFd) -> PyResult<()> {
+    fn drain(&self, py: Python<'_>, previous: RawFd) {
         let mut numbers = [0_u8; READ_MOST];
         let (mut seen, mut total) = (0, 0);
-        let mut outcome = Ok(());
         while let Ok(count @ 1..) = socket::read_into_slice(self.readable(), &mut numbers) {
             total += count;
             for number in numbers[..count].iter().copied().map(i32::from) {
                 seen |= bit(number);
-                let delivered = deliver(py, number, previous);
-                outcome = outcome.and(delivered);
+                deliver(py, number, previous);
             }
             if count < READ_MOST {
                 break;
             }
         }
         if total == 0 {
-            return outcome;
+            return;
         }
         let running: Vec<WeakLoop> = {
             let mut process = lock();
@@ -291,7 +287,6 @@ impl Channel {
         for event_loop in running.iter().filter_map(|weak| alive(weak.bind(py))) {
             event_loop.get().state(py).wake();
         }
-        outcome
     }
 
     /// True if numbers may have found no room before `total` of them were read.
@@ -309,36 +304,34 @@ fn bit(number: i32) -> u64 {
 }
 
 /// Hands one signal to its loop, or to the program's own descriptor.
-fn deliver(py: Python<'_>, number: i32, previous: RawFd) -> PyResult<()> {
+fn deliver(py: Python<'_>, number: i32, previous: RawFd) {
     let owner = lock().owners.get(&number).map(|weak| weak.clone_ref(py));
     if let Some(event_loop) = owner.and_then(|weak| alive(weak.bind(py)))
-        && signals::arrived(&event_loop, number)?
+        && signals::arrived(&event_loop, number)
     {
-        return Ok(());
+        return;
     }
     if previous >= 0 {
         // CPython too drops what its reader leaves no room for.
         let _written = socket::write(previous, &[number as u8]);
     }
-    Ok(())
 }
 
 /// The Python-level handler of every signal that a loop handles. The C-level one has written to
 /// the pipe before, if there was room.
 pub(super) fn python_handler(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
     #[pyfunction]
-    fn _signal_arrived(py: Python<'_>, signum: i32, _frame: &Bound<'_, PyAny>) -> PyResult<()> {
-        drain(py)?;
+    fn _signal_arrived(py: Python<'_>, signum: i32, _frame: &Bound<'_, PyAny>) {
+        drain(py);
         let lost = {
             let mut process = lock();
             let lost = process.lost & bit(signum);
             process.lost &= !lost;
             lost
         };
-        if lost == 0 {
-            return Ok(());
+        if lost != 0 {
+            deliver(py, signum, PREVIOUS.load(Ordering::Relaxed));
         }
-        deliver(py, signum, PREVIOUS.load(Ordering::Relaxed))
     }
     static HANDLER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let handler = HANDLER.get_or_try_init(py, || {

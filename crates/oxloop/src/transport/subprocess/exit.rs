@@ -26,7 +26,7 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<SubprocessTransport>>) 
     methods.nullary(c"_wait", wait, c"Wait for the exit status.");
     methods.nullary(
         c"_process_ended",
-        |this| this.on_exit_event().and_then(|()| this.none()),
+        |this| this.on_exit_event(false).and_then(|()| this.none()),
         c"The process has ended.",
     );
     methods.nullary(
@@ -48,9 +48,7 @@ impl SubprocessThis<'_, '_> {
             Ok(pidfd) => pidfd.extract()?,
             // Reaped already: SIGCHLD is ignored, or the program was quicker.
             Err(error) if error.is_instance_of::<PyProcessLookupError>(py) => {
-                let ended = self.object().getattr(intern!(py, "_process_ended"))?;
-                self.event_loop().call_method1("call_soon", (ended,))?;
-                return Ok(());
+                return self.tell_later();
             }
             Err(error)
                 if error.is_instance_of::<PyOSError>(py)
@@ -93,29 +91,38 @@ impl SubprocessThis<'_, '_> {
             .map(drop)
     }
 
-    /// The process has ended: reap it and tell everybody.
+    /// The process has ended: reap it, and tell everybody at once, or else behind what is queued.
+    /// It is reaped at once in any case: a SIGCHLD handler of the program's may be queued, and
+    /// would take the status.
     ///
     /// # Errors
     /// What `Popen` raises.
-    pub(crate) fn on_exit_event(&self) -> PyResult<()> {
+    pub(crate) fn on_exit_event(&self, behind_queued: bool) -> PyResult<()> {
         if self.own().returncode.get().is_some() {
             return self.stop_watching();
         }
         match self.exit_status()? {
             Some(status) => {
                 self.stop_watching()?;
+                if behind_queued {
+                    return self.tell_later();
+                }
                 self.process_exited(status)
             }
             // Another thread is in the middle of Popen.wait(): the pidfd stays readable, the event
             // comes back.
             None if self.own().pidfd.get().is_some() => Ok(()),
-            None => {
-                let ended = self.object().getattr("_process_ended")?;
-                self.event_loop()
-                    .call_method1("call_soon", (ended,))
-                    .map(drop)
-            }
+            None => self.tell_later(),
         }
+    }
+
+    fn tell_later(&self) -> PyResult<()> {
+        let py = self.py();
+        let ended = self.object().getattr(intern!(py, "_process_ended"))?;
+        let event_loop = self.event_loop();
+        event_loop
+            .call_method1(intern!(py, "call_soon"), (ended,))
+            .map(drop)
     }
 
     /// The exit status from `Popen`, which reaps the process under its own lock; None while another

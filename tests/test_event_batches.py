@@ -1,0 +1,296 @@
+"""What an event's callback queues is for the next batch, behind timers and behind a poll.
+
+The loop has nothing else to do when the event comes, whoever it is for.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+
+import pytest
+
+from support.peers import PATIENCE_S, until
+
+
+class Reacting(asyncio.Protocol, asyncio.DatagramProtocol):
+    """Calls the function for the first event, of whatever kind."""
+
+    def __init__(self, react):
+        self.react = react
+
+    def occurred(self):
+        react, self.react = self.react, None
+        if react is not None:
+            react()
+
+    def data_received(self, data):
+        self.occurred()
+
+    def datagram_received(self, data, addr):
+        self.occurred()
+
+    def eof_received(self):
+        self.occurred()
+
+    def resume_writing(self):
+        self.occurred()
+
+
+class ReactingWithBuffer(asyncio.BufferedProtocol):
+    def __init__(self, react):
+        self.react = react
+
+    def get_buffer(self, sizehint):
+        return bytearray(100)
+
+    def buffer_updated(self, nbytes):
+        self.react()
+
+
+def take_all(sock):
+    with contextlib.suppress(BlockingIOError):
+        while sock.recv(1 << 16):
+            pass
+
+
+@contextlib.asynccontextmanager
+async def stream(loop, react, *, protocol=Reacting, occur=None, full=False):
+    near, far = socket.socketpair()
+    far.setblocking(False)
+    with far:
+        transport, _ = await loop.create_connection(lambda: protocol(react), sock=near)
+        if full:
+            transport.set_write_buffer_limits(high=0)
+            while not transport.get_write_buffer_size():
+                transport.write(bytes(4096))
+        try:
+            yield (lambda: far.send(b"x")) if occur is None else lambda: occur(far)
+        finally:
+            transport.abort()
+            await asyncio.sleep(0)
+
+
+def buffered(loop, react):
+    return stream(loop, react, protocol=ReactingWithBuffer)
+
+
+def end_of_stream(loop, react):
+    return stream(loop, react, occur=lambda far: far.shutdown(socket.SHUT_WR))
+
+
+def room_to_write(loop, react):
+    return stream(loop, react, occur=take_all, full=True)
+
+
+@contextlib.asynccontextmanager
+async def datagrams(loop, react):
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    near.setblocking(False)
+    with far:
+        transport, _ = await loop.create_datagram_endpoint(lambda: Reacting(react), sock=near)
+        try:
+            yield lambda: far.send(b"x")
+        finally:
+            transport.abort()
+            await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def read_pipe(loop, react):
+    near, far = os.pipe()
+    transport, _ = await loop.connect_read_pipe(lambda: Reacting(react), os.fdopen(near, "rb", 0))
+    try:
+        yield lambda: os.write(far, b"x")
+    finally:
+        os.close(far)
+        transport.close()
+        await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def watched(loop, react):
+    near, far = socket.socketpair()
+    near.setblocking(False)
+
+    def read():
+        near.recv(1)
+        react()
+
+    with near, far:
+        loop.add_reader(near, read)
+        yield lambda: far.send(b"x")
+        loop.remove_reader(near)
+
+
+SOURCES = [stream, buffered, end_of_stream, room_to_write, datagrams, read_pipe, watched]
+
+
+@pytest.fixture(params=SOURCES, ids=lambda source: source.__name__)
+def source(request):
+    return request.param
+
+
+class TestAnIdleLoop:
+    def test_timers_that_are_due_come_first(self, loop, run, source):
+        order = []
+
+        def react():
+            order.append("event")
+            loop.call_soon(order.append, "queued by the event")
+
+        async def main():
+            async with source(loop, react) as occur:
+                await asyncio.sleep(0.01)
+
+                def both():
+                    occur()
+                    loop.call_later(0, order.append, "timer")
+
+                loop.call_later(0.01, both)
+                await until(lambda: len(order) == 3)
+
+        run(main())
+        assert order == ["event", "timer", "queued by the event"]
+
+    def test_the_kernel_is_asked_before(self, loop, run, source, pair):
+        near, far = pair
+        order = []
+
+        def react():
+            order.append("event")
+            far.send(b"x")
+            loop.call_soon(first)
+
+        def first():
+            order.append("first")
+            loop.call_soon(order.append, "second")
+
+        def read():
+            near.recv(1)
+            order.append("read")
+
+        async def main():
+            loop.add_reader(near, read)
+            async with source(loop, react) as occur:
+                loop.call_later(0.01, occur)
+                await until(lambda: len(order) == 4)
+            loop.remove_reader(near)
+
+        run(main())
+        assert order == ["event", "first", "read", "second"]
+
+    def test_a_stop_comes_before(self, loop, source):
+        order = []
+
+        def react():
+            order.append("event")
+            loop.call_soon(order.append, "queued by the event")
+            loop.stop()
+
+        context = source(loop, react)
+        occur = loop.run_until_complete(context.__aenter__())
+        loop.call_later(0.01, occur)
+        deadline = loop.call_later(PATIENCE_S, loop.stop)
+        loop.run_forever()
+        deadline.cancel()
+        assert order == ["event"]
+        loop.call_soon(order.append, "queued later")
+        loop.run_until_complete(context.__aexit__(None, None, None))
+        assert order == ["event", "queued by the event", "queued later"]
+
+    # asyncio's transport goes on to write, without data, once resume_writing was interrupted.
+    @pytest.mark.parametrize(
+        "source",
+        [it for it in SOURCES if it is not room_to_write],
+        ids=lambda source: source.__name__,
+    )
+    def test_an_interruption_leaves_it_queued(self, loop, source):
+        """Whatever was queued keeps its order when the loop runs again."""
+        order = []
+
+        def react():
+            order.append("event")
+            loop.call_soon(order.append, "queued by the event")
+            raise KeyboardInterrupt
+
+        context = source(loop, react)
+        occur = loop.run_until_complete(context.__aenter__())
+        loop.call_later(0.01, occur)
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(asyncio.sleep(PATIENCE_S))
+        loop.call_soon(order.append, "queued later")
+        loop.run_until_complete(asyncio.sleep(0))
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(context.__aexit__(None, None, None))
+        assert order == ["event", "queued by the event", "queued later"]
+
+
+class TestTurnsOf:
+    """How many turns after the event, in a loop that counts them."""
+
+    @pytest.fixture
+    def turns(self, loop):
+        counted = []
+
+        def count(number=0):
+            counted.append(number)
+            if number < 6:
+                loop.call_soon(count, number + 1)
+
+        loop.call_soon(count)
+        return counted
+
+    def test_a_signal(self, loop, run, turns):
+        """It is seen with the turn's other events, and its handler is queued then."""
+
+        async def main():
+            loop.add_signal_handler(signal.SIGUSR1, turns.append, "handler")
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await until(lambda: len(turns) == 8)
+            loop.remove_signal_handler(signal.SIGUSR1)
+
+        run(main())
+        assert turns[:4] == [0, 1, 2, "handler"]
+
+    def test_a_handler_that_is_removed_before_its_turn(self, loop, run, turns):
+        async def main():
+            loop.add_signal_handler(signal.SIGUSR1, turns.append, "handler")
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await asyncio.sleep(0)
+            loop.remove_signal_handler(signal.SIGUSR1)
+            await until(lambda: len(turns) == 7)
+
+        run(main())
+        assert turns == [0, 1, 2, 3, 4, 5, 6]
+
+    @pytest.mark.asyncio_since(3, 14)
+    def test_the_exit_of_a_process(self, loop, run, turns):
+        class Process(asyncio.SubprocessProtocol):
+            def process_exited(self):
+                turns.append("exited")
+
+        async def main():
+            transport, _ = await loop.subprocess_exec(
+                Process, "sleep", "60", stdin=None, stdout=None, stderr=None
+            )
+            pid = transport.get_pid()
+            await until(lambda: len(turns) == 7)
+            turns.clear()
+
+            def wait(number=0):
+                if number == 0:
+                    transport.kill()
+                    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+                turns.append(number)
+                if number < 4:
+                    loop.call_soon(wait, number + 1)
+
+            loop.call_soon(wait)
+            await until(lambda: len(turns) == 6)
+            transport.close()
+
+        run(main())
+        assert turns == [0, 1, 2, "exited", 3, 4]
