@@ -111,6 +111,8 @@ pub(crate) struct State {
     /// How many of them, from the front, are for the next turn although this one's batch has not
     /// run: transports that were served in the poll queued them.
     for_next_batch: Cell<usize>,
+    /// What the loop's own clock showed when `call_later` made a timer last; NaN before.
+    clock_read: Cell<f64>,
     timers: RefCell<TimerHeap<HandleRef>>,
     /// What is registered with the kernel, by token.
     sources: RefCell<Registry<Source>>,

@@ -57,12 +57,17 @@ enum Target {
 ///
 /// # Errors
 /// KeyboardInterrupt, SystemExit, or what epoll_wait(2) refuses.
-#[inline]
+#[inline(always)]
 pub(super) fn ask(this: &Bound<'_, EventLoop>) -> PyResult<()> {
-    let state = this.get().state(this.py());
-    if !state.watches_descriptors() {
-        return Ok(());
+    if this.get().state(this.py()).watches_descriptors() {
+        return ask_kernel(this);
     }
+    Ok(())
+}
+
+#[inline(never)]
+fn ask_kernel(this: &Bound<'_, EventLoop>) -> PyResult<()> {
+    let state = this.get().state(this.py());
     let plan = state.unconfirmed.borrow_mut().plan(false);
     if matches!(plan, Plan::Confirm) {
         confirm(this, state)?;

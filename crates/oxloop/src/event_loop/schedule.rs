@@ -194,7 +194,9 @@ fn call_later<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bo
     let state = this.payload().state(this.py());
     match plain_delay(&delay)? {
         Some(delay) if !state.custom_time.get() => {
-            schedule_timer(this, clock::now() + delay, None, &scheduled)
+            let now = clock::now();
+            state.clock_read.set(now);
+            schedule_timer(this, now + delay, None, &scheduled)
         }
         _ => schedule_object(this, &later(this, &delay)?, &scheduled),
     }

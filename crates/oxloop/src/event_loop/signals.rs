@@ -18,6 +18,7 @@ use crate::py::class::{Visit, VisitStopped};
 use crate::py::context::Captured;
 use crate::py::handle::HandleRef;
 use crate::py::imports;
+use crate::py::interpreter::check_signals;
 use crate::py::method::{Methods, OfPyClass};
 use crate::py::schedule::Scheduled;
 use pyo3::exceptions::{PyOSError, PyResourceWarning, PyRuntimeError, PyTypeError, PyValueError};
@@ -133,7 +134,7 @@ pub(super) fn look(this: &Bound<'_, EventLoop>) -> PyResult<()> {
         (signals.in_main_thread, signals.has_handlers())
     };
     if in_main_thread {
-        py.check_signals()?;
+        check_signals(py)?;
     }
     let unseen = if in_main_thread {
         wakeup_fd::is_forwarding()

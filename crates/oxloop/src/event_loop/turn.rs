@@ -58,6 +58,10 @@ fn rest(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<Option<f64>> {
     let Some(deadline) = next_deadline(this.py(), state) else {
         return super::poll::wait(this, None).map(|()| None);
     };
+    let watches = state.watches_descriptors();
+    if !watches && let Some(now) = due_when_made(state, deadline) {
+        return Ok(Some(now));
+    }
     let now = state.read_clock(this.as_any())?;
     let left = (deadline - now).min(TIMEOUT_MOST);
     if left > 0.0 {
@@ -65,10 +69,18 @@ fn rest(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<Option<f64>> {
         let timeout = Duration::from_nanos((left * 1e9).ceil() as u64);
         return super::poll::wait(this, Some(timeout)).map(|()| None);
     }
-    if !state.watches_descriptors() {
+    if !watches {
         return Ok(Some(now));
     }
     super::poll::ask(this).map(|()| None)
+}
+
+/// A reading of the clock that will do for the only timer there is, if it was due when it was made:
+/// no other one can be due with it.
+fn due_when_made(state: &State, deadline: f64) -> Option<f64> {
+    let now = state.clock_read.get();
+    let only = || state.timers.borrow().len() == 1;
+    (deadline <= now && !state.custom_time.get() && only()).then_some(now)
 }
 
 /// The earliest deadline that counts; cancelled timers at the head are dropped on the way.
@@ -120,11 +132,13 @@ fn queue_timers_due_at(state: &State, now: f64) {
 /// served in the poll comes behind it, as the timers that are due were before them.
 #[inline]
 fn batch_size(state: &State) -> usize {
-    let mut ready = state.ready.borrow_mut();
-    let for_next = state.for_next_batch.take();
-    if for_next > 0 {
-        ready.rotate_left(for_next);
+    let for_next = state.for_next_batch.get();
+    if for_next == 0 {
+        return state.ready.borrow().len();
     }
+    state.for_next_batch.set(0);
+    let mut ready = state.ready.borrow_mut();
+    ready.rotate_left(for_next);
     ready.len() - for_next
 }
 

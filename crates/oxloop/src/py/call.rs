@@ -29,6 +29,8 @@ const THREAD_SAFE: u32 = 1 << 4;
 const REPEATING: u32 = 1 << 6;
 /// The object is a timer handle.
 pub(super) const TIMER: u32 = 1 << 5;
+/// The collector was told of the object.
+const TRACKED: u32 = 1 << 7;
 
 /// What few handles have: what asyncio keeps for debug mode, and a time that is no plain float.
 #[derive(Debug, Default)]
@@ -108,6 +110,16 @@ impl Call {
     #[inline(always)]
     pub(crate) fn is_cancelled(&self) -> bool {
         self.has(CANCELLED)
+    }
+
+    /// True if the collector may have the object in its lists.
+    #[inline(always)]
+    pub(super) fn was_tracked(&self) -> bool {
+        self.has(TRACKED)
+    }
+
+    pub(super) fn set_tracked(&self) {
+        self.set(TRACKED);
     }
 
     pub(crate) fn is_running(&self) -> bool {

@@ -235,9 +235,8 @@ impl HandleRef {
     /// while it does, its handles are reachable and soon run.
     #[inline]
     pub(crate) fn track_if_shared(&self) {
-        if !self.is_sole() && !self.is_tracked() {
-            // SAFETY: the object has a collector's header and is whole.
-            unsafe { ffi::PyObject_GC_Track(self.object_ptr().cast()) };
+        if !self.is_sole() {
+            self.track();
         }
     }
 
@@ -245,14 +244,15 @@ impl HandleRef {
     #[cold]
     pub(crate) fn track(&self) {
         if !self.is_tracked() {
-            // SAFETY: as above.
+            self.set_tracked();
+            // SAFETY: the object has a collector's header and is whole.
             unsafe { ffi::PyObject_GC_Track(self.object_ptr().cast()) };
         }
     }
 
     fn is_tracked(&self) -> bool {
         // SAFETY: `self` owns a reference to a live object.
-        unsafe { ffi::PyObject_GC_IsTracked(self.object_ptr()) != 0 }
+        self.was_tracked() && unsafe { ffi::PyObject_GC_IsTracked(self.object_ptr()) != 0 }
     }
 
     /// Shows the collector a queued handle: a tracked one itself, and for one that only the queue
@@ -503,7 +503,7 @@ unsafe fn dealloc<A: Access<Target = Call>>(
 ) {
     // SAFETY: as the caller promises. From here on nobody can reach the object.
     unsafe {
-        if ffi::PyObject_GC_IsTracked(object) != 0 {
+        if A::target(object).was_tracked() {
             ffi::PyObject_GC_UnTrack(object.cast());
         }
         if !weakrefs.is_null() {
