@@ -212,14 +212,24 @@ class TestTurns:
 
     @pytest.mark.both_modes
     @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-    def test_the_server_is_closed_before_the_factory_is_called(self, loop, run, debug_mode, tls):
-        """It is called in vain, as debug mode tells. asyncio's TLS keeps the socket for long."""
+    @pytest.mark.parametrize("closed", ["before", "in"])
+    def test_the_server_is_closed_before_the_transport(self, loop, run, debug_mode, closed, tls):
+        """Before the factory is called, or in it: in vain, as debug mode tells.
+
+        asyncio's TLS keeps the socket for long.
+        """
         made, reports = [], []
 
         async def main():
             loop.set_exception_handler(lambda _, context: reports.append(context))
+
+            def factory():
+                made.append(Recorder())
+                server.close()
+                return made[-1]
+
             server = await loop.create_server(
-                lambda: made.append(Recorder()) or made[-1],
+                factory,
                 "127.0.0.1",
                 0,
                 ssl=server_context() if tls else None,
@@ -228,7 +238,9 @@ class TestTurns:
                 while not others():
                     await asyncio.sleep(0)
                 assert not made
-                server.close()
+                if closed == "before":
+                    server.close()
+                await until(lambda: made)
                 await server.wait_closed()
                 await turns()
                 (protocol,) = made

@@ -108,6 +108,13 @@ impl Inner {
             Ok(protocol) => protocol,
             Err(error) => return context.run(py, || self.failed(py, object, error, None)),
         };
+        let connection = match connection {
+            Some(connection) if self.is_closed() => {
+                connection.close(py)?;
+                None
+            }
+            connection => connection,
+        };
         let Some(connection) = connection else {
             // asyncio asserts that the server is open, and tells of that in debug mode.
             if self.event_loop.get().state(py).is_debug() {
