@@ -34,7 +34,6 @@ use crate::sys::epoll::{self, EpollEvent};
 use crate::token::Token;
 
 const EVENTS_MIN: usize = 256;
-const EVENTS_MAX: usize = 16 * 1024;
 
 /// What a registration waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -149,7 +148,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// Room for the events of a first wait; it grows when a wait fills it.
+    /// Room for a few events; see [`Events::reserve`].
     pub fn new() -> Self {
         Self {
             records: vec![EpollEvent::EMPTY; EVENTS_MIN],
@@ -187,10 +186,18 @@ impl Events {
         self.interrupted
     }
 
-    /// A full buffer means that there may have been more: the next wait takes twice as many.
+    /// Makes room for `count` events. One wait then brings all that are ready of so many
+    /// descriptors; with less room, the rest is for the next wait.
+    #[inline]
+    pub fn reserve(&mut self, count: usize) {
+        if count > self.records.len() {
+            self.grow(count);
+        }
+    }
+
     #[cold]
-    fn grow(&mut self) {
-        let len = (self.records.len() * 2).min(EVENTS_MAX);
+    fn grow(&mut self, count: usize) {
+        let len = count.next_power_of_two();
         self.records.resize(len, EpollEvent::EMPTY);
     }
 }
@@ -249,9 +256,6 @@ impl Poller {
     /// [`Events::interrupted`] true.
     #[inline]
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<usize> {
-        if events.ready == events.records.len() {
-            events.grow();
-        }
         events.ready = 0;
         events.interrupted = false;
         let epoll = self.epoll.as_raw_fd();
