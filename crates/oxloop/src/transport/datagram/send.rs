@@ -259,9 +259,8 @@ impl<'py> DatagramThis<'_, 'py> {
         // May send more.
         self.maybe_resume_protocol()?;
         let drained = inner.queue.borrow().is_empty();
-        if drained && inner.flags.closing.get() && inner.flags.conn_lost.get() == 0 {
-            inner.flags.conn_lost.set(1);
-            return self.schedule_connection_lost(None);
+        if drained && inner.flags.closing.get() {
+            return self.end_now();
         }
         Ok(())
     }

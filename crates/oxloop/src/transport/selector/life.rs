@@ -59,7 +59,9 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
             return Ok(());
         }
         // The kernel's interest stays until an event comes that nobody wants.
-        self.selector().flags.paused.set(true);
+        let flags = &self.selector().flags;
+        flags.paused.set(true);
+        flags.pauses.set(flags.pauses.get().wrapping_add(1));
         self.update_hold();
         self.log_in_debug("debug", "%r pauses reading")
     }
@@ -109,6 +111,19 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         flags.conn_lost.set(1);
         self.apply(self.wanted());
         self.schedule_connection_lost(error)
+    }
+
+    /// The last bytes of a transport that was closed are sent: it ends now, as in asyncio.
+    ///
+    /// # Errors
+    /// What `connection_lost` and the socket object's close() raise.
+    pub(in crate::transport) fn end_now(&self) -> PyResult<()> {
+        let lost = &self.selector().flags.conn_lost;
+        if lost.get() > 0 {
+            return Ok(());
+        }
+        lost.set(1);
+        self.call_connection_lost(&self.py().None().into_bound(self.py()))
     }
 
     /// Tells the protocol, then lets everything go.

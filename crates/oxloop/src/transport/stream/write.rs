@@ -226,11 +226,9 @@ impl<'py> StreamThis<'_, 'py> {
             return Ok(());
         }
         if inner.flags.closing.get() {
-            if inner.flags.conn_lost.get() == 0 {
-                inner.flags.conn_lost.set(1);
-                return self.schedule_connection_lost(None);
-            }
-        } else if inner.eof.get() {
+            return self.end_now();
+        }
+        if inner.eof.get() {
             return self.shut_down_later();
         }
         Ok(())
