@@ -5,12 +5,16 @@ The loop has nothing else to do when the event comes, whoever it is for.
 
 import asyncio
 import contextlib
+import gc
+import logging
 import os
 import signal
 import socket
+import time
 
 import pytest
 
+from support.descriptors import watched_descriptors
 from support.peers import PATIENCE_S, until
 
 
@@ -37,6 +41,9 @@ class Reacting(asyncio.Protocol, asyncio.DatagramProtocol):
     def resume_writing(self):
         self.occurred()
 
+    def connection_lost(self, exc):
+        self.occurred()
+
 
 class ReactingWithBuffer(asyncio.BufferedProtocol):
     def __init__(self, react):
@@ -47,6 +54,11 @@ class ReactingWithBuffer(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes):
         self.react()
+
+
+def of(transport, occur):
+    occur.transport = transport
+    return occur
 
 
 def take_all(sock):
@@ -66,9 +78,10 @@ async def stream(loop, react, *, protocol=Reacting, occur=None, full=False):
             while not transport.get_write_buffer_size():
                 transport.write(bytes(4096))
         try:
-            yield (lambda: far.send(b"x")) if occur is None else lambda: occur(far)
+            yield of(transport, lambda: far.send(b"x") if occur is None else occur(far))
         finally:
-            transport.abort()
+            if not transport.is_closing():
+                transport.abort()
             await asyncio.sleep(0)
 
 
@@ -82,6 +95,17 @@ def end_of_stream(loop, react):
 
 def room_to_write(loop, react):
     return stream(loop, react, occur=take_all, full=True)
+
+
+@contextlib.asynccontextmanager
+async def end_of_writing(loop, react):
+    """The connection is over when the last bytes have left."""
+    async with stream(loop, lambda: None, occur=take_all, full=True) as occur:
+        transport = occur.transport
+        transport.get_protocol().react = None
+        transport.set_protocol(Reacting(react))
+        transport.close()
+        yield occur
 
 
 @contextlib.asynccontextmanager
@@ -102,7 +126,7 @@ async def read_pipe(loop, react):
     near, far = os.pipe()
     transport, _ = await loop.connect_read_pipe(lambda: Reacting(react), os.fdopen(near, "rb", 0))
     try:
-        yield lambda: os.write(far, b"x")
+        yield of(transport, lambda: os.write(far, b"x"))
     finally:
         os.close(far)
         transport.close()
@@ -124,7 +148,16 @@ async def watched(loop, react):
         loop.remove_reader(near)
 
 
-SOURCES = [stream, buffered, end_of_stream, room_to_write, datagrams, read_pipe, watched]
+SOURCES = [
+    stream,
+    buffered,
+    end_of_stream,
+    room_to_write,
+    end_of_writing,
+    datagrams,
+    read_pipe,
+    watched,
+]
 
 
 @pytest.fixture(params=SOURCES, ids=lambda source: source.__name__)
@@ -153,6 +186,23 @@ class TestAnIdleLoop:
 
         run(main())
         assert order == ["event", "timer", "queued by the event"]
+
+    def test_timers_of_the_event_come_later(self, loop, run, source):
+        order = []
+
+        def react():
+            order.append("event")
+            loop.call_soon(order.append, "queued by the event")
+            loop.call_later(0, order.append, "later")
+            loop.call_at(loop.time() - 1, order.append, "overdue")
+
+        async def main():
+            async with source(loop, react) as occur:
+                loop.call_later(0.01, occur)
+                await until(lambda: len(order) == 4)
+
+        run(main())
+        assert order == ["event", "queued by the event", "overdue", "later"]
 
     def test_the_kernel_is_asked_before(self, loop, run, source, pair):
         near, far = pair
@@ -200,10 +250,10 @@ class TestAnIdleLoop:
         loop.run_until_complete(context.__aexit__(None, None, None))
         assert order == ["event", "queued by the event", "queued later"]
 
-    # asyncio's transport goes on to write, without data, once resume_writing was interrupted.
+    # asyncio's transport does not survive an interruption while it writes.
     @pytest.mark.parametrize(
         "source",
-        [it for it in SOURCES if it is not room_to_write],
+        [it for it in SOURCES if it not in (room_to_write, end_of_writing)],
         ids=lambda source: source.__name__,
     )
     def test_an_interruption_leaves_it_queued(self, loop, source):
@@ -226,6 +276,143 @@ class TestAnIdleLoop:
             task.cancel()
         loop.run_until_complete(context.__aexit__(None, None, None))
         assert order == ["event", "queued by the event", "queued later"]
+
+
+class TestWhoLooksAtHandles:
+    """Each event is a handle for them."""
+
+    def test_debug_mode_tells_of_slow_events(self, loop, run, source, caplog):
+        loop.set_debug(True)
+        loop.slow_callback_duration = 0.05
+        occurred = []
+
+        def react():
+            time.sleep(0.1)
+            occurred.append(None)
+
+        async def main():
+            async with source(loop, react) as occur:
+                loop.call_later(0.01, occur)
+                caplog.clear()
+                await until(lambda: occurred)
+                await asyncio.sleep(0)
+                return [record.getMessage() for record in caplog.records]
+
+        with caplog.at_level(logging.WARNING, "asyncio"):
+            told = run(main())
+        assert any(text.startswith("Executing <Handle ") for text in told), told
+
+    @pytest.mark.parametrize("when", ["before the loop was made", "after"])
+    def test_a_profiler_that_replaces_run(self, loop_factory, source, when, monkeypatch):
+        original = asyncio.Handle._run
+        running = []
+        occurred = []
+
+        def _run(handle):
+            running.append(handle)
+            try:
+                return original(handle)
+            finally:
+                running.pop()
+
+        async def main(loop):
+            async with source(loop, lambda: occurred.append(len(running))) as occur:
+                loop.call_later(0.01, occur)
+                await until(lambda: occurred)
+
+        if when != "after":
+            monkeypatch.setattr(asyncio.Handle, "_run", _run)
+        loop = loop_factory()
+        monkeypatch.setattr(asyncio.Handle, "_run", _run)
+        with contextlib.closing(loop):
+            loop.run_until_complete(asyncio.wait_for(main(loop), PATIENCE_S))
+        assert occurred == [1]
+
+
+class TestBetweenThePollAndTheEvent:
+    @pytest.mark.parametrize("source", [stream, read_pipe], ids=lambda source: source.__name__)
+    def test_reading_is_paused_and_resumed(self, loop, run, source):
+        """What is readable is found by the next poll."""
+        order = []
+
+        def first():
+            order.append("first")
+            paused[0].pause_reading()
+            paused[0].resume_reading()
+            loop.call_soon(second)
+
+        def second():
+            order.append("second")
+            loop.call_soon(order.append, "third")
+
+        async def main():
+            async with source(loop, lambda: order.append("event")) as occur:
+                paused.append(occur.transport)
+                await asyncio.sleep(0.01)
+                loop.call_soon(first)
+                occur()
+                await until(lambda: len(order) == 4)
+
+        paused = []
+        run(main())
+        assert order == ["first", "second", "event", "third"]
+
+
+def test_all_that_is_ready_is_one_batch(loop, run):
+    """However many there are: the kernel is asked for as many events as there can be."""
+    pairs = [socket.socketpair() for _ in range(300)]
+    order = []
+
+    def read(sock):
+        sock.recv(1)
+        order.append("read")
+        if len(order) == 1:
+            loop.call_soon(order.append, "queued by the first")
+
+    async def main():
+        for near, far in pairs:
+            loop.add_reader(near, read, near)
+            far.send(b"x")
+        await until(lambda: len(order) == 301)
+        for near, _ in pairs:
+            loop.remove_reader(near)
+
+    try:
+        run(main())
+    finally:
+        for near, far in pairs:
+            near.close()
+            far.close()
+    assert order == ["read"] * 300 + ["queued by the first"]
+
+
+def test_a_pipe_is_not_watched_after_its_end(loop, run, unhandled):
+    """Even if the protocol has no eof_received."""
+
+    class Incomplete:
+        def connection_made(self, transport):
+            pass
+
+    near, far = os.pipe()
+    file = os.fdopen(near, "rb", 0)
+    made = []
+
+    async def main():
+        made.extend(await loop.connect_read_pipe(Incomplete, file))
+        os.close(far)
+        await until(lambda: unhandled)
+        return near in watched_descriptors()
+
+    assert not run(main())
+    assert isinstance(unhandled.take()[0]["exception"], AttributeError)
+
+    def drop():
+        made.clear()
+        gc.collect()
+
+    with pytest.warns(ResourceWarning, match="unclosed transport"):
+        drop()
+    file.close()
 
 
 class TestTurnsOf:

@@ -50,7 +50,7 @@ pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
     };
     Ok(State {
         ready: RefCell::new(VecDeque::with_capacity(64)),
-        for_next_batch: Cell::new(0),
+        batch: Cell::new(None),
         clock_read: Cell::new(f64::NAN),
         timers: RefCell::new(TimerHeap::new()),
         sources: RefCell::new(sources),

@@ -108,9 +108,8 @@ pub(crate) struct EventLoop {
 pub(crate) struct State {
     /// Callbacks that run in this turn or the next.
     ready: RefCell<VecDeque<HandleRef>>,
-    /// How many of them, from the front, are for the next turn although this one's batch has not
-    /// run: transports that were served in the poll queued them.
-    for_next_batch: Cell<usize>,
+    /// How many of them, from the front, are this turn's, once that is known.
+    batch: Cell<Option<usize>>,
     /// What the loop's own clock showed when `call_later` made a timer last; NaN before.
     clock_read: Cell<f64>,
     timers: RefCell<TimerHeap<HandleRef>>,

@@ -4,8 +4,8 @@
 //! one attach. In asyncio each becomes a handle behind what is queued. Here that of a watched
 //! descriptor or a listener does, too; a transport is served at once if nothing is queued that
 //! would go first, or else by a handle as well: callbacks come in asyncio's order. Serving at once
-//! is the batch: what it queues is for the next one. While the loop waits, other threads may change
-//! what it watches.
+//! is the beginning of the batch: the timers that were due before it are the rest, and what it
+//! queues is for the next one. While the loop waits, other threads may change what it watches.
 //!
 //! Cost: nothing is allocated or copied for a poll; one that finds nothing is its system call. A
 //! handle for each event while something is queued.
@@ -28,7 +28,7 @@ use crate::transport::stream::StreamTransport;
 use crate::transport::subprocess::SubprocessTransport;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict};
+use pyo3::types::{PyBool, PyDict, PyInt};
 use reactor::poller::{Event, Events};
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -106,6 +106,7 @@ fn poll(this: &Bound<'_, EventLoop>, state: &State, timeout: Option<Duration>) -
     let py = this.py();
     state.leave_parent().map_err(|error| os_error(&error))?;
     let mut events = state.events.take().unwrap_or_default();
+    events.reserve(state.sources.borrow().len());
     let outcome = poll_into(py, state, &mut events, timeout)
         .and_then(|count| dispatch_all(this, state, &events).map(|()| count));
     state.events.set(Some(events));
@@ -147,7 +148,10 @@ fn dispatch_all(this: &Bound<'_, EventLoop>, state: &State, events: &Events) -> 
     if events.is_empty() {
         return Ok(());
     }
-    let queue = state.must_queue(events);
+    let queue = state.must_queue(this.py(), events);
+    if !queue {
+        super::turn::begin_batch(this, state, None)?;
+    }
     state.in_callback.set(true);
     let outcome = (0..events.len()).try_for_each(|index| {
         let outcome = dispatch(this, state, events.get(index), queue);
@@ -155,18 +159,15 @@ fn dispatch_all(this: &Bound<'_, EventLoop>, state: &State, events: &Events) -> 
         outcome.or_else(|error| report(this, error))
     });
     state.in_callback.set(false);
-    outcome?;
-    if !queue {
-        state.for_next_batch.set(state.ready.borrow().len());
-    }
-    Ok(())
+    outcome
 }
 
 impl State {
-    /// True if the events are for the batch: something is queued, or will be for one of them.
+    /// True if each event has to be a handle: one goes before it, it is one itself, or somebody
+    /// looks at handles as they run.
     #[inline]
-    fn must_queue(&self, events: &Events) -> bool {
-        if self.has_ready() {
+    fn must_queue(&self, py: Python<'_>, events: &Events) -> bool {
+        if self.has_ready() || self.debug.get() || !self.handle_run.is_original(py) {
             return true;
         }
         let sources = self.sources.borrow();
@@ -223,7 +224,7 @@ fn serve<T: Polled>(
 ) -> PyResult<()> {
     let py = this.py();
     let outcome = if queue {
-        serve_soon(this, transport.as_object().bind(py), event)
+        serve_soon(this, &transport, event)
     } else {
         T::on_event(&transport.this(py), event.readable, event.writable)
     };
@@ -232,17 +233,21 @@ fn serve<T: Polled>(
 }
 
 /// Queues the handle that serves a transport.
-fn serve_soon(
+fn serve_soon<T: Polled>(
     this: &Bound<'_, EventLoop>,
-    transport: &Bound<'_, PyAny>,
+    transport: &Ref<T>,
     event: Event,
 ) -> PyResult<()> {
     let py = this.py();
-    let serve = transport.getattr(intern!(py, "_on_event"))?;
+    let serve = transport
+        .as_object()
+        .bind(py)
+        .getattr(intern!(py, "_on_event"))?;
     let readable = PyBool::new(py, event.readable);
     let writable = PyBool::new(py, event.writable);
-    let directions = [readable.as_any(), writable.as_any()];
-    soon_method(py, this, &serve, &directions, Captured::empty())
+    let pauses = PyInt::new(py, transport.this(py).payload().pauses(py));
+    let arguments = [readable.as_any(), writable.as_any(), pauses.as_any()];
+    soon_method(py, this, &serve, &arguments, Captured::empty())
 }
 
 #[inline]

@@ -33,7 +33,7 @@ const CLOCK_RESOLUTION: f64 = 1e-9;
 /// KeyboardInterrupt and SystemExit from anywhere.
 pub(super) fn run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let state = this.get().state(this.py());
-    state.for_next_batch.set(0);
+    state.batch.set(None);
     loop {
         super::signals::look(this)?;
         let now = if state.has_work() {
@@ -43,7 +43,7 @@ pub(super) fn run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
             rest(this, state)?
         };
         state.raise_interruption(this.py())?;
-        queue_due_timers(this, state, now)?;
+        begin_batch(this, state, now)?;
         run_batch(this, state)?;
         state.raise_interruption(this.py())?;
         if state.stopping.get() {
@@ -102,6 +102,23 @@ fn next_deadline(py: Python<'_>, state: &State) -> Option<f64> {
     }
 }
 
+/// Determines the batch, once a turn: what is queued, and the timers that are due at `now`.
+///
+/// # Errors
+/// What a replaced `loop.time` raises.
+#[inline]
+pub(super) fn begin_batch(
+    this: &Bound<'_, EventLoop>,
+    state: &State,
+    now: Option<f64>,
+) -> PyResult<()> {
+    if state.batch.get().is_none() {
+        queue_due_timers(this, state, now)?;
+        state.batch.set(Some(state.ready.borrow().len()));
+    }
+    Ok(())
+}
+
 /// Moves the timers that are due behind what is ready: at `now`, or by a new reading of the clock.
 #[inline]
 fn queue_due_timers(this: &Bound<'_, EventLoop>, state: &State, now: Option<f64>) -> PyResult<()> {
@@ -128,24 +145,10 @@ fn queue_timers_due_at(state: &State, now: f64) {
     }
 }
 
-/// How many handles from the front of the queue are this batch's. What transports queued that were
-/// served in the poll comes behind it, as the timers that are due were before them.
-#[inline]
-fn batch_size(state: &State) -> usize {
-    let for_next = state.for_next_batch.get();
-    if for_next == 0 {
-        return state.ready.borrow().len();
-    }
-    state.for_next_batch.set(0);
-    let mut ready = state.ready.borrow_mut();
-    ready.rotate_left(for_next);
-    ready.len() - for_next
-}
-
-/// Runs the handles that are queued now; what they queue is for the next batch.
+/// Runs the batch; what its handles queue is for the next one.
 #[inline]
 fn run_batch(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> {
-    let count = batch_size(state);
+    let count = state.batch.take().unwrap_or(0);
     state.in_callback.set(true);
     let outcome = run_handles(this, state, count);
     state.in_callback.set(false);

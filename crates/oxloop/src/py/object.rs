@@ -2,10 +2,10 @@
 //! calls without a tuple, audit events.
 
 use super::ending;
-use pyo3::Borrowed;
-use pyo3::ffi;
+use pyo3::exceptions::PyAttributeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple, PyType};
+use pyo3::{Borrowed, ffi, intern};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr;
@@ -72,14 +72,29 @@ pub(crate) fn has_audit_hooks(_py: Python<'_>) -> bool {
 pub(crate) struct TypeWatch {
     class: Py<PyType>,
     name: &'static str,
-    original: Py<PyAny>,
+    /// None if somebody has replaced it before.
+    original: Option<Py<PyAny>>,
     seen: Cell<u32>,
 }
 
 impl TypeWatch {
-    /// Watches attribute `name` of `class`, as it is now.
+    /// Watches method `name` of `class`. It is the original if it comes from the file that the
+    /// class comes from.
+    ///
+    /// # Errors
+    /// What looking at the class raises.
     pub(crate) fn new(class: &Bound<'_, PyType>, name: &'static str) -> PyResult<Self> {
-        let original = class.getattr(name)?.unbind();
+        let py = class.py();
+        let file_of = |name| {
+            let code = class.getattr(name)?.getattr(intern!(py, "__code__"))?;
+            code.getattr(intern!(py, "co_filename"))
+        };
+        let is_own = match file_of(name).and_then(|file| file.eq(file_of("__init__")?)) {
+            Err(error) if error.is_instance_of::<PyAttributeError>(py) => false,
+            outcome => outcome?,
+        };
+        let original = is_own.then(|| class.getattr(name)).transpose()?;
+        let original = original.map(Bound::unbind);
         Ok(Self {
             class: class.clone().unbind(),
             name,
@@ -102,7 +117,7 @@ impl TypeWatch {
             .class
             .bind(py)
             .getattr(self.name)
-            .is_ok_and(|current| current.is(&self.original));
+            .is_ok_and(|current| self.original.as_ref().is_some_and(|it| current.is(it)));
         if same {
             // SAFETY: as above; the look-up gave the type a version if it had none.
             let version =

@@ -3,7 +3,6 @@
 //! The loop calls `on_event` within the poll, or by a handle behind what is queued: `_on_event` is
 //! the same for Python.
 
-use crate::py::args::Args;
 use crate::py::class::{Native, OfNative, This};
 use crate::py::method::Methods;
 use pyo3::Borrowed;
@@ -17,24 +16,27 @@ pub(crate) trait Polled: Native {
     /// KeyboardInterrupt and SystemExit from the protocol, what `connection_lost` raises, and what
     /// the exception handler lets out.
     fn on_event(this: &This<'_, '_, Self>, readable: bool, writable: bool) -> PyResult<()>;
+
+    /// How often reading was paused. What became readable before a pause, and waits for its turn,
+    /// is not read when that comes, even if reading was resumed: the next poll finds it.
+    fn pauses(&self, py: Python<'_>) -> u32;
 }
 
 pub(super) fn add_methods<T: Polled>(methods: &mut Methods<OfNative<T>>) {
     methods.method(
         c"_on_event",
-        "readable, writable",
+        "readable, writable, pauses",
         |this, args| {
-            let (readable, writable) = directions(&args)?;
-            T::on_event(this, readable, writable)?;
+            let names = ["readable", "writable", "pauses"];
+            let [readable, writable, pauses] = args.bind("_on_event", names, 3)?;
+            let is_set = |given: Option<Borrowed<'_, '_, PyAny>>| {
+                given.map_or(Ok(false), |given| given.is_truthy())
+            };
+            let pauses: Option<u32> = pauses.map(|pauses| pauses.extract()).transpose()?;
+            let readable = is_set(readable)? && pauses == Some(this.payload().pauses(this.py()));
+            T::on_event(this, readable, is_set(writable)?)?;
             Ok(this.py().None().into_bound(this.py()))
         },
         c"The kernel has an event; what was queued before it has run.",
     );
-}
-
-fn directions(args: &Args<'_, '_>) -> PyResult<(bool, bool)> {
-    let [readable, writable] = args.bind("_on_event", ["readable", "writable"], 2)?;
-    let is_set =
-        |given: Option<Borrowed<'_, '_, PyAny>>| given.map_or(Ok(false), |it| it.is_truthy());
-    Ok((is_set(readable)?, is_set(writable)?))
 }

@@ -247,6 +247,10 @@ impl Polled for DatagramTransport {
         this.drop_unwanted(readable, writable);
         Ok(())
     }
+
+    fn pauses(&self, py: Python<'_>) -> u32 {
+        self.selector_state(py).flags.pauses.get()
+    }
 }
 
 /// asyncio's datagram transport is an `asyncio.Transport` too, by the way it is made.

@@ -21,6 +21,8 @@ use std::io::{self, ErrorKind};
 /// The reading end.
 pub(crate) struct Reading {
     paused: Cell<bool>,
+    /// Counts calls of `pause_reading`, and wraps around.
+    pauses: Cell<u32>,
 }
 
 pub(crate) type ReadPipeTransport = PipeTransport<Reading>;
@@ -36,6 +38,7 @@ impl Side for Reading {
     fn new(_kind: Kind) -> Self {
         Self {
             paused: Cell::new(false),
+            pauses: Cell::new(0),
         }
     }
 
@@ -76,6 +79,10 @@ impl Polled for ReadPipeTransport {
             Ok(())
         }
     }
+
+    fn pauses(&self, py: Python<'_>) -> u32 {
+        self.side(py).pauses.get()
+    }
 }
 
 impl<'py> ReadThis<'_, 'py> {
@@ -90,6 +97,8 @@ impl<'py> ReadThis<'_, 'py> {
     fn pause_reading(&self) -> PyResult<Bound<'py, PyAny>> {
         if self.is_reading() {
             self.paused().set(true);
+            let pauses = &self.side(self.py()).pauses;
+            pauses.set(pauses.get().wrapping_add(1));
             self.stop_listening();
             self.log_in_debug("debug", "%r pauses reading")?;
         }
@@ -146,6 +155,7 @@ impl<'py> ReadThis<'_, 'py> {
     fn on_eof(&self) -> PyResult<()> {
         self.log_in_debug("info", "%r was closed by peer")?;
         self.end().closing.set(true);
+        self.stop_listening();
         if let Some(protocol) = self.protocol() {
             let received = protocol.getattr(intern!(self.py(), "eof_received"))?;
             self.soon(&received, &[])?;

@@ -257,6 +257,11 @@ impl Polled for WritePipeTransport {
         }
         Ok(())
     }
+
+    /// Nothing is read here but that the reader is gone, and that is not paused.
+    fn pauses(&self, _py: Python<'_>) -> u32 {
+        0
+    }
 }
 
 fn add_writing(methods: &mut Methods<OfNative<WritePipeTransport>>) {

@@ -337,6 +337,10 @@ impl Polled for StreamTransport {
         this.drop_unwanted(readable, writable);
         Ok(())
     }
+
+    fn pauses(&self, py: Python<'_>) -> u32 {
+        self.selector_state(py).flags.pauses.get()
+    }
 }
 
 /// Makes the type; called once, at import.
