@@ -331,13 +331,15 @@ class TestWhoLooksAtHandles:
 
 class TestBetweenThePollAndTheEvent:
     @pytest.mark.parametrize("source", [stream, read_pipe], ids=lambda source: source.__name__)
-    def test_reading_is_paused_and_resumed(self, loop, run, source):
+    @pytest.mark.parametrize("paused_before", [False, True])
+    def test_reading_is_resumed(self, loop, run, source, paused_before):
         """What is readable is found by the next poll."""
         order = []
 
         def first():
             order.append("first")
-            paused[0].pause_reading()
+            if not paused_before:
+                paused[0].pause_reading()
             paused[0].resume_reading()
             loop.call_soon(second)
 
@@ -348,6 +350,8 @@ class TestBetweenThePollAndTheEvent:
         async def main():
             async with source(loop, lambda: order.append("event")) as occur:
                 paused.append(occur.transport)
+                if paused_before:
+                    occur.transport.pause_reading()
                 await asyncio.sleep(0.01)
                 loop.call_soon(first)
                 occur()

@@ -245,8 +245,8 @@ fn serve_soon<T: Polled>(
         .getattr(intern!(py, "_on_event"))?;
     let readable = PyBool::new(py, event.readable);
     let writable = PyBool::new(py, event.writable);
-    let pauses = PyInt::new(py, transport.this(py).payload().pauses(py));
-    let arguments = [readable.as_any(), writable.as_any(), pauses.as_any()];
+    let changes = PyInt::new(py, transport.this(py).payload().reading_changes(py));
+    let arguments = [readable.as_any(), writable.as_any(), changes.as_any()];
     soon_method(py, this, &serve, &arguments, Captured::empty())
 }
 

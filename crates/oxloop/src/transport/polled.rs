@@ -17,23 +17,24 @@ pub(crate) trait Polled: Native {
     /// the exception handler lets out.
     fn on_event(this: &This<'_, '_, Self>, readable: bool, writable: bool) -> PyResult<()>;
 
-    /// How often reading was paused. What became readable before a pause, and waits for its turn,
-    /// is not read when that comes, even if reading was resumed: the next poll finds it.
-    fn pauses(&self, py: Python<'_>) -> u32;
+    /// How often reading was paused or resumed. What became readable before that, and waits for its
+    /// turn, is not read when it comes, but found by the next poll.
+    fn reading_changes(&self, py: Python<'_>) -> u32;
 }
 
 pub(super) fn add_methods<T: Polled>(methods: &mut Methods<OfNative<T>>) {
     methods.method(
         c"_on_event",
-        "readable, writable, pauses",
+        "readable, writable, reading_changes",
         |this, args| {
-            let names = ["readable", "writable", "pauses"];
-            let [readable, writable, pauses] = args.bind("_on_event", names, 3)?;
+            let names = ["readable", "writable", "reading_changes"];
+            let [readable, writable, changes] = args.bind("_on_event", names, 3)?;
             let is_set = |given: Option<Borrowed<'_, '_, PyAny>>| {
                 given.map_or(Ok(false), |given| given.is_truthy())
             };
-            let pauses: Option<u32> = pauses.map(|pauses| pauses.extract()).transpose()?;
-            let readable = is_set(readable)? && pauses == Some(this.payload().pauses(this.py()));
+            let changes: Option<u32> = changes.map(|changes| changes.extract()).transpose()?;
+            let readable =
+                is_set(readable)? && changes == Some(this.payload().reading_changes(this.py()));
             T::on_event(this, readable, is_set(writable)?)?;
             Ok(this.py().None().into_bound(this.py()))
         },

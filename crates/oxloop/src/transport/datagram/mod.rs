@@ -248,8 +248,8 @@ impl Polled for DatagramTransport {
         Ok(())
     }
 
-    fn pauses(&self, py: Python<'_>) -> u32 {
-        self.selector_state(py).flags.pauses.get()
+    fn reading_changes(&self, py: Python<'_>) -> u32 {
+        self.selector_state(py).flags.reading_changes.get()
     }
 }
 

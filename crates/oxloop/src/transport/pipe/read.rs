@@ -21,8 +21,8 @@ use std::io::{self, ErrorKind};
 /// The reading end.
 pub(crate) struct Reading {
     paused: Cell<bool>,
-    /// Counts calls of `pause_reading`, and wraps around.
-    pauses: Cell<u32>,
+    /// Counts what `pause_reading` and `resume_reading` change, and wraps around.
+    reading_changes: Cell<u32>,
 }
 
 pub(crate) type ReadPipeTransport = PipeTransport<Reading>;
@@ -38,7 +38,7 @@ impl Side for Reading {
     fn new(_kind: Kind) -> Self {
         Self {
             paused: Cell::new(false),
-            pauses: Cell::new(0),
+            reading_changes: Cell::new(0),
         }
     }
 
@@ -80,8 +80,8 @@ impl Polled for ReadPipeTransport {
         }
     }
 
-    fn pauses(&self, py: Python<'_>) -> u32 {
-        self.side(py).pauses.get()
+    fn reading_changes(&self, py: Python<'_>) -> u32 {
+        self.side(py).reading_changes.get()
     }
 }
 
@@ -94,11 +94,16 @@ impl<'py> ReadThis<'_, 'py> {
         !self.paused().get() && !self.end().closing.get()
     }
 
+    fn change_reading(&self, paused: bool) {
+        let own = self.side(self.py());
+        own.paused.set(paused);
+        let changes = &own.reading_changes;
+        changes.set(changes.get().wrapping_add(1));
+    }
+
     fn pause_reading(&self) -> PyResult<Bound<'py, PyAny>> {
         if self.is_reading() {
-            self.paused().set(true);
-            let pauses = &self.side(self.py()).pauses;
-            pauses.set(pauses.get().wrapping_add(1));
+            self.change_reading(true);
             self.stop_listening();
             self.log_in_debug("debug", "%r pauses reading")?;
         }
@@ -109,7 +114,7 @@ impl<'py> ReadThis<'_, 'py> {
         if self.end().closing.get() || !self.paused().get() {
             return self.none();
         }
-        self.paused().set(false);
+        self.change_reading(false);
         if self.end().started.get() {
             self.listen_for(Interest::READABLE)?;
         }

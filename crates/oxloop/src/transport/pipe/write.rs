@@ -259,7 +259,7 @@ impl Polled for WritePipeTransport {
     }
 
     /// Nothing is read here but that the reader is gone, and that is not paused.
-    fn pauses(&self, _py: Python<'_>) -> u32 {
+    fn reading_changes(&self, _py: Python<'_>) -> u32 {
         0
     }
 }

@@ -59,18 +59,24 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
             return Ok(());
         }
         // The kernel's interest stays until an event comes that nobody wants.
-        let flags = &self.selector().flags;
-        flags.paused.set(true);
-        flags.pauses.set(flags.pauses.get().wrapping_add(1));
+        self.change_reading(true);
         self.update_hold();
         self.log_in_debug("debug", "%r pauses reading")
     }
 
+    fn change_reading(&self, paused: bool) {
+        let flags = &self.selector().flags;
+        flags.paused.set(paused);
+        let changes = &flags.reading_changes;
+        changes.set(changes.get().wrapping_add(1));
+    }
+
     fn resume_reading(&self) -> PyResult<()> {
         let flags = &self.selector().flags;
-        if flags.closing.get() || !flags.paused.replace(false) {
+        if flags.closing.get() || !flags.paused.get() {
             return Ok(());
         }
+        self.change_reading(false);
         self.loop_state().check_closed()?;
         if !self.has_descriptor()? {
             return self.lacks_descriptor();

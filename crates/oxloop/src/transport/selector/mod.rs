@@ -58,8 +58,8 @@ pub(crate) struct Flags {
     pub(super) started: Cell<bool>,
     pub(super) paused: Cell<bool>,
     pub(super) closing: Cell<bool>,
-    /// Counts calls of `pause_reading`, and wraps around.
-    pub(super) pauses: Cell<u32>,
+    /// Counts what `pause_reading` and `resume_reading` change, and wraps around.
+    pub(super) reading_changes: Cell<u32>,
     /// Counts `connection_lost` being scheduled, and writes after it.
     pub(super) conn_lost: Cell<u32>,
     /// The loop's registry has a strong reference.

@@ -338,8 +338,8 @@ impl Polled for StreamTransport {
         Ok(())
     }
 
-    fn pauses(&self, py: Python<'_>) -> u32 {
-        self.selector_state(py).flags.pauses.get()
+    fn reading_changes(&self, py: Python<'_>) -> u32 {
+        self.selector_state(py).flags.reading_changes.get()
     }
 }
 
