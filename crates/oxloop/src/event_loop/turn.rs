@@ -1,9 +1,10 @@
 //! One turn of the loop: poll, due timers, ready callbacks.
 //!
-//! A batch is exactly the handles that were queued when it began, first in, first out. Handles that
-//! they schedule form the next batch, and the kernel is asked before it, as in asyncio: a callback
-//! sees what has arrived up to the batch that it runs in. A loop that watches no descriptor but its
-//! own has nothing to ask for: thread-safe calls are in its queue, and signals are seen in memory.
+//! A batch is exactly the handles that were queued when it began, first in, first out; transports
+//! that are served in the poll (see `poll`) come before them. What they schedule forms the next
+//! batch, and the kernel is asked before it, as in asyncio: a callback sees what has arrived up to
+//! the batch that it runs in. A loop that watches no descriptor but its own has nothing to ask for:
+//! thread-safe calls are in its queue, and signals are seen in memory.
 //!
 //! After each handle, the transports that it wrote to are flushed: all its writes to one peer leave
 //! in one system call.
