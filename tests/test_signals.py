@@ -40,6 +40,21 @@ class TestAddSignalHandler:
         run(main())
         assert got == ["one"]
 
+    def test_beside_a_python_handler_of_the_program(self, loop, run):
+        """It replaces what CPython calls, and the loop hears of the signal all the same."""
+        got = []
+
+        async def main():
+            loop.add_signal_handler(signal.SIGUSR1, got.append, "loop")
+            signal.signal(signal.SIGUSR1, lambda *_: got.append("program"))
+            send(signal.SIGUSR1)
+            for _ in range(10):  # the loop is busy, and has nothing else to ask the kernel for
+                await asyncio.sleep(0)
+            loop.remove_signal_handler(signal.SIGUSR1)
+
+        run(main())
+        assert got == ["program", "loop"]
+
     def test_is_called_in_the_loop(self, loop, run):
         got = []
 

@@ -94,10 +94,14 @@ impl State {
         self.stopping.get() || self.has_ready()
     }
 
-    /// True if the kernel may have something for the loop besides a wake-up and signals.
+    /// True if the kernel may have something for the loop that is not seen in memory: a wake-up is,
+    /// and so are signals, unless the loop has handlers. The program may have replaced the
+    /// Python-level handler of one of them, and the loop then hears of it from the kernel alone.
     #[inline]
     pub(super) fn watches_descriptors(&self) -> bool {
-        let own = 1 + usize::from(self.signals.borrow().watches_channel());
+        let signals = self.signals.borrow();
+        let own = 1 + usize::from(signals.watches_channel() && !signals.has_handlers());
+        drop(signals);
         self.sources.borrow().len() > own
     }
 
