@@ -336,6 +336,31 @@ class TestClose:
         with pytest.warns(ResourceWarning, match="unclosed transport"):
             drop()
 
+    @pytest.mark.parametrize("subclass", [False, True])
+    def test_transports_keep_what_comes_behind_what_waits(self, loop_factory, subclass):
+        class Connection(socket.socket):
+            pass
+
+        loop = loop_factory()
+        near, far = socket.socketpair()
+        if subclass:
+            near = Connection(fileno=near.detach())
+        made = [*loop.run_until_complete(loop.create_connection(asyncio.Protocol, sock=near))]
+        while not made[0].get_write_buffer_size():
+            made[0].write(bytes(4096))
+        size = made[0].get_write_buffer_size()
+        loop.close()
+        made[0].write(b"more")
+        assert made[0].get_write_buffer_size() == size + 4
+        far.close()
+
+        def drop():
+            made.clear()
+            gc.collect()
+
+        with pytest.warns(ResourceWarning, match="unclosed transport"):
+            drop()
+
     def test_pending_callbacks_and_timers_are_dropped(self, loop):
         class Target:
             def method(self):

@@ -120,7 +120,8 @@ impl<'py> StreamThis<'_, 'py> {
     pub(super) fn write_by_object(&self, chunk: Bound<'py, PyBytes>) -> PyResult<()> {
         let py = self.py();
         let mut rest = chunk;
-        if self.own().queue.borrow().is_empty() {
+        let waits = !self.own().queue.borrow().is_empty();
+        if !waits {
             let sent = match self.call_socket(intern!(py, "send"), rest.as_any()) {
                 Ok(Some(sent)) => sent.extract::<usize>()?,
                 Ok(None) => return Ok(()),
@@ -137,7 +138,9 @@ impl<'py> StreamThis<'_, 'py> {
             }
         }
         self.own().queue.borrow_mut().push(rest);
-        self.wait_by_object()?;
+        if !waits {
+            self.wait_by_object()?;
+        }
         self.maybe_pause_protocol()
     }
 
