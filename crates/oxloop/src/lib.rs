@@ -39,6 +39,7 @@ mod _oxloop {
         let py = module.py();
         // Before anything is kept: an exported class would be made ahead of this function.
         py::interpreter::require_main(py)?;
+        py::interpreter::attach_once(py);
         module.add_class::<event_loop::EventLoop>()?;
         module.add_class::<server::Server>()?;
         py::imports::warm(py)?;

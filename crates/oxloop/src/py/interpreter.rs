@@ -8,6 +8,12 @@ use pyo3::exceptions::PyImportError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+/// PyO3 asserts when it attaches to the interpreter first that this is up. It is not any more when
+/// the last objects of a program are freed, whose finalizers may come here.
+pub(crate) fn attach_once(py: Python<'_>) {
+    py.detach(|| Python::attach(|_| ()));
+}
+
 /// Runs the Python-level handlers of signals that have arrived, in the main thread.
 ///
 /// # Errors
