@@ -8,6 +8,7 @@ HOST    ?= 127.0.0.1
 PORT    ?= 8000
 PYTEST_ARGS      ?=
 PYTEST_WORKERS   ?=
+TEST_LOOPS       ?= both
 DEBUG_TESTS      ?= tests
 CONFORMANCE_ARGS ?=
 UPSTREAM_ARGS    ?=
@@ -40,7 +41,7 @@ help: ## List the targets
 	@echo
 	@echo "  Variables: PYTHON=$(PYTHON) VENV=$(VENV) PROFILE=$(PROFILE) LOOP=$(LOOP)"
 	@echo "             HOST=$(HOST) PORT=$(PORT) SELFTEST= PYTEST_ARGS= PYTEST_WORKERS= CONFORMANCE_ARGS="
-	@echo "             UPSTREAM_ARGS= DEBUG_TESTS= BENCH_ARGS= FUZZ_SECONDS= CARGO_TARGET_DIR="
+	@echo "             TEST_LOOPS=$(TEST_LOOPS) UPSTREAM_ARGS= DEBUG_TESTS= BENCH_ARGS= FUZZ_SECONDS= CARGO_TARGET_DIR="
 
 # --- build --------------------------------------------------------------------------------------
 
@@ -99,7 +100,7 @@ test-rust: $(STAMPS)/venv ## The Rust part of `make test`
 	$(CARGO_ENV) cargo test $(LOCKED) --workspace
 
 test-python: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests ## The Python suite, on asyncio and on oxloop; TLS on both data paths
-	$(PY) -m pytest $(WORKERS) $(PYTEST_ARGS)
+	$(PY) -m pytest $(WORKERS) --loop $(TEST_LOOPS) $(PYTEST_ARGS)
 	$(if $(PYTEST_ARGS),,OXLOOP_TLS=memorybio $(PY) -m pytest $(WORKERS) tests/tls --loop oxloop)
 
 test-conformance: $(STAMPS)/oxloop-$(PROFILE) ## CPython's test.test_asyncio with the loop swapped in
