@@ -5,7 +5,6 @@ The loop has nothing else to do when the event comes, whoever it is for.
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -16,6 +15,7 @@ import pytest
 
 from support.descriptors import watched_descriptors
 from support.peers import PATIENCE_S, until
+from support.transports import drop_unclosed
 
 
 class Reacting(asyncio.Protocol, asyncio.DatagramProtocol):
@@ -409,13 +409,7 @@ def test_a_pipe_is_not_watched_after_its_end(loop, run, unhandled):
 
     assert not run(main())
     assert isinstance(unhandled.take()[0]["exception"], AttributeError)
-
-    def drop():
-        made.clear()
-        gc.collect()
-
-    with pytest.warns(ResourceWarning, match="unclosed transport"):
-        drop()
+    drop_unclosed(made)
     file.close()
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from support.peers import PAIRS
 from support.programs import run_program
+from support.transports import drop_unclosed
 
 
 async def value(result=None):
@@ -289,13 +290,7 @@ class TestClose:
         with pytest.raises(RuntimeError, match=r"^Event loop is closed$"):
             made[0].resume_reading()
         far.close()
-
-        def drop():
-            made.clear()
-            gc.collect()
-
-        with pytest.warns(ResourceWarning, match="unclosed transport"):
-            drop()
+        drop_unclosed(made)
 
     @pytest.mark.parametrize("kind", ["stream", "datagram", "pipe"])
     def test_transports_keep_nothing_that_has_to_wait(self, loop_factory, kind):
@@ -328,13 +323,7 @@ class TestClose:
             fill()
         assert made[0].get_write_buffer_size() == 0
         far.close()
-
-        def drop():
-            made.clear()
-            gc.collect()
-
-        with pytest.warns(ResourceWarning, match="unclosed transport"):
-            drop()
+        drop_unclosed(made)
 
     @pytest.mark.parametrize("subclass", [False, True])
     def test_transports_keep_what_comes_behind_what_waits(self, loop_factory, subclass):
@@ -353,13 +342,7 @@ class TestClose:
         made[0].write(b"more")
         assert made[0].get_write_buffer_size() == size + 4
         far.close()
-
-        def drop():
-            made.clear()
-            gc.collect()
-
-        with pytest.warns(ResourceWarning, match="unclosed transport"):
-            drop()
+        drop_unclosed(made)
 
     def test_pending_callbacks_and_timers_are_dropped(self, loop):
         class Target:
