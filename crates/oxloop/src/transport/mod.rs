@@ -15,6 +15,7 @@ pub(crate) mod delivery;
 pub(crate) mod flow_control;
 pub(crate) mod pipe;
 pub(crate) mod polled;
+mod reading_switch;
 mod selector;
 pub(crate) mod stream;
 pub(crate) mod subprocess;

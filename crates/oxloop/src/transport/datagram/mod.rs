@@ -249,7 +249,7 @@ impl Polled for DatagramTransport {
     }
 
     fn reading_changes(&self, py: Python<'_>) -> u32 {
-        self.selector_state(py).flags.reading_changes.get()
+        self.selector_state(py).flags.reading.changes()
     }
 }
 

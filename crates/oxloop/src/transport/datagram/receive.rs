@@ -182,7 +182,7 @@ impl<'py> DatagramThis<'_, 'py> {
             return Ok(());
         }
         self.own().undelivered.borrow_mut().extend(rest);
-        if flags.paused.get() {
+        if flags.reading.is_paused() {
             return Ok(());
         }
         // A KeyboardInterrupt stopped the delivery: it goes on when the loop does.

@@ -10,19 +10,17 @@ use crate::py::method::Methods;
 use crate::py::object::call_method;
 use crate::transport::base::BaseTransport;
 use crate::transport::polled::Polled;
+use crate::transport::reading_switch::ReadingSwitch;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
 use reactor::poller::Interest;
 use reactor::socket;
-use std::cell::Cell;
 use std::io::{self, ErrorKind};
 
 /// The reading end.
 pub(crate) struct Reading {
-    paused: Cell<bool>,
-    /// Counts what `pause_reading` and `resume_reading` change, and wraps around.
-    reading_changes: Cell<u32>,
+    switch: ReadingSwitch,
 }
 
 pub(crate) type ReadPipeTransport = PipeTransport<Reading>;
@@ -37,8 +35,7 @@ impl Side for Reading {
 
     fn new(_kind: Kind) -> Self {
         Self {
-            paused: Cell::new(false),
-            reading_changes: Cell::new(0),
+            switch: ReadingSwitch::default(),
         }
     }
 
@@ -81,29 +78,22 @@ impl Polled for ReadPipeTransport {
     }
 
     fn reading_changes(&self, py: Python<'_>) -> u32 {
-        self.side(py).reading_changes.get()
+        self.side(py).switch.changes()
     }
 }
 
 impl<'py> ReadThis<'_, 'py> {
-    fn paused(&self) -> &Cell<bool> {
-        &self.side(self.py()).paused
+    fn switch(&self) -> &ReadingSwitch {
+        &self.side(self.py()).switch
     }
 
     fn is_reading(&self) -> bool {
-        !self.paused().get() && !self.end().closing.get()
-    }
-
-    fn change_reading(&self, paused: bool) {
-        let own = self.side(self.py());
-        own.paused.set(paused);
-        let changes = &own.reading_changes;
-        changes.set(changes.get().wrapping_add(1));
+        !self.switch().is_paused() && !self.end().closing.get()
     }
 
     fn pause_reading(&self) -> PyResult<Bound<'py, PyAny>> {
         if self.is_reading() {
-            self.change_reading(true);
+            self.switch().turn();
             self.stop_listening();
             self.log_in_debug("debug", "%r pauses reading")?;
         }
@@ -111,10 +101,10 @@ impl<'py> ReadThis<'_, 'py> {
     }
 
     fn resume_reading(&self) -> PyResult<Bound<'py, PyAny>> {
-        if self.end().closing.get() || !self.paused().get() {
+        if self.end().closing.get() || !self.switch().is_paused() {
             return self.none();
         }
-        self.change_reading(false);
+        self.switch().turn();
         if self.end().started.get() {
             self.listen_for(Interest::READABLE)?;
         }

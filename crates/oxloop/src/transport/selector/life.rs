@@ -51,7 +51,7 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
 
     fn is_reading(&self) -> bool {
         let flags = &self.selector().flags;
-        !flags.closing.get() && !flags.paused.get()
+        !flags.closing.get() && !flags.reading.is_paused()
     }
 
     fn pause_reading(&self) -> PyResult<()> {
@@ -59,24 +59,17 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
             return Ok(());
         }
         // The kernel's interest stays until an event comes that nobody wants.
-        self.change_reading(true);
+        self.selector().flags.reading.turn();
         self.update_hold();
         self.log_in_debug("debug", "%r pauses reading")
     }
 
-    fn change_reading(&self, paused: bool) {
-        let flags = &self.selector().flags;
-        flags.paused.set(paused);
-        let changes = &flags.reading_changes;
-        changes.set(changes.get().wrapping_add(1));
-    }
-
     fn resume_reading(&self) -> PyResult<()> {
         let flags = &self.selector().flags;
-        if flags.closing.get() || !flags.paused.get() {
+        if flags.closing.get() || !flags.reading.is_paused() {
             return Ok(());
         }
-        self.change_reading(false);
+        flags.reading.turn();
         self.loop_state().check_closed()?;
         if !self.has_descriptor()? {
             return self.lacks_descriptor();
@@ -225,7 +218,7 @@ pub(in crate::transport) fn add_methods<T: SelectorTransport>(methods: &mut Meth
         this.boolean(this.selector().flags.closing.get())
     });
     methods.getter(c"_paused", |this| {
-        this.boolean(this.selector().flags.paused.get())
+        this.boolean(this.selector().flags.reading.is_paused())
     });
     methods.getter(c"_sock_fd", |this| {
         Ok(this.selector().fd.into_pyobject(this.py())?.into_any())

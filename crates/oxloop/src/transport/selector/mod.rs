@@ -16,6 +16,7 @@ mod life;
 use super::base::{BaseTransport, Parties};
 use super::flow_control::{FlowControl, FlowControlled};
 use super::polled::Polled;
+use super::reading_switch::ReadingSwitch;
 use super::visit_cell;
 use crate::error::os_error;
 use crate::event_loop::EventLoop;
@@ -56,10 +57,8 @@ pub(crate) struct SelectorState {
 pub(crate) struct Flags {
     /// `connection_made` was called and reading may begin.
     pub(super) started: Cell<bool>,
-    pub(super) paused: Cell<bool>,
+    pub(super) reading: ReadingSwitch,
     pub(super) closing: Cell<bool>,
-    /// Counts what `pause_reading` and `resume_reading` change, and wraps around.
-    pub(super) reading_changes: Cell<u32>,
     /// Counts `connection_lost` being scheduled, and writes after it.
     pub(super) conn_lost: Cell<u32>,
     /// The loop's registry has a strong reference.
@@ -120,7 +119,7 @@ pub(crate) trait SelectorTransport: Polled {
 
     fn wants_to_read(this: &This<'_, '_, Self>) -> bool {
         let flags = &this.selector().flags;
-        flags.started.get() && !flags.paused.get() && !flags.closing.get()
+        flags.started.get() && !flags.reading.is_paused() && !flags.closing.get()
     }
 
     fn wants_to_write(this: &This<'_, '_, Self>) -> bool;

@@ -223,7 +223,7 @@ impl SelectorTransport for StreamTransport {
     fn wants_to_read(this: &StreamThis<'_, '_>) -> bool {
         let (inner, flags) = (this.own(), &this.own().flags);
         flags.started.get()
-            && !flags.paused.get()
+            && !flags.reading.is_paused()
             && !flags.closing.get()
             && !inner.eof_received.get()
     }
@@ -339,7 +339,7 @@ impl Polled for StreamTransport {
     }
 
     fn reading_changes(&self, py: Python<'_>) -> u32 {
-        self.selector_state(py).flags.reading_changes.get()
+        self.selector_state(py).flags.reading.changes()
     }
 }
 
