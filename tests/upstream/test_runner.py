@@ -93,7 +93,7 @@ def test_run_goes_on_behind_a_crash_and_a_hang(place):
         "test_crashes": CRASHED,
         "test_hangs": HUNG,
         "test_behind_all_that": PASSED,
-    }
+    }, run.outcomes
     assert run.loops == 2  # one of them in the child
     shown = verdict.failure_lines("mixed", "test_mixed.py::test_hangs", run.outcomes)
     assert "in test_hangs" in shown[2]
@@ -102,7 +102,7 @@ def test_run_goes_on_behind_a_crash_and_a_hang(place):
 def test_stock_asyncio_is_not_swapped(place):
     only = frozenset({"test_mixed.py::test_own_loop", "test_mixed.py::test_loop_of_a_child"})
     run = run_suite(place, Choice(False, ("test_mixed.py",), only))
-    assert by_name(run) == {"test_own_loop": FAILED, "test_loop_of_a_child": FAILED}
+    assert by_name(run) == {"test_own_loop": FAILED, "test_loop_of_a_child": FAILED}, run.outcomes
     assert not run.loops
 
 

@@ -39,7 +39,8 @@ mod _oxloop {
         let py = module.py();
         // Before anything is kept: an exported class would be made ahead of this function.
         py::interpreter::require_main(py)?;
-        py::interpreter::attach_once(py);
+        // Not up yet while `site` is imported: a loop that is run asks again.
+        let _up = py::interpreter::attach_once(py);
         module.add_class::<event_loop::EventLoop>()?;
         module.add_class::<server::Server>()?;
         py::imports::warm(py)?;

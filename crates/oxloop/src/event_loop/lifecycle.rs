@@ -8,8 +8,8 @@ use super::{EventLoop, Hooks, State, turn};
 use crate::error::{os_error, then_cleaned};
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::handle::HandleRef;
-use crate::py::imports;
 use crate::py::object::TypeWatch;
+use crate::py::{imports, interpreter};
 use crate::tls::RecordMemory;
 use crate::transport::visit_cell;
 use pyo3::exceptions::PyRuntimeError;
@@ -345,6 +345,7 @@ fn prepare_to_run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let state = this.get().state(this.py());
     state.check_closed()?;
     check_running(this)?;
+    interpreter::attach_once(this.py())?;
     state.leave_parent().map_err(|error| os_error(&error))?;
     this.get().find_overrides(this)
 }

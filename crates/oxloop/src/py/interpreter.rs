@@ -4,14 +4,34 @@
 //! process would be given the first one's objects. CPython refuses that by itself for interpreters
 //! with a GIL of their own; the others, and all of 3.11's, are refused here.
 
-use pyo3::exceptions::PyImportError;
+use pyo3::exceptions::{PyImportError, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// True once PyO3 has attached to the interpreter.
+static ATTACHED: AtomicBool = AtomicBool::new(false);
 
 /// PyO3 asserts when it attaches to the interpreter first that this is up. It is not any more when
-/// the last objects of a program are freed, whose finalizers may come here.
-pub(crate) fn attach_once(py: Python<'_>) {
+/// the last objects of a program are freed, whose finalizers may come here. So this is called at
+/// the import, and before a loop runs: from 3.15 on the interpreter is not up yet while it imports
+/// `site`, and what that imports.
+///
+/// # Errors
+/// RuntimeError if the interpreter has not been up yet: PyO3 could not turn a Rust error into an
+/// exception.
+pub(crate) fn attach_once(py: Python<'_>) -> PyResult<()> {
+    if ATTACHED.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    // SAFETY: may be called at any time.
+    if unsafe { ffi::Py_IsInitialized() } == 0 {
+        let text = "a loop of oxloop cannot run while the interpreter imports site";
+        return Err(PyRuntimeError::new_err(text));
+    }
     py.detach(|| Python::attach(|_| ()));
+    ATTACHED.store(true, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Runs the Python-level handlers of signals that have arrived, in the main thread.
