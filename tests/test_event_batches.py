@@ -5,10 +5,13 @@ The loop has nothing else to do when the event comes, whoever it is for.
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import os
 import signal
 import socket
+import sys
+import tempfile
 import time
 
 import pytest
@@ -388,6 +391,116 @@ def test_all_that_is_ready_is_one_batch(loop, run):
             near.close()
             far.close()
     assert order == ["read"] * 300 + ["queued by the first"]
+
+
+@contextlib.asynccontextmanager
+async def last_bytes_of_stream(loop, protocol):
+    near, far = socket.socketpair()
+    transport, _ = await loop.create_connection(lambda: protocol, sock=near)
+    with far:
+        yield close_with_unsent(transport, transport.write, far)
+
+
+@contextlib.asynccontextmanager
+async def last_bytes_of_pipe(loop, protocol):
+    near, far = socket.socketpair()
+    transport, _ = await loop.connect_write_pipe(lambda: protocol, near)
+    with far:
+        yield close_with_unsent(transport, transport.write, far)
+
+
+@contextlib.asynccontextmanager
+async def last_datagrams(loop, protocol):
+    with tempfile.TemporaryDirectory() as directory:
+        path = f"{directory}/far"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as far:
+            far.bind(path)
+            transport, _ = await loop.create_datagram_endpoint(
+                lambda: protocol, remote_addr=path, family=socket.AF_UNIX
+            )
+            yield close_with_unsent(transport, transport.sendto, far)
+
+
+def close_with_unsent(transport, send, far):
+    far.setblocking(False)
+    while not transport.get_write_buffer_size():
+        send(bytes(4096))
+    transport.close()
+    return of(transport, lambda: take_all(far))
+
+
+class TestConnectionLostBehindTheLastBytes:
+    """A transport that was closed ends with the event that sends its last bytes."""
+
+    @pytest.fixture(
+        params=[last_bytes_of_stream, last_bytes_of_pipe, last_datagrams],
+        ids=lambda closing: closing.__name__,
+    )
+    def closing(self, request):
+        return request.param
+
+    @pytest.mark.parametrize("queued", [False, True])
+    def test_its_exception_is_that_of_a_handle(self, loop, run, closing, queued):
+        """From 3.12 on the handler is called in the context of the connection."""
+        variable = contextvars.ContextVar("variable")
+        reports = []
+
+        def react():
+            raise LookupError("from connection_lost")
+
+        def report(loop, context):
+            reports.append((context, variable.get("unset")))
+
+        def take():
+            occur()
+            if queued:
+                loop.call_soon(lambda: None)
+
+        async def main():
+            nonlocal occur
+            outside = contextvars.copy_context()
+            variable.set("of the connection")
+            loop.set_exception_handler(report)
+            async with closing(loop, Reacting(react)) as occur:
+                loop.call_later(0.01, take, context=outside)
+                await until(lambda: reports)
+                await asyncio.sleep(0)
+                return repr(occur.transport)
+
+        occur = None
+        text = run(main())
+        [(context, value)] = reports
+        assert set(context) == {"message", "exception", "handle"}
+        assert context["message"].startswith("Exception in callback ")
+        assert isinstance(context["exception"], LookupError)
+        assert isinstance(context["handle"], asyncio.Handle)
+        assert repr(context["handle"]).startswith("<Handle ")
+        assert context["exception"].__traceback__ is not None
+        assert "closed" in text
+        if sys.version_info >= (3, 12):
+            assert value == "of the connection"
+            assert context["handle"].get_context()[variable] == value
+
+    @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+    def test_an_interruption_gets_out(self, loop, closing, interruption):
+        lost = []
+
+        def react():
+            lost.append(None)
+            raise interruption
+
+        async def main():
+            async with closing(loop, Reacting(react)) as occur:
+                loop.call_later(0.01, occur)
+                await asyncio.sleep(PATIENCE_S)
+
+        task = loop.create_task(main())
+        with pytest.raises(interruption):
+            loop.run_until_complete(task)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            loop.run_until_complete(task)
+        assert lost == [None]
 
 
 def test_a_pipe_is_not_watched_after_its_end(loop, run, unhandled):

@@ -239,7 +239,7 @@ fn run_of_context<'py>(context: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py
 /// # Errors
 /// KeyboardInterrupt and SystemExit, and what the exception handler lets out.
 #[cold]
-pub(super) fn report_handle(
+pub(crate) fn report_handle(
     this: &Bound<'_, EventLoop>,
     handle: &HandleRef,
     error: PyErr,

@@ -12,7 +12,6 @@
 
 use super::confirm::{Plan, confirm};
 use super::readiness::{Woken, wake, wake_soon};
-use super::schedule::soon_method;
 use super::source::Source;
 use super::turn::leaves_the_loop;
 use super::{EventLoop, State};
@@ -23,12 +22,11 @@ use crate::py::handle::HandleRef;
 use crate::server::Server;
 use crate::transport::datagram::DatagramTransport;
 use crate::transport::pipe::{ReadPipeTransport, WritePipeTransport};
-use crate::transport::polled::Polled;
+use crate::transport::polled::{self, Polled};
 use crate::transport::stream::StreamTransport;
 use crate::transport::subprocess::SubprocessTransport;
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyInt};
+use pyo3::types::PyDict;
 use reactor::poller::{Event, Events};
 use std::os::fd::RawFd;
 use std::time::Duration;
@@ -184,10 +182,10 @@ fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event, queue: boo
         return Ok(());
     };
     match target {
-        Target::Stream(transport) => serve(this, transport, event, queue),
-        Target::Datagram(transport) => serve(this, transport, event, queue),
-        Target::ReadPipe(pipe) => serve(this, pipe, event, queue),
-        Target::WritePipe(pipe) => serve(this, pipe, event, queue),
+        Target::Stream(transport) => serve(py, state, transport, event, queue),
+        Target::Datagram(transport) => serve(py, state, transport, event, queue),
+        Target::ReadPipe(pipe) => serve(py, state, pipe, event, queue),
+        Target::WritePipe(pipe) => serve(py, state, pipe, event, queue),
         Target::Watch {
             reader,
             writer,
@@ -217,37 +215,22 @@ fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event, queue: boo
 /// Serves a transport at once, or behind what is queued.
 #[inline]
 fn serve<T: Polled>(
-    this: &Bound<'_, EventLoop>,
+    py: Python<'_>,
+    state: &State,
     transport: Ref<T>,
     event: Event,
     queue: bool,
 ) -> PyResult<()> {
-    let py = this.py();
+    let this = transport.this(py);
+    let (readable, writable) = (event.readable, event.writable);
     let outcome = if queue {
-        serve_soon(this, &transport, event)
+        polled::handle_of_event(&this, readable, writable, Captured::empty())
+            .map(|handle| state.enqueue(handle))
     } else {
-        T::on_event(&transport.this(py), event.readable, event.writable)
+        polled::serve(&this, readable, writable)
     };
     transport.release(py);
     outcome
-}
-
-/// Queues the handle that serves a transport.
-fn serve_soon<T: Polled>(
-    this: &Bound<'_, EventLoop>,
-    transport: &Ref<T>,
-    event: Event,
-) -> PyResult<()> {
-    let py = this.py();
-    let serve = transport
-        .as_object()
-        .bind(py)
-        .getattr(intern!(py, "_on_event"))?;
-    let readable = PyBool::new(py, event.readable);
-    let writable = PyBool::new(py, event.writable);
-    let changes = PyInt::new(py, transport.this(py).payload().reading_changes(py));
-    let arguments = [readable.as_any(), writable.as_any(), changes.as_any()];
-    soon_method(py, this, &serve, &arguments, Captured::empty())
 }
 
 #[inline]
@@ -281,7 +264,7 @@ fn target(py: Python<'_>, state: &State, event: Event) -> Option<Target> {
     })
 }
 
-/// What a transport's callback raised where nobody else can take it, such as `connection_lost`.
+/// What serving an event raised where nobody else can take it.
 #[cold]
 fn report(this: &Bound<'_, EventLoop>, error: PyErr) -> PyResult<()> {
     let py = this.py();

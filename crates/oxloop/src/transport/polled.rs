@@ -1,25 +1,80 @@
 //! `Polled`: a transport whose descriptor the loop polls.
 //!
 //! The loop calls `on_event` within the poll, or by a handle behind what is queued: `_on_event` is
-//! the same for Python.
+//! the same for Python. What an event's callback raises and nobody else takes, such as an exception
+//! of `connection_lost` behind the last bytes, is reported as that of a handle in either case.
 
-use crate::py::class::{Native, OfNative, This};
+use crate::event_loop::exceptions;
+use crate::py::class::{OfNative, This};
+use crate::py::context::Captured;
+use crate::py::handle::HandleRef;
 use crate::py::method::Methods;
-use pyo3::Borrowed;
+use crate::py::schedule::handle_for;
+use crate::transport::base::BaseTransport;
 use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyInt};
+use pyo3::{Borrowed, intern};
 
-pub(crate) trait Polled: Native {
+pub(crate) trait Polled: BaseTransport {
     /// The kernel has something to say about the descriptor. What has changed since the poll is
     /// looked at anew.
     ///
     /// # Errors
-    /// KeyboardInterrupt and SystemExit from the protocol, what `connection_lost` raises, and what
-    /// the exception handler lets out.
+    /// KeyboardInterrupt and SystemExit from the protocol, what `connection_lost` and closing the
+    /// file raise, and what the exception handler lets out.
     fn on_event(this: &This<'_, '_, Self>, readable: bool, writable: bool) -> PyResult<()>;
 
     /// How often reading was paused or resumed. What became readable before that, and waits for its
     /// turn, is not read when it comes, but found by the next poll.
     fn reading_changes(&self, py: Python<'_>) -> u32;
+}
+
+/// Serves an event now.
+///
+/// # Errors
+/// KeyboardInterrupt and SystemExit, and what the exception handler lets out.
+#[inline]
+pub(crate) fn serve<T: Polled>(
+    this: &This<'_, '_, T>,
+    readable: bool,
+    writable: bool,
+) -> PyResult<()> {
+    T::on_event(this, readable, writable).or_else(|error| report(this, readable, writable, error))
+}
+
+/// The handle that serves an event.
+///
+/// # Errors
+/// MemoryError.
+pub(crate) fn handle_of_event<T: Polled>(
+    this: &This<'_, '_, T>,
+    readable: bool,
+    writable: bool,
+    context: Captured,
+) -> PyResult<HandleRef> {
+    let py = this.py();
+    let serve = this.object().getattr(intern!(py, "_on_event"))?;
+    let readable = PyBool::new(py, readable);
+    let writable = PyBool::new(py, writable);
+    let changes = PyInt::new(py, this.payload().reading_changes(py));
+    let arguments = [readable.as_any(), writable.as_any(), changes.as_any()];
+    let event_loop = this.event_loop().as_any().as_borrowed();
+    handle_for(py, event_loop, &serve, &arguments, context)
+}
+
+/// Reports as for a handle that ran in the context of the connection, which is left by now.
+#[cold]
+fn report<T: Polled>(
+    this: &This<'_, '_, T>,
+    readable: bool,
+    writable: bool,
+    error: PyErr,
+) -> PyResult<()> {
+    let py = this.py();
+    let context = &this.payload().parties(py).context;
+    let context = Captured::given(&context.object(py)?);
+    let handle = handle_of_event(this, readable, writable, context)?;
+    exceptions::report_handle(this.event_loop(), &handle, error)
 }
 
 pub(super) fn add_methods<T: Polled>(methods: &mut Methods<OfNative<T>>) {
@@ -35,7 +90,7 @@ pub(super) fn add_methods<T: Polled>(methods: &mut Methods<OfNative<T>>) {
             let changes: Option<u32> = changes.map(|changes| changes.extract()).transpose()?;
             let readable =
                 is_set(readable)? && changes == Some(this.payload().reading_changes(this.py()));
-            T::on_event(this, readable, is_set(writable)?)?;
+            serve(this, readable, is_set(writable)?)?;
             Ok(this.py().None().into_bound(this.py()))
         },
         c"The kernel has an event; what was queued before it has run.",
