@@ -6,6 +6,8 @@ import threading
 
 import pytest
 
+from support.programs import output_of
+
 pytestmark = pytest.mark.both_modes
 
 STREAM, DGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
@@ -168,6 +170,30 @@ class TestReplacedByTheProgram:
         ((args, kwargs),) = calls
         assert args[:2] == ("faked.example", 9)
         assert STREAM in (*args, *kwargs.values())
+
+    def test_before_oxloop_is_imported(self, loop_name, tmp_path):
+        """It looks like the one that it replaces."""
+        (tmp_path / "sitecustomize.py").write_text("""
+import functools
+import socket
+
+original = socket.getaddrinfo
+
+@functools.wraps(original)
+def getaddrinfo(*args, **kwargs):
+    print(args[0])
+    return original(*args, **kwargs)
+
+socket.getaddrinfo = getaddrinfo
+""")
+        program = """
+            loop = new_event_loop()
+            loop.run_until_complete(loop.getaddrinfo("127.0.0.9", 9))
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
+        """
+        output = output_of(loop_name, program, env={"PYTHONPATH": str(tmp_path)})
+        assert output == "127.0.0.9\n"
 
     def test_its_exception(self, loop, run, monkeypatch):
         def fake(*args, **kwargs):

@@ -12,6 +12,7 @@ import pytest
 
 from support.certificates import careless_context, server_context
 from support.peers import shut, until
+from support.programs import output_of
 from support.protocols import Echo, Recorder
 
 
@@ -190,6 +191,94 @@ class TestPatchedTransports:
             await shut(server)
 
         run(main())
+
+
+REPLACES = """
+import asyncio
+import functools
+
+started = False
+called = []
+
+
+class Wrapper:
+    def __init__(self, original, function):
+        self.original = original
+        self.function = function
+
+    def __get__(self, instance, owner):
+        return self if instance is None else functools.partial(self.function, instance)
+
+    def __call__(self, *args):
+        return self.function(*args)
+
+    def __getattr__(self, name):
+        return getattr(self.original, name)
+
+
+def replace(kind, name, by_wrapper):
+    original = getattr(kind, name)
+
+    @functools.wraps(original)
+    def function(self, *args, **kwargs):
+        called.append(name)
+        return original(self, *args, **kwargs)
+
+    setattr(kind, name, Wrapper(original, function) if by_wrapper else function)
+"""
+USES = """
+    import socket
+    import replaces
+
+    print(replaces.started)
+    if not replaces.started:
+        replaces.start()
+
+    async def main():
+        near, far = socket.socketpair()
+        with far:
+            reader, writer = await asyncio.open_connection(sock=near)
+            far.send(b"x")
+            await reader.readexactly(1)
+            writer.get_extra_info("peername")
+            writer.close()
+            await writer.wait_closed()
+
+    loop = new_event_loop()
+    loop.run_until_complete(main())
+    loop.close()
+    print(*sorted(set(replaces.called)))
+"""
+
+
+class TestMethodsOfAnotherModule:
+    """A profiler of its own file has replaced a method of asyncio's, and perhaps more of them."""
+
+    @pytest.mark.parametrize("when", ["before oxloop is imported", "after"])
+    @pytest.mark.parametrize("how", ["alone", "with __init__", "by a wrapper"])
+    @pytest.mark.parametrize(
+        "method",
+        [
+            "Handle._run",
+            "StreamReaderProtocol.data_received",
+            "StreamReader.feed_data",
+            "Transport.get_extra_info",
+            "BaseTransport.get_extra_info",
+        ],
+    )
+    def test_is_called(self, loop_name, tmp_path, method, how, when):
+        kind, name = method.split(".")
+        names = ["__init__", name] if how == "with __init__" else [name]
+        lines = [f"replace(asyncio.{kind}, {it!r}, {how == 'by a wrapper'})" for it in names]
+        start = "\n    ".join(["def start():", "global started", "started = True", *lines])
+        (tmp_path / "replaces.py").write_text(f"{REPLACES}\n\n{start}\n")
+        before = when == "before oxloop is imported"
+        if before:
+            (tmp_path / "sitecustomize.py").write_text("import replaces\nreplaces.start()\n")
+        output = output_of(loop_name, USES, env={"PYTHONPATH": str(tmp_path)})
+        started, called = output.splitlines()
+        assert started == str(before)
+        assert name in called.split()
 
 
 class TestSignatures:

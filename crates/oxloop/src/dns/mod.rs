@@ -24,11 +24,12 @@ mod question;
 use crate::event_loop::EventLoop;
 use crate::py::coroutine::await_python;
 use crate::py::imports;
+use crate::py::object::is_defined_in;
 use background::{Pending, call_in_thread};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyFunction, PyTuple};
+use pyo3::types::PyTuple;
 use reactor::clock;
 
 pub(crate) use literal::{Wanted, ensure_resolved, is_resolved};
@@ -45,13 +46,9 @@ enum Found {
 /// Remembers which `socket.getaddrinfo` is the socket module's own; called once, at import. One
 /// that was replaced before counts as a program's, like one that is replaced later.
 pub(crate) fn remember_original(py: Python<'_>) -> PyResult<()> {
-    let function = imports::socket(py)?.getattr("getaddrinfo")?;
-    let original = function.is_instance_of::<PyFunction>()
-        && function
-            .getattr("__module__")?
-            .extract::<String>()
-            .is_ok_and(|module| module == "socket");
-    if original {
+    let socket = py.import("socket")?;
+    let function = socket.getattr("getaddrinfo")?;
+    if is_defined_in(&function, &socket) {
         let _first = GETADDRINFO.set(py, function.unbind());
     }
     Ok(())

@@ -1,10 +1,9 @@
 //! Small things that PyO3's safe API does not offer: generic attribute setting, type versions,
 //! calls without a tuple, audit events.
 
-use super::ending;
-use pyo3::exceptions::PyAttributeError;
+use super::{ending, imports};
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple, PyType};
+use pyo3::types::{PyFunction, PyString, PyTuple, PyType};
 use pyo3::{Borrowed, ffi, intern};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int};
@@ -78,23 +77,20 @@ pub(crate) struct TypeWatch {
 }
 
 impl TypeWatch {
-    /// Watches method `name` of `class`. It is the original if it comes from the file that the
-    /// class comes from.
+    /// Watches method `name` of `class`. It is the original if the module of the class has it, or a
+    /// base from there.
     ///
     /// # Errors
     /// What looking at the class raises.
     pub(crate) fn new(class: &Bound<'_, PyType>, name: &'static str) -> PyResult<Self> {
         let py = class.py();
-        let file_of = |name| {
-            let code = class.getattr(name)?.getattr(intern!(py, "__code__"))?;
-            code.getattr(intern!(py, "co_filename"))
-        };
-        let is_own = match file_of(name).and_then(|file| file.eq(file_of("__init__")?)) {
-            Err(error) if error.is_instance_of::<PyAttributeError>(py) => false,
-            outcome => outcome?,
-        };
-        let original = is_own.then(|| class.getattr(name)).transpose()?;
-        let original = original.map(Bound::unbind);
+        let modules = imports::sys(py)?.getattr(intern!(py, "modules"))?;
+        let module = class.getattr(intern!(py, "__module__"))?;
+        let module = modules.call_method1(intern!(py, "get"), (module,))?;
+        let method = class.getattr(name)?;
+        let module = module.cast::<PyModule>();
+        let is_own = module.is_ok_and(|module| is_defined_in(&method, module));
+        let original = is_own.then(|| method.unbind());
         Ok(Self {
             class: class.clone().unbind(),
             name,
@@ -126,6 +122,17 @@ impl TypeWatch {
         }
         same
     }
+}
+
+/// True for a plain function that `module` defines. Its globals tell: a function that takes its
+/// place may have a copy of its name and its module's, and a wrapper may look like one.
+pub(crate) fn is_defined_in(object: &Bound<'_, PyAny>, module: &Bound<'_, PyModule>) -> bool {
+    let Ok(function) = object.cast_exact::<PyFunction>() else {
+        return false;
+    };
+    // SAFETY: a live function always has its globals; the reference is borrowed and compared.
+    let globals = unsafe { ffi::PyFunction_GetGlobals(function.as_ptr()) };
+    globals == module.dict().as_ptr()
 }
 
 /// `callable(argument, name=value)` without a dict.
