@@ -280,6 +280,40 @@ class TestAnIdleLoop:
         loop.run_until_complete(context.__aexit__(None, None, None))
         assert order == ["event", "queued by the event", "queued later"]
 
+    @pytest.mark.parametrize(
+        "source", [stream, buffered, datagrams, read_pipe], ids=lambda source: source.__name__
+    )
+    def test_an_interruption_leaves_the_other_events_first(self, loop, source):
+        """Before the timers that were due with them, and what was queued since."""
+        order = []
+
+        def react():
+            order.append("event")
+            if len(order) == 1:
+                loop.call_soon(order.append, "queued by the first")
+                raise KeyboardInterrupt
+
+        contexts = [source(loop, react) for _ in range(3)]
+        occurs = [loop.run_until_complete(context.__aenter__()) for context in contexts]
+
+        def all_at_once():
+            for occur in occurs:
+                occur()
+            loop.call_later(0, order.append, "timer")
+
+        loop.call_later(0.01, all_at_once)
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(asyncio.sleep(PATIENCE_S))
+        assert order == ["event"]
+        time.sleep(0.01)
+        for _ in range(3):
+            loop.run_until_complete(asyncio.sleep(0))
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        for context in contexts:
+            loop.run_until_complete(context.__aexit__(None, None, None))
+        assert order == ["event", "event", "event", "timer", "queued by the first"]
+
 
 class TestWhoLooksAtHandles:
     """Each event is a handle for them."""

@@ -15,7 +15,7 @@ use super::readiness::{Woken, wake, wake_soon};
 use super::source::Source;
 use super::turn::leaves_the_loop;
 use super::{EventLoop, State};
-use crate::error::os_error;
+use crate::error::{after_cleanup, os_error};
 use crate::py::class::Ref;
 use crate::py::context::Captured;
 use crate::py::handle::HandleRef;
@@ -154,9 +154,33 @@ fn dispatch_all(this: &Bound<'_, EventLoop>, state: &State, events: &Events) -> 
     let outcome = (0..events.len()).try_for_each(|index| {
         let outcome = dispatch(this, state, events.get(index), queue);
         super::turn::flush_writes(this.py(), state);
-        outcome.or_else(|error| report(this, error))
+        match outcome.or_else(|error| report(this, error)) {
+            Err(error) if !queue => {
+                let rest = queue_first(this, state, events, index + 1);
+                Err(after_cleanup(this.py(), error, rest))
+            }
+            outcome => outcome,
+        }
     });
     state.in_callback.set(false);
+    outcome
+}
+
+/// An interruption has left the events from index `from` on: they become the first handles, before
+/// the timers that were due with them and what was queued since.
+#[cold]
+fn queue_first(
+    this: &Bound<'_, EventLoop>,
+    state: &State,
+    events: &Events,
+    from: usize,
+) -> PyResult<()> {
+    let before = state.ready.borrow().len();
+    let outcome =
+        (from..events.len()).try_for_each(|index| dispatch(this, state, events.get(index), true));
+    let mut ready = state.ready.borrow_mut();
+    let queued = ready.len().saturating_sub(before);
+    ready.rotate_right(queued);
     outcome
 }
 
