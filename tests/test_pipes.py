@@ -10,6 +10,7 @@ import os
 import pty
 import re
 import socket
+import sys
 import tty
 import warnings
 import weakref
@@ -562,6 +563,29 @@ class TestEitherEnd:
         run(main())
         for end in ends.values():
             end.close()
+
+
+@pytest.mark.parametrize("method", ["connect_read_pipe", "connect_write_pipe"])
+@pytest.mark.parametrize("number", [2**31, -(2**31) - 1, 2**40, 2**64, -(2**64), "1", 1.0, None])
+def test_a_number_that_is_no_descriptors(loop, run, monkeypatch, method, number):
+    """The error is that of asking the kernel for it."""
+
+    class File:
+        def fileno(self):
+            return number
+
+        def close(self):
+            pass
+
+    # asyncio's half-made transport dies without the attributes that its warning shows.
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
+    with pytest.raises((OverflowError, TypeError)) as expected:
+        os.fstat(number)
+    with pytest.raises(expected.type, match=re.escape(str(expected.value))):
+        run(getattr(loop, method)(Recorder, File()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.mark.parametrize("buffered", [False, True])

@@ -12,15 +12,13 @@ use super::readiness::{Waiter, wake};
 use super::registrations::{Holder, Registration};
 use super::source::Source;
 use super::{EventLoop, LoopThis, State};
-use crate::error::os_error;
+use crate::error::{os_error, too_large_for_int};
 use crate::py::args::Args;
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::handle::HandleRef;
 use crate::py::method::{Methods, OfPyClass};
 use crate::py::schedule::Scheduled;
-use pyo3::exceptions::{
-    PyAttributeError, PyOverflowError, PyRuntimeError, PyTypeError, PyValueError,
-};
+use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
 use reactor::poller::{Event, Interest};
@@ -214,7 +212,7 @@ fn impossible(number: &Bound<'_, PyAny>) -> PyResult<PyErr> {
     Ok(if number.lt(0)? {
         PyValueError::new_err(format!("Invalid file descriptor: {number}"))
     } else {
-        PyOverflowError::new_err("Python int too large to convert to C int")
+        too_large_for_int()
     })
 }
 

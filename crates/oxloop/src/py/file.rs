@@ -20,7 +20,8 @@ use super::imports;
 use super::layout::{Layout, has_room};
 use super::object::call_method;
 use super::socket;
-use pyo3::exceptions::{PyOSError, PyValueError};
+use crate::error::too_large_for_int;
+use pyo3::exceptions::{PyOSError, PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::{ffi, intern};
 use std::ffi::c_int;
@@ -91,6 +92,22 @@ impl FileObject {
             None => Some(self.object.clone_ref(py)),
         }
     }
+}
+
+/// What a file's `fileno()` says.
+///
+/// # Errors
+/// What it raises; TypeError or OverflowError for no descriptor's number.
+pub(crate) fn descriptor_of(file: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    let py = file.py();
+    let number = call_method(file, intern!(py, "fileno"), &[])?;
+    number.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(py) {
+            too_large_for_int()
+        } else {
+            error
+        }
+    })
 }
 
 /// True if a file's `fileno()` is `fd`; a closed one raises ValueError or says -1.

@@ -18,9 +18,9 @@
 //! Cost: a load and a comparison.
 
 use super::attached::Attached;
+use super::file::descriptor_of;
 use super::imports;
 use super::layout::{Layout, has_room};
-use super::object::call_method;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
@@ -75,8 +75,7 @@ impl SocketObject {
     /// # Errors
     /// What the object's `fileno()` raises.
     pub(crate) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let py = object.py();
-        let fd = call_method(object, intern!(py, "fileno"), &[])?.extract()?;
+        let fd = descriptor_of(object)?;
         Ok(Self {
             object: object.clone().unbind(),
             fd,

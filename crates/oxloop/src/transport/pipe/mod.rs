@@ -31,6 +31,7 @@ pub(crate) use write::WritePipeTransport;
 
 use crate::error::os_error;
 use crate::file;
+use crate::py::file::descriptor_of;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -54,7 +55,7 @@ pub(crate) enum Kind {
 /// The number and kind of the descriptor behind `pipe`, or nothing if it can't be a transport's.
 fn kind_of(pipe: &Bound<'_, PyAny>) -> PyResult<(RawFd, Option<Kind>)> {
     let py = pipe.py();
-    let fd = pipe.call_method0(intern!(py, "fileno"))?.extract()?;
+    let fd = descriptor_of(pipe)?;
     let kind = match file::fstat(py, fd)?.kind() {
         libc::S_IFIFO => Some(Kind::Fifo),
         libc::S_IFSOCK => Some(Kind::Socket),
