@@ -1,6 +1,7 @@
 """add_signal_handler, plain signal handlers, and Ctrl-C in real programs."""
 
 import asyncio
+import ctypes
 import functools
 import gc
 import os
@@ -25,6 +26,34 @@ def dispositions_as_before():
 
 def send(number):
     os.kill(os.getpid(), number)
+
+
+send_from_c = ctypes.CDLL(None)["raise"]  # CPython does not know that it sends a signal
+
+
+class Callbacks:
+    """Callbacks of several kinds that call a function, in Python code or in nothing but C."""
+
+    KINDS = ("function", "method", "builtin", "partial")
+
+    def __init__(self, function, *args):
+        self._function, self._args = function, args
+
+    def method(self):
+        self._function(*self._args)
+
+    def of(self, kind):
+        def function():
+            self.method()
+
+        match kind:
+            case "function":
+                return (function,)
+            case "method":
+                return (self.method,)
+            case "partial":
+                return (functools.partial(self._function, *self._args),)
+        return (self._function, *self._args)
 
 
 class TestAddSignalHandler:
@@ -331,6 +360,75 @@ class TestPlainHandlers:
         run(main())
         signal.signal(signal.SIGUSR2, previous)
         assert hits
+
+
+class TestBetweenCallbacks:
+    """A plain handler runs before the next callback, whatever kind that and the last one are."""
+
+    @pytest.fixture(params=Callbacks.KINDS)
+    def last(self, request):
+        return Callbacks(send_from_c, signal.SIGUSR1).of(request.param)
+
+    @pytest.fixture(params=Callbacks.KINDS)
+    def kind(self, request):
+        return request.param
+
+    @pytest.fixture(params=["one batch", "two batches"])
+    def schedule(self, request, loop):
+        """Schedules the callback that the loop runs behind `last`."""
+
+        def schedule(last, following):
+            if request.param == "two batches":
+                loop.call_soon(loop.call_soon, *following)
+            loop.call_soon(*last)
+            if request.param == "one batch":
+                loop.call_soon(*following)
+
+        return schedule
+
+    def test_the_handler_comes_first(self, loop, schedule, last, kind):
+        order = []
+        previous = signal.signal(signal.SIGUSR1, lambda *_: order.append("handler"))
+        try:
+            schedule(last, Callbacks(order.append, "callback").of(kind))
+            loop.run_until_complete(asyncio.sleep(0.001))
+        finally:
+            signal.signal(signal.SIGUSR1, previous)
+        assert order == ["handler", "callback"]
+
+    def test_keyboard_interrupt_takes_no_callback_along(self, loop, schedule, last, kind):
+        order = []
+        previous = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+        try:
+            schedule(last, Callbacks(order.append, "callback").of(kind))
+            with pytest.raises(KeyboardInterrupt):
+                loop.run_forever()
+        finally:
+            signal.signal(signal.SIGUSR1, previous)
+        assert order == []
+        loop.run_until_complete(asyncio.sleep(0.001))
+        assert order == ["callback"]
+
+    def test_an_exception_is_the_last_callbacks(self, loop, schedule, last, kind):
+        class HandlerError(Exception):
+            pass
+
+        def handler(number, frame):
+            raise HandlerError
+
+        order, reports = [], []
+        loop.set_exception_handler(lambda _, context: reports.append(context))
+        previous = signal.signal(signal.SIGUSR1, handler)
+        try:
+            schedule(last, Callbacks(order.append, "callback").of(kind))
+            loop.run_until_complete(asyncio.sleep(0.001))
+        finally:
+            signal.signal(signal.SIGUSR1, previous)
+        assert order == ["callback"]
+        [report] = reports
+        assert report.keys() == {"message", "exception", "handle"}
+        assert report["message"].startswith("Exception in callback ")
+        assert type(report["exception"]) is HandlerError
 
 
 class TestWakeupFd:

@@ -55,6 +55,10 @@ impl Signals {
         self.channel.as_ref().map(|channel| channel.readable())
     }
 
+    pub(super) const fn in_main_thread(&self) -> bool {
+        self.in_main_thread
+    }
+
     pub(super) const fn watches_channel(&self) -> bool {
         self.channel.is_some()
     }
@@ -125,26 +129,36 @@ pub(super) fn run_ends(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 /// Looks for signals, before each batch of callbacks: plain Python handlers run now, and the
 /// loop's own in the batch after this, as in asyncio. In the main thread CPython knows in memory
 /// that a signal came, unless the program waits at a descriptor of its own for what we must hand
-/// on; no other thread is told.
-#[inline]
-pub(super) fn look(this: &Bound<'_, EventLoop>) -> PyResult<()> {
-    let (py, state) = (this.py(), this.get().state(this.py()));
-    let (in_main_thread, has_handlers) = {
+/// on; no other thread is told. `looked`: somebody has looked in or behind the last callback.
+#[inline(always)]
+pub(super) fn look(this: &Bound<'_, EventLoop>, looked: bool) -> PyResult<()> {
+    let state = this.get().state(this.py());
+    let (in_main_thread, has_handlers, has_arrived) = {
         let signals = state.signals.borrow();
-        (signals.in_main_thread, signals.has_handlers())
+        let has_handlers = signals.has_handlers();
+        (signals.in_main_thread, has_handlers, signals.has_arrived())
     };
-    if in_main_thread {
-        check_signals(py)?;
-    }
     let unseen = if in_main_thread {
         wakeup_fd::is_forwarding()
     } else {
         has_handlers
     };
+    if (in_main_thread && !looked) || unseen || has_arrived {
+        return look_closer(this, in_main_thread, unseen);
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn look_closer(this: &Bound<'_, EventLoop>, in_main_thread: bool, unseen: bool) -> PyResult<()> {
+    let py = this.py();
+    if in_main_thread {
+        check_signals(py)?;
+    }
     if unseen {
         wakeup_fd::drain(py);
     }
-    if state.signals.borrow().has_arrived() {
+    if this.get().state(py).signals.borrow().has_arrived() {
         return queue_arrived(this);
     }
     Ok(())
@@ -165,7 +179,7 @@ fn queue_arrived(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 /// The channel is readable.
 pub(super) fn on_readable(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     wakeup_fd::drain(this.py());
-    look(this)
+    look(this, false)
 }
 
 /// A signal arrived: the loop will find it at its next look. False if it has no handler for it.

@@ -19,6 +19,7 @@
 
 use super::{EventLoop, State};
 use crate::py::handle::HandleRef;
+use crate::py::interpreter::check_signals;
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 use std::time::Duration;
@@ -35,8 +36,9 @@ const CLOCK_RESOLUTION: f64 = 1e-9;
 pub(super) fn run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let state = this.get().state(this.py());
     state.batch.set(None);
+    let mut looked = false;
     loop {
-        super::signals::look(this)?;
+        super::signals::look(this, looked)?;
         let now = if state.has_work() {
             super::poll::ask(this)?;
             None
@@ -45,7 +47,7 @@ pub(super) fn run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
         };
         state.raise_interruption(this.py())?;
         begin_batch(this, state, now)?;
-        run_batch(this, state)?;
+        looked = run_batch(this, state)?;
         state.raise_interruption(this.py())?;
         if state.stopping.get() {
             return Ok(());
@@ -107,25 +109,24 @@ fn next_deadline(py: Python<'_>, state: &State) -> Option<f64> {
 ///
 /// # Errors
 /// What a replaced `loop.time` raises.
-#[inline]
+#[inline(always)]
 pub(super) fn begin_batch(
     this: &Bound<'_, EventLoop>,
     state: &State,
     now: Option<f64>,
 ) -> PyResult<()> {
     if state.batch.get().is_none() {
-        queue_due_timers(this, state, now)?;
+        if !state.timers.borrow().is_empty() {
+            queue_due_timers(this, state, now)?;
+        }
         state.batch.set(Some(state.ready.borrow().len()));
     }
     Ok(())
 }
 
 /// Moves the timers that are due behind what is ready: at `now`, or by a new reading of the clock.
-#[inline]
+#[inline(never)]
 fn queue_due_timers(this: &Bound<'_, EventLoop>, state: &State, now: Option<f64>) -> PyResult<()> {
-    if state.timers.borrow().is_empty() {
-        return Ok(());
-    }
     let now = now.map_or_else(|| state.read_clock(this.as_any()), Ok)?;
     queue_timers_due_at(state, now);
     Ok(())
@@ -146,9 +147,10 @@ fn queue_timers_due_at(state: &State, now: f64) {
     }
 }
 
-/// Runs the batch; what its handles queue is for the next one.
+/// Runs the batch; what its handles queue is for the next one. True if signals were looked for in
+/// or behind the last of them.
 #[inline]
-fn run_batch(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> {
+fn run_batch(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<bool> {
     let count = state.batch.take().unwrap_or(0);
     state.in_callback.set(true);
     let outcome = run_handles(this, state, count);
@@ -156,14 +158,15 @@ fn run_batch(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> {
     outcome
 }
 
-/// Runs `count` handles from the front of the queue.
+/// Runs `count` handles from the front of the queue. True if any of them ran.
 #[inline(always)]
-fn run_handles(this: &Bound<'_, EventLoop>, state: &State, count: usize) -> PyResult<()> {
+fn run_handles(this: &Bound<'_, EventLoop>, state: &State, count: usize) -> PyResult<bool> {
     let py = this.py();
     let plain = !state.debug.get() && state.handle_run.is_original(py);
+    let mut any = false;
     for _ in 0..count {
         let Some(handle) = state.ready.borrow_mut().pop_front() else {
-            return Ok(());
+            return Ok(any);
         };
         if handle.is_cancelled() {
             handle.release_ref(py);
@@ -178,12 +181,13 @@ fn run_handles(this: &Bound<'_, EventLoop>, state: &State, count: usize) -> PyRe
         handle.ran(py);
         handle.release_ref(py);
         outcome?;
+        any = true;
         if !state.written.borrow().is_empty() {
             flush_written(py, state);
             state.raise_interruption(py)?;
         }
     }
-    Ok(())
+    Ok(any)
 }
 
 /// Runs one handle; its exception goes to the exception handler.
@@ -194,9 +198,23 @@ pub(super) fn run_handle(this: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyR
         crate::handle::callback_ended(this.py());
     }
     match outcome {
-        Ok(()) => Ok(()),
-        Err(error) => super::exceptions::report_handle(this, handle, error),
+        Ok(()) if handle.calls_python() => Ok(()),
+        Ok(()) => look_behind(this, handle),
+        Err(error) => super::exceptions::report_handle(this, handle, *error),
     }
+}
+
+/// Looks for signals behind a callback that is no Python function. asyncio's own code is one: what
+/// a signal's handler raises there is an exception of the callback.
+#[inline]
+fn look_behind(this: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyResult<()> {
+    let py = this.py();
+    if this.get().state(py).signals.borrow().in_main_thread()
+        && let Err(error) = check_signals(py)
+    {
+        return super::exceptions::report_handle(this, handle, error);
+    }
+    Ok(())
 }
 
 /// Sends what the last callback wrote.

@@ -18,19 +18,19 @@ use pyo3::types::PyTuple;
 use std::cell::Cell;
 use std::ptr;
 
-const CANCELLED: u32 = 1;
-const RUNNING: u32 = 1 << 1;
-const DONE: u32 = 1 << 2;
+const CANCELLED: u8 = 1;
+const RUNNING: u8 = 1 << 1;
+const DONE: u8 = 1 << 2;
 /// The call sits in the loop's timer heap.
-const SCHEDULED: u32 = 1 << 3;
+const SCHEDULED: u8 = 1 << 3;
 /// Made by `call_soon_threadsafe`.
-const THREAD_SAFE: u32 = 1 << 4;
+const THREAD_SAFE: u8 = 1 << 4;
 /// Runs once per event (a watcher's, a signal's): not released after a run.
-const REPEATING: u32 = 1 << 6;
+const REPEATING: u8 = 1 << 6;
 /// The object is a timer handle.
-pub(super) const TIMER: u32 = 1 << 5;
+pub(super) const TIMER: u8 = 1 << 5;
 /// The collector was told of the object.
-const TRACKED: u32 = 1 << 7;
+const TRACKED: u8 = 1 << 7;
 
 /// What few handles have: what asyncio keeps for debug mode, and a time that is no plain float.
 #[derive(Debug, Default)]
@@ -60,7 +60,8 @@ pub(crate) struct Call {
     /// The loop, owned; null once the callback ran or was cancelled.
     owner: Cell<*mut ffi::PyObject>,
     trace: Cell<*mut Trace>,
-    flags: Cell<u32>,
+    /// A byte: a wider load behind the store of one bit waits until the store has left the core.
+    flags: Cell<u8>,
     count: u32,
     arguments: [*mut ffi::PyObject; 0],
 }
@@ -77,7 +78,7 @@ impl Call {
         callback: *mut ffi::PyObject,
         arguments: &[*mut ffi::PyObject],
         context: Captured,
-        flags: u32,
+        flags: u8,
     ) {
         // SAFETY: as the caller promises; every pointer stored gets a reference of its own.
         unsafe {
@@ -98,12 +99,12 @@ impl Call {
     }
 
     #[inline(always)]
-    fn has(&self, flag: u32) -> bool {
+    fn has(&self, flag: u8) -> bool {
         self.flags.get() & flag != 0
     }
 
     #[inline(always)]
-    fn set(&self, flag: u32) {
+    fn set(&self, flag: u8) {
         self.flags.set(self.flags.get() | flag);
     }
 
@@ -159,6 +160,14 @@ impl Call {
         }
     }
 
+    /// True if it will run a Python function: CPython looks for signals while that runs.
+    #[inline(always)]
+    pub(crate) fn calls_python(&self) -> bool {
+        let callback = self.callback.get();
+        // SAFETY: the field owns a live object or is null.
+        !callback.is_null() && unsafe { ffi::PyFunction_Check(callback) != 0 }
+    }
+
     #[inline(always)]
     pub(super) fn is_timer(&self) -> bool {
         self.has(TIMER)
@@ -207,12 +216,13 @@ impl Call {
     /// Runs the callback in its context, without releasing anything.
     ///
     /// # Errors
-    /// What the callback raised, or the context that could not be entered.
+    /// What the callback raised, or the context that could not be entered. Boxed: an outcome that
+    /// is wider than a register is copied, and the copy waits for the parts to be written.
     #[inline(always)]
-    pub(crate) fn run(&self, py: Python<'_>) -> PyResult<()> {
+    pub(crate) fn run(&self, py: Python<'_>) -> Result<(), Box<PyErr>> {
         let entered = match Entered::enter(py, &self.context) {
             Ok(entered) => entered,
-            Err(error) => return self.run_in_other(py, error),
+            Err(error) => return self.run_in_other(py, error).map_err(Box::new),
         };
         self.set(RUNNING);
         // SAFETY: the callback and `count` arguments are owned and not released while RUNNING.
@@ -225,7 +235,7 @@ impl Call {
             )
         };
         let outcome = if result.is_null() {
-            Err(PyErr::fetch(py))
+            raised(py)
         } else {
             // SAFETY: a vectorcall returns a new reference.
             unsafe { ffi::Py_DECREF(result) };
@@ -354,4 +364,9 @@ impl Call {
             (0..self.count()).try_for_each(|index| visit.raw(*first.add(index)))
         }
     }
+}
+
+#[cold]
+fn raised(py: Python<'_>) -> Result<(), Box<PyErr>> {
+    Err(Box::new(PyErr::fetch(py)))
 }

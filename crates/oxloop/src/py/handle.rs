@@ -466,7 +466,8 @@ unsafe extern "C" fn dealloc_handle(object: *mut ffi::PyObject) {
     // SAFETY: CPython calls attached, with a dead handle, once.
     unsafe {
         let weakrefs = (*object.cast::<HandleObject>()).weakrefs;
-        dealloc::<OfHandle>(object, weakrefs, free_handle);
+        let prefix = size_of::<CollectorHeader>();
+        dealloc::<OfHandle>(object, weakrefs, prefix, &HANDLE_FREE, free_handle);
     }
 }
 
@@ -475,7 +476,8 @@ unsafe extern "C" fn dealloc_timer(object: *mut ffi::PyObject) {
     unsafe {
         let weakrefs = object.byte_offset(TIMER_WEAKREFS.load(Ordering::Relaxed));
         let weakrefs = weakrefs.cast::<*mut ffi::PyObject>().read();
-        dealloc::<OfTimer>(object, weakrefs, free_timer);
+        let prefix = TIMER_PREFIX.load(Ordering::Relaxed);
+        dealloc::<OfTimer>(object, weakrefs, prefix, &TIMER_FREE, free_timer);
     }
 }
 
@@ -494,12 +496,15 @@ unsafe fn free_timer(object: *mut ffi::PyObject) {
 }
 
 /// # Safety
-/// `object` is a dead handle of A's type, and `free` frees those.
+/// `object` is a dead handle of A's type; `prefix` and `list` are those of `free`, and `free_later`
+/// frees such handles.
 #[inline(always)]
 unsafe fn dealloc<A: Access<Target = Call>>(
     object: *mut ffi::PyObject,
     weakrefs: *mut ffi::PyObject,
-    free: Free,
+    prefix: usize,
+    list: &FreeList,
+    free_later: Free,
 ) {
     // SAFETY: as the caller promises. From here on nobody can reach the object.
     unsafe {
@@ -510,9 +515,9 @@ unsafe fn dealloc<A: Access<Target = Call>>(
             ffi::PyObject_ClearWeakRefs(object);
         }
         if A::target(object).is_released() {
-            free(object);
+            free::<A>(object, prefix, list);
         } else {
-            free_or_defer(object, free);
+            free_or_defer(object, free_later);
         }
     }
 }
