@@ -4,13 +4,17 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import re
+import signal
+import socket
 import sys
 import threading
 import time
 
 import pytest
 
+from support.peers import until
 from support.programs import output_of, run_program
 
 
@@ -259,6 +263,41 @@ class TestTracebacks:
         run_once(loop)
         context = unhandled.take_one()
         assert context["source_traceback"][-1].filename == __file__
+
+    @pytest.mark.parametrize("kind", ["reader", "writer", "signal", "protocol"])
+    def test_handle_of_an_event_tells_where_it_was_made(self, loop, unhandled, kind):
+        near, far = socket.socketpair()
+        near.setblocking(False)
+
+        def fail(*_):
+            loop.remove_reader(near)
+            loop.remove_writer(near)
+            raise LookupError
+
+        async def main():
+            match kind:
+                case "reader":
+                    loop.add_reader(near, fail)
+                    far.send(b"data")
+                case "writer":
+                    loop.add_writer(near, fail)
+                case "signal":
+                    loop.add_signal_handler(signal.SIGUSR1, fail)
+                    os.kill(os.getpid(), signal.SIGUSR1)
+                case "protocol":
+                    protocol = type("Failing", (asyncio.Protocol,), {"connection_lost": fail})
+                    transport, _ = await loop.create_connection(protocol, sock=near.dup())
+                    transport.abort()
+            await until(lambda: unhandled)
+            loop.remove_signal_handler(signal.SIGUSR1)
+
+        with near, far:
+            loop.run_until_complete(main())
+        context = unhandled.take_one()
+        assert context.keys() == {"message", "exception", "handle", "source_traceback"}
+        assert context["source_traceback"] is context["handle"]._source_traceback
+        frames = [frame.name for frame in context["source_traceback"] if frame.filename == __file__]
+        assert frames[-1] == "main"
 
     def test_task_and_future_tell_where_they_were_made(self, loop):
         async def main():

@@ -74,19 +74,6 @@ impl LoopThis<'_, '_> {
     ) -> PyResult<()> {
         super::schedule::reject_coroutines(self.py(), callback, function)
     }
-
-    /// Remembers where a handle was made.
-    #[cold]
-    pub(super) fn trace_source(&self, handle: &HandleRef) -> PyResult<()> {
-        let py = self.py();
-        let Ok(frame) = imports::sys(py)?.call_method1("_getframe", (0,)) else {
-            // A thread that runs no Python code has no source.
-            return Ok(());
-        };
-        let stack = imports::extract_stack(py)?.call1((frame,))?;
-        handle.change_trace(py, |trace| trace.source_traceback = Some(stack.unbind()));
-        Ok(())
-    }
 }
 
 /// # Errors
@@ -102,6 +89,15 @@ pub(super) fn check_thread(py: Python<'_>, state: &State) -> PyResult<()> {
 }
 
 impl State {
+    /// Remembers where a handle was made, in debug mode.
+    #[inline]
+    pub(super) fn trace_source(&self, py: Python<'_>, handle: &HandleRef) -> PyResult<()> {
+        if self.debug.get() {
+            return trace_source(py, handle);
+        }
+        Ok(())
+    }
+
     /// True if the loop runs in another thread than the calling one.
     ///
     /// # Errors
@@ -120,6 +116,17 @@ pub(super) fn is_coroutine_function(callback: &Bound<'_, PyAny>) -> PyResult<boo
         Err(_) => coroutines.getattr("iscoroutinefunction")?,
     };
     check.call1((callback,))?.is_truthy()
+}
+
+#[cold]
+fn trace_source(py: Python<'_>, handle: &HandleRef) -> PyResult<()> {
+    let Ok(frame) = imports::sys(py)?.call_method1("_getframe", (0,)) else {
+        // A thread that runs no Python code has no source.
+        return Ok(());
+    };
+    let stack = imports::extract_stack(py)?.call1((frame,))?;
+    handle.change_trace(py, |trace| trace.source_traceback = Some(stack.unbind()));
+    Ok(())
 }
 
 /// Runs a handle as debug mode does, and when a profiler patched `asyncio.Handle._run`.

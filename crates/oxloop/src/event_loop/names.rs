@@ -66,7 +66,7 @@ impl State {
 /// Schedules a callback of a thread of the loop's own; nothing happens if the loop is closed.
 ///
 /// # Errors
-/// MemoryError.
+/// MemoryError, and in debug mode what extracting a traceback raises.
 pub(crate) fn soon_from_thread(
     event_loop: &Bound<'_, EventLoop>,
     callback: &Bound<'_, PyAny>,
@@ -78,6 +78,7 @@ pub(crate) fn soon_from_thread(
     }
     let owner = event_loop.as_any().as_borrowed();
     let handle = handle_for(py, owner, callback, arguments, Captured::empty())?;
+    state.trace_source(py, &handle)?;
     state.enqueue(handle);
     state.wake();
     Ok(())

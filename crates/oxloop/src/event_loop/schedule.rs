@@ -160,9 +160,7 @@ fn call_soon<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bou
         this.check_callback(&scheduled.callback(), "call_soon")?;
     }
     let handle = scheduled.handle(this.object())?;
-    if state.debug.get() {
-        this.trace_source(&handle)?;
-    }
+    state.trace_source(py, &handle)?;
     let object = handle.object(py);
     state.enqueue(handle);
     Ok(object)
@@ -180,9 +178,7 @@ fn call_soon_threadsafe<'py>(
     }
     let handle = scheduled.handle(this.object())?;
     handle.set_thread_safe();
-    if state.debug.get() {
-        this.trace_source(&handle)?;
-    }
+    state.trace_source(py, &handle)?;
     let object = handle.object(py);
     state.enqueue(handle);
     state.wake();
@@ -289,9 +285,7 @@ fn schedule_timer<'py>(
     if let Some(original) = original {
         handle.change_trace(py, |trace| trace.when = Some(original.clone().unbind()));
     }
-    if state.debug.get() {
-        this.trace_source(&handle)?;
-    }
+    state.trace_source(py, &handle)?;
     if state.thread.get() == 0 {
         handle.track();
     }
@@ -381,6 +375,7 @@ pub(crate) fn soon_method(
         arguments,
         context,
     )?;
+    state.trace_source(py, &handle)?;
     state.enqueue(handle);
     Ok(())
 }

@@ -280,6 +280,7 @@ fn add_signal_handler<'py>(
     state.check_closed()?;
     let event_loop = this.object().cast::<EventLoop>()?;
     let handle = scheduled.handle(this.object())?;
+    state.trace_source(py, &handle)?;
     handle.set_repeating();
     watch_channel(state)
         .and_then(|channel| wakeup_fd::install(py, &channel))

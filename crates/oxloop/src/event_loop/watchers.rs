@@ -253,6 +253,7 @@ impl<'py> LoopThis<'_, 'py> {
             return Err(impossible(&number)?);
         };
         let handle = scheduled.handle(self.object())?;
+        self.loop_state().trace_source(py, &handle)?;
         handle.set_repeating();
         let replaced = self.loop_state().watch(fd, &file, side, handle)?;
         if let Some(replaced) = replaced {
