@@ -264,7 +264,7 @@ class TestTracebacks:
         context = unhandled.take_one()
         assert context["source_traceback"][-1].filename == __file__
 
-    @pytest.mark.parametrize("kind", ["reader", "writer", "signal", "protocol"])
+    @pytest.mark.parametrize("kind", ["reader", "writer", "signal", "protocol", "event"])
     def test_handle_of_an_event_tells_where_it_was_made(self, loop, unhandled, kind):
         near, far = socket.socketpair()
         near.setblocking(False)
@@ -284,10 +284,19 @@ class TestTracebacks:
                 case "signal":
                     loop.add_signal_handler(signal.SIGUSR1, fail)
                     os.kill(os.getpid(), signal.SIGUSR1)
-                case "protocol":
+                case _:
                     protocol = type("Failing", (asyncio.Protocol,), {"connection_lost": fail})
                     transport, _ = await loop.create_connection(protocol, sock=near.dup())
-                    transport.abort()
+                    if kind == "event":
+                        transport.write(bytes(4 << 20))
+                        transport.close()
+                        far.settimeout(0)
+                        while transport.get_write_buffer_size():
+                            with contextlib.suppress(BlockingIOError):
+                                far.recv(1 << 20)
+                            await asyncio.sleep(0)
+                    else:
+                        transport.abort()
             await until(lambda: unhandled)
             loop.remove_signal_handler(signal.SIGUSR1)
 
@@ -297,7 +306,7 @@ class TestTracebacks:
         assert context.keys() == {"message", "exception", "handle", "source_traceback"}
         assert context["source_traceback"] is context["handle"]._source_traceback
         frames = [frame.name for frame in context["source_traceback"] if frame.filename == __file__]
-        assert frames[-1] == "main"
+        assert frames[-1] in ("main", "test_handle_of_an_event_tells_where_it_was_made")
 
     def test_task_and_future_tell_where_they_were_made(self, loop):
         async def main():

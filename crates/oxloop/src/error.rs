@@ -2,9 +2,7 @@
 
 use crate::event_loop::turn::leaves_the_loop;
 use crate::py::coroutine::raise_in_step;
-use pyo3::exceptions::{
-    PyBaseException, PyBlockingIOError, PyInterruptedError, PyOSError, PyOverflowError,
-};
+use pyo3::exceptions::{PyBaseException, PyBlockingIOError, PyInterruptedError, PyOSError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use std::io;
@@ -94,11 +92,6 @@ pub(crate) fn errno_of(py: Python<'_>, error: &PyErr) -> PyResult<Option<i32>> {
     }
     let errno = error.value(py).getattr(intern!(py, "errno"))?;
     Ok(errno.extract().ok())
-}
-
-/// What CPython says of a number that is none of C's int.
-pub(crate) fn too_large_for_int() -> PyErr {
-    PyOverflowError::new_err("Python int too large to convert to C int")
 }
 
 /// True for what a method of a socket raises when the kernel has nothing for it now.

@@ -91,7 +91,7 @@ pub(super) fn check_thread(py: Python<'_>, state: &State) -> PyResult<()> {
 impl State {
     /// Remembers where a handle was made, in debug mode.
     #[inline]
-    pub(super) fn trace_source(&self, py: Python<'_>, handle: &HandleRef) -> PyResult<()> {
+    pub(crate) fn trace_source(&self, py: Python<'_>, handle: &HandleRef) -> PyResult<()> {
         if self.debug.get() {
             return trace_source(py, handle);
         }

@@ -20,7 +20,6 @@ use super::imports;
 use super::layout::{Layout, has_room};
 use super::object::call_method;
 use super::socket;
-use crate::error::too_large_for_int;
 use pyo3::exceptions::{PyOSError, PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::{ffi, intern};
@@ -108,6 +107,11 @@ pub(crate) fn descriptor_of(file: &Bound<'_, PyAny>) -> PyResult<RawFd> {
             error
         }
     })
+}
+
+/// What CPython says of a number that is none of C's int.
+pub(crate) fn too_large_for_int() -> PyErr {
+    PyOverflowError::new_err("Python int too large to convert to C int")
 }
 
 /// True if a file's `fileno()` is `fd`; a closed one raises ValueError or says -1.

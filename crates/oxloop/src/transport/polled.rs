@@ -45,7 +45,7 @@ pub(crate) fn serve<T: Polled>(
 /// The handle that serves an event.
 ///
 /// # Errors
-/// MemoryError.
+/// MemoryError, and in debug mode what extracting a traceback raises.
 pub(crate) fn handle_of_event<T: Polled>(
     this: &This<'_, '_, T>,
     readable: bool,
@@ -58,8 +58,11 @@ pub(crate) fn handle_of_event<T: Polled>(
     let writable = PyBool::new(py, writable);
     let changes = PyInt::new(py, this.payload().reading_changes(py));
     let arguments = [readable.as_any(), writable.as_any(), changes.as_any()];
-    let event_loop = this.event_loop().as_any().as_borrowed();
-    handle_for(py, event_loop, &serve, &arguments, context)
+    let event_loop = this.event_loop();
+    let owner = event_loop.as_any().as_borrowed();
+    let handle = handle_for(py, owner, &serve, &arguments, context)?;
+    event_loop.get().state(py).trace_source(py, &handle)?;
+    Ok(handle)
 }
 
 /// Reports as for a handle that ran in the context of the connection, which is left by now.
