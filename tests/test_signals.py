@@ -362,11 +362,23 @@ class TestPlainHandlers:
         assert hits
 
 
+class SendsWhenFreed:
+    """CPython looks for signals behind a call that Python code makes, but not behind this."""
+
+    __del__ = staticmethod(functools.partial(send_from_c, signal.SIGUSR1))
+
+
+def ends_with_a_signal():
+    sends = SendsWhenFreed()  # noqa: F841 - freed behind the last look of the function
+
+
 class TestBetweenCallbacks:
     """A plain handler runs before the next callback, whatever kind that and the last one are."""
 
-    @pytest.fixture(params=Callbacks.KINDS)
+    @pytest.fixture(params=[*Callbacks.KINDS, "end of a function"])
     def last(self, request):
+        if request.param == "end of a function":
+            return (ends_with_a_signal,)
         return Callbacks(send_from_c, signal.SIGUSR1).of(request.param)
 
     @pytest.fixture(params=Callbacks.KINDS)
@@ -408,6 +420,52 @@ class TestBetweenCallbacks:
         assert order == []
         loop.run_until_complete(asyncio.sleep(0.001))
         assert order == ["callback"]
+
+    # 3.14's loop still calls itself running behind such an interruption.
+    @pytest.mark.asyncio_wrong((3, 14), (3, 15))
+    def test_what_a_handle_held_is_freed_before_the_next_batch(self, loop, kind):
+        order = []
+        previous = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+        try:
+            loop.call_soon(loop.call_soon, *Callbacks(order.append, "callback").of(kind))
+            loop.call_soon(id, SendsWhenFreed())
+            with pytest.raises(KeyboardInterrupt):
+                loop.run_forever()
+        finally:
+            signal.signal(signal.SIGUSR1, previous)
+        assert order == []
+        loop.run_until_complete(asyncio.sleep(0.001))
+        assert order == ["callback"]
+
+    def test_the_next_event_is_not_lost(self, loop):
+        received = []
+
+        class Receiver(asyncio.Protocol):
+            def data_received(self, data):
+                received.append(data)
+                if len(received) == 1:
+                    ends_with_a_signal()
+
+        async def connect(sock):
+            await loop.create_connection(Receiver, sock=sock)
+
+        near, far = zip(*(socket.socketpair() for _ in range(3)), strict=True)
+        previous = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+        try:
+            for sock in near:
+                loop.run_until_complete(connect(sock))
+            for sock in far:
+                sock.send(b"data")
+            with pytest.raises(KeyboardInterrupt):
+                loop.run_forever()
+        finally:
+            signal.signal(signal.SIGUSR1, previous)
+        assert len(received) == 1
+        loop.run_until_complete(asyncio.sleep(0.001))
+        assert received == [b"data"] * 3
+        for sock in far:
+            sock.close()
+        loop.run_until_complete(asyncio.sleep(0.001))
 
     def test_an_exception_is_the_last_callbacks(self, loop, schedule, last, kind):
         class HandlerError(Exception):

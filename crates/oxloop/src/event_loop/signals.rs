@@ -55,10 +55,6 @@ impl Signals {
         self.channel.as_ref().map(|channel| channel.readable())
     }
 
-    pub(super) const fn in_main_thread(&self) -> bool {
-        self.in_main_thread
-    }
-
     pub(super) const fn watches_channel(&self) -> bool {
         self.channel.is_some()
     }
@@ -75,6 +71,21 @@ impl Signals {
     pub(super) fn renew_channel(&mut self) -> io::Result<()> {
         if self.channel.is_some() {
             self.channel = Some(Channel::current()?);
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Runs the Python-level handlers of signals that have arrived, if the loop runs in the main
+    /// thread. Behind each piece of Python code: what comes next must not be interrupted by them.
+    ///
+    /// # Errors
+    /// What a handler raises.
+    #[inline(always)]
+    pub(crate) fn look_for_signals(&self, py: Python<'_>) -> PyResult<()> {
+        if self.signals.borrow().in_main_thread {
+            return check_signals(py);
         }
         Ok(())
     }
@@ -129,7 +140,7 @@ pub(super) fn run_ends(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 /// Looks for signals, before each batch of callbacks: plain Python handlers run now, and the
 /// loop's own in the batch after this, as in asyncio. In the main thread CPython knows in memory
 /// that a signal came, unless the program waits at a descriptor of its own for what we must hand
-/// on; no other thread is told. `looked`: somebody has looked in or behind the last callback.
+/// on; no other thread is told. `looked`: it was done behind the last callback.
 #[inline(always)]
 pub(super) fn look(this: &Bound<'_, EventLoop>, looked: bool) -> PyResult<()> {
     let state = this.get().state(this.py());

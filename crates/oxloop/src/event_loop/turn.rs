@@ -19,7 +19,6 @@
 
 use super::{EventLoop, State};
 use crate::py::handle::HandleRef;
-use crate::py::interpreter::check_signals;
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 use std::time::Duration;
@@ -147,8 +146,8 @@ fn queue_timers_due_at(state: &State, now: f64) {
     }
 }
 
-/// Runs the batch; what its handles queue is for the next one. True if signals were looked for in
-/// or behind the last of them.
+/// Runs the batch; what its handles queue is for the next one. True if signals were looked for
+/// behind the last of them.
 #[inline]
 fn run_batch(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<bool> {
     let count = state.batch.take().unwrap_or(0);
@@ -158,7 +157,8 @@ fn run_batch(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<bool> {
     outcome
 }
 
-/// Runs `count` handles from the front of the queue. True if any of them ran.
+/// Runs `count` handles from the front of the queue. True if any of them ran: signals were looked
+/// for behind it, and behind what it freed and sent.
 #[inline(always)]
 fn run_handles(this: &Bound<'_, EventLoop>, state: &State, count: usize) -> PyResult<bool> {
     let py = this.py();
@@ -178,14 +178,18 @@ fn run_handles(this: &Bound<'_, EventLoop>, state: &State, count: usize) -> PyRe
             super::debug::run_handle(this, &handle)
         };
         // It ran, whatever came of it: the collector does not know what it holds any more.
-        handle.ran(py);
+        let freed = handle.ran(py);
         handle.release_ref(py);
         outcome?;
-        any = true;
-        if !state.written.borrow().is_empty() {
+        let flush = !state.written.borrow().is_empty();
+        if flush {
             flush_written(py, state);
             state.raise_interruption(py)?;
         }
+        if freed || flush {
+            state.look_for_signals(py)?;
+        }
+        any = true;
     }
     Ok(any)
 }
@@ -198,23 +202,19 @@ pub(super) fn run_handle(this: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyR
         crate::handle::callback_ended(this.py());
     }
     match outcome {
-        Ok(()) if handle.calls_python() => Ok(()),
         Ok(()) => look_behind(this, handle),
         Err(error) => super::exceptions::report_handle(this, handle, *error),
     }
 }
 
-/// Looks for signals behind a callback that is no Python function. asyncio's own code is one: what
-/// a signal's handler raises there is an exception of the callback.
-#[inline]
+/// Looks for signals behind a callback, as asyncio's own Python code does: what a signal's handler
+/// raises there is an exception of the callback.
+#[inline(always)]
 fn look_behind(this: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyResult<()> {
-    let py = this.py();
-    if this.get().state(py).signals.borrow().in_main_thread()
-        && let Err(error) = check_signals(py)
-    {
-        return super::exceptions::report_handle(this, handle, error);
+    match this.get().state(this.py()).look_for_signals(this.py()) {
+        Ok(()) => Ok(()),
+        Err(error) => super::exceptions::report_handle(this, handle, error),
     }
-    Ok(())
 }
 
 /// Sends what the last callback wrote.

@@ -152,20 +152,11 @@ impl Call {
         self.set(REPEATING);
     }
 
-    /// What follows a run: a call that runs once releases what it holds.
+    /// What follows a run: a call that runs once releases what it holds. True if that freed
+    /// something.
     #[inline(always)]
-    pub(crate) fn ran(&self, py: Python<'_>) {
-        if !self.has(REPEATING) || self.is_cancelled() {
-            self.release(py);
-        }
-    }
-
-    /// True if it will run a Python function: CPython looks for signals while that runs.
-    #[inline(always)]
-    pub(crate) fn calls_python(&self) -> bool {
-        let callback = self.callback.get();
-        // SAFETY: the field owns a live object or is null.
-        !callback.is_null() && unsafe { ffi::PyFunction_Check(callback) != 0 }
+    pub(crate) fn ran(&self, py: Python<'_>) -> bool {
+        (!self.has(REPEATING) || self.is_cancelled()) && self.release(py)
     }
 
     #[inline(always)]
@@ -283,31 +274,31 @@ impl Call {
         self.callback.get().is_null()
     }
 
-    /// Releases callback, arguments, context and loop: the call will not run (again).
+    /// Releases callback, arguments, context and loop: the call will not run (again). True if it
+    /// was the last owner of one of them.
     #[inline(always)]
-    pub(crate) fn release(&self, py: Python<'_>) {
+    pub(crate) fn release(&self, _py: Python<'_>) -> bool {
         let callback = self.callback.replace(ptr::null_mut());
         if callback.is_null() {
-            return;
+            return false;
         }
         self.set(DONE);
         let first = self.arguments_ptr();
         // SAFETY: the call owned the callback and each argument, and `callback` is null now, so
         // nobody releases them again, even if a destructor comes back here.
-        unsafe {
-            ffi::Py_DECREF(callback);
-            for index in 0..self.count() {
-                ffi::Py_DECREF(*first.add(index));
-            }
+        let mut freed = unsafe { release_object(callback) };
+        for index in 0..self.count() {
+            // SAFETY: as above.
+            freed |= unsafe { release_object(*first.add(index)) };
         }
         let context = self.context.take();
         if !context.is_null() {
             // SAFETY: the field owned this reference.
-            drop(unsafe { Bound::from_owned_ptr(py, context) });
+            freed |= unsafe { release_object(context) };
         }
         let owner = self.owner.replace(ptr::null_mut());
         // SAFETY: the field owned this reference, as `callback` was not null.
-        unsafe { ffi::Py_DECREF(owner) };
+        freed | unsafe { release_object(owner) }
     }
 
     pub(crate) fn trace(&self) -> Option<&Trace> {
@@ -363,6 +354,20 @@ impl Call {
             let first = self.arguments_ptr();
             (0..self.count()).try_for_each(|index| visit.raw(*first.add(index)))
         }
+    }
+}
+
+/// Releases a reference; true if it was the last one.
+///
+/// # Safety
+/// The thread is attached, and the caller owns the reference.
+#[inline(always)]
+unsafe fn release_object(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let last = ffi::Py_REFCNT(object) == 1;
+        ffi::Py_DECREF(object);
+        last
     }
 }
 

@@ -39,7 +39,10 @@ pub(crate) fn serve<T: Polled>(
     readable: bool,
     writable: bool,
 ) -> PyResult<()> {
-    T::on_event(this, readable, writable).or_else(|error| report(this, readable, writable, error))
+    let py = this.py();
+    T::on_event(this, readable, writable)
+        .and_then(|()| this.event_loop().get().state(py).look_for_signals(py))
+        .or_else(|error| report(this, readable, writable, error))
 }
 
 /// The handle that serves an event.
