@@ -63,10 +63,11 @@ impl State {
     }
 }
 
-/// Schedules a callback of a thread of the loop's own; nothing happens if the loop is closed.
+/// Schedules a callback of a thread of the loop's own; nothing happens if the loop is closed. Where
+/// it was made is not remembered in debug mode: such a thread has no Python code.
 ///
 /// # Errors
-/// MemoryError, and in debug mode what extracting a traceback raises.
+/// MemoryError.
 pub(crate) fn soon_from_thread(
     event_loop: &Bound<'_, EventLoop>,
     callback: &Bound<'_, PyAny>,
@@ -78,7 +79,6 @@ pub(crate) fn soon_from_thread(
     }
     let owner = event_loop.as_any().as_borrowed();
     let handle = handle_for(py, owner, callback, arguments, Captured::empty())?;
-    state.trace_source(py, &handle)?;
     state.enqueue(handle);
     state.wake();
     Ok(())
