@@ -1,5 +1,6 @@
 """Debug mode: checks, the slow-callback log, tracebacks of origin, the ways to switch it on."""
 
+import _thread
 import asyncio
 import contextlib
 import gc
@@ -263,6 +264,16 @@ class TestTracebacks:
         run_once(loop)
         context = unhandled.take_one()
         assert context["source_traceback"][-1].filename == __file__
+
+    def test_call_from_a_thread_without_python_code(self, loop):
+        called = []
+
+        async def main():
+            _thread.start_new_thread(loop.call_soon_threadsafe, (called.append, "called"))
+            await until(lambda: called)
+
+        loop.run_until_complete(main())
+        assert called == ["called"]
 
     @pytest.mark.parametrize("kind", ["reader", "writer", "signal", "protocol", "event"])
     def test_handle_of_an_event_tells_where_it_was_made(self, loop, unhandled, kind):

@@ -120,10 +120,13 @@ pub(super) fn is_coroutine_function(callback: &Bound<'_, PyAny>) -> PyResult<boo
 
 #[cold]
 fn trace_source(py: Python<'_>, handle: &HandleRef) -> PyResult<()> {
+    // A thread that runs no Python code has no source. From 3.15 on it has a frame without code.
     let Ok(frame) = imports::sys(py)?.call_method1("_getframe", (0,)) else {
-        // A thread that runs no Python code has no source.
         return Ok(());
     };
+    if frame.getattr(intern!(py, "f_code"))?.is_none() {
+        return Ok(());
+    }
     let stack = imports::extract_stack(py)?.call1((frame,))?;
     handle.change_trace(py, |trace| trace.source_traceback = Some(stack.unbind()));
     Ok(())
