@@ -1,6 +1,7 @@
 """add_signal_handler, plain signal handlers, and Ctrl-C in real programs."""
 
 import asyncio
+import contextlib
 import ctypes
 import functools
 import gc
@@ -372,6 +373,15 @@ def ends_with_a_signal():
     sends = SendsWhenFreed()  # noqa: F841 - freed behind the last look of the function
 
 
+@contextlib.contextmanager
+def handled_by(handler):
+    previous = signal.signal(signal.SIGUSR1, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+
 class TestBetweenCallbacks:
     """A plain handler runs before the next callback, whatever kind that and the last one are."""
 
@@ -398,25 +408,22 @@ class TestBetweenCallbacks:
 
         return schedule
 
+    @staticmethod
+    def run_until_interrupted(loop):
+        with handled_by(signal.default_int_handler), pytest.raises(KeyboardInterrupt):
+            loop.run_forever()
+
     def test_the_handler_comes_first(self, loop, schedule, last, kind):
         order = []
-        previous = signal.signal(signal.SIGUSR1, lambda *_: order.append("handler"))
-        try:
+        with handled_by(lambda *_: order.append("handler")):
             schedule(last, Callbacks(order.append, "callback").of(kind))
             loop.run_until_complete(asyncio.sleep(0.001))
-        finally:
-            signal.signal(signal.SIGUSR1, previous)
         assert order == ["handler", "callback"]
 
     def test_keyboard_interrupt_takes_no_callback_along(self, loop, schedule, last, kind):
         order = []
-        previous = signal.signal(signal.SIGUSR1, signal.default_int_handler)
-        try:
-            schedule(last, Callbacks(order.append, "callback").of(kind))
-            with pytest.raises(KeyboardInterrupt):
-                loop.run_forever()
-        finally:
-            signal.signal(signal.SIGUSR1, previous)
+        schedule(last, Callbacks(order.append, "callback").of(kind))
+        self.run_until_interrupted(loop)
         assert order == []
         loop.run_until_complete(asyncio.sleep(0.001))
         assert order == ["callback"]
@@ -425,14 +432,9 @@ class TestBetweenCallbacks:
     @pytest.mark.asyncio_wrong((3, 14), (3, 15))
     def test_what_a_handle_held_is_freed_before_the_next_batch(self, loop, kind):
         order = []
-        previous = signal.signal(signal.SIGUSR1, signal.default_int_handler)
-        try:
-            loop.call_soon(loop.call_soon, *Callbacks(order.append, "callback").of(kind))
-            loop.call_soon(id, SendsWhenFreed())
-            with pytest.raises(KeyboardInterrupt):
-                loop.run_forever()
-        finally:
-            signal.signal(signal.SIGUSR1, previous)
+        loop.call_soon(loop.call_soon, *Callbacks(order.append, "callback").of(kind))
+        loop.call_soon(id, SendsWhenFreed())
+        self.run_until_interrupted(loop)
         assert order == []
         loop.run_until_complete(asyncio.sleep(0.001))
         assert order == ["callback"]
@@ -450,16 +452,11 @@ class TestBetweenCallbacks:
             await loop.create_connection(Receiver, sock=sock)
 
         near, far = zip(*(socket.socketpair() for _ in range(3)), strict=True)
-        previous = signal.signal(signal.SIGUSR1, signal.default_int_handler)
-        try:
-            for sock in near:
-                loop.run_until_complete(connect(sock))
-            for sock in far:
-                sock.send(b"data")
-            with pytest.raises(KeyboardInterrupt):
-                loop.run_forever()
-        finally:
-            signal.signal(signal.SIGUSR1, previous)
+        for sock in near:
+            loop.run_until_complete(connect(sock))
+        for sock in far:
+            sock.send(b"data")
+        self.run_until_interrupted(loop)
         assert len(received) == 1
         loop.run_until_complete(asyncio.sleep(0.001))
         assert received == [b"data"] * 3
@@ -476,12 +473,9 @@ class TestBetweenCallbacks:
 
         order, reports = [], []
         loop.set_exception_handler(lambda _, context: reports.append(context))
-        previous = signal.signal(signal.SIGUSR1, handler)
-        try:
+        with handled_by(handler):
             schedule(last, Callbacks(order.append, "callback").of(kind))
             loop.run_until_complete(asyncio.sleep(0.001))
-        finally:
-            signal.signal(signal.SIGUSR1, previous)
         assert order == ["callback"]
         [report] = reports
         assert report.keys() == {"message", "exception", "handle"}

@@ -3,15 +3,12 @@
 Profilers and agents are loaded in this way, and so is the plugin of `tests/upstream`.
 """
 
-import os
-import subprocess
 import sys
 import textwrap
 
 import pytest
 
-from support.peers import SLOWNESS
-from support.programs import PRELUDE
+from support.programs import PRELUDE, run_program
 
 MAIN = """
 import socket
@@ -41,17 +38,12 @@ def run(request, tmp_path, loop_name):
     def run(site, program):
         source = PRELUDE[loop_name] + textwrap.dedent(site)
         (tmp_path / "sitecustomize.py").write_text(source, encoding="utf-8")
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        environment = {"PYTHONPATH": str(tmp_path)}
         if request.param:
             environment["OXLOOP_TLS"] = request.param
-        return subprocess.run(
-            [sys.executable, "-c", program],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=30 * SLOWNESS,
-            check=True,
-        )
+        done = run_program(loop_name, program, env=environment)
+        assert done.returncode == 0
+        return done
 
     return run
 

@@ -155,21 +155,19 @@ pub(super) fn look(this: &Bound<'_, EventLoop>, looked: bool) -> PyResult<()> {
         has_handlers
     };
     if (in_main_thread && !looked) || unseen || has_arrived {
-        return look_closer(this, in_main_thread, unseen);
+        return look_closer(this, unseen);
     }
     Ok(())
 }
 
 #[inline(never)]
-fn look_closer(this: &Bound<'_, EventLoop>, in_main_thread: bool, unseen: bool) -> PyResult<()> {
-    let py = this.py();
-    if in_main_thread {
-        check_signals(py)?;
-    }
+fn look_closer(this: &Bound<'_, EventLoop>, unseen: bool) -> PyResult<()> {
+    let (py, state) = (this.py(), this.get().state(this.py()));
+    state.look_for_signals(py)?;
     if unseen {
         wakeup_fd::drain(py);
     }
-    if this.get().state(py).signals.borrow().has_arrived() {
+    if state.signals.borrow().has_arrived() {
         return queue_arrived(this);
     }
     Ok(())
