@@ -61,6 +61,14 @@ struct Fields {
     proto: c_int,
 }
 
+/// What a socket object says that its socket is, in the numbers of socket(2).
+#[derive(Clone, Copy)]
+pub(crate) struct SocketKind {
+    pub(crate) family: c_int,
+    pub(crate) kind: c_int,
+    pub(crate) proto: c_int,
+}
+
 /// A socket of the program's, or any object that it uses as one, and the number of the descriptor
 /// that it had when it was given.
 pub(crate) struct SocketObject {
@@ -125,6 +133,20 @@ impl SocketObject {
         // SAFETY: `seen` says that the object is an instance of `_socket.socket`, whose layout was
         // checked at import; it is alive, and the token says that nobody writes to it now.
         self.seen && unsafe { (*self.object.as_ptr().cast::<Fields>()).fd } != self.fd
+    }
+
+    /// What the object says that it is; None if only its attributes can tell.
+    #[inline]
+    pub(crate) fn kind(&self, _py: Python<'_>) -> Option<SocketKind> {
+        // SAFETY: as in `has_lost`.
+        let fields = self
+            .seen
+            .then(|| unsafe { &*self.object.as_ptr().cast::<Fields>() })?;
+        Some(SocketKind {
+            family: fields.family,
+            kind: fields.kind,
+            proto: fields.proto,
+        })
     }
 
     /// The object, if only its `fileno()` can tell.

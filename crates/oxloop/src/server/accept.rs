@@ -11,7 +11,7 @@ use crate::event_loop::schedule::soon_method;
 use crate::py::context::Captured;
 use crate::py::imports;
 use crate::py::object::has_audit_hooks;
-use crate::py::socket::makes_plain_sockets;
+use crate::py::socket::{SocketKind, makes_plain_sockets};
 use pyo3::exceptions::{PyConnectionAbortedError, PyOSError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -70,7 +70,7 @@ pub(super) fn accept_all(this: &Bound<'_, Server>, fd: RawFd) -> PyResult<()> {
 
 /// Who accepts: the kernel, for a plain socket, or the socket object.
 enum Accepting {
-    Kernel(io::Result<RawFd>),
+    Kernel(io::Result<RawFd>, SocketKind),
     Object(Py<PyAny>),
 }
 
@@ -83,7 +83,8 @@ enum Outcome {
 }
 
 pub(super) enum Accepted {
-    Kernel(OwnedFd, SocketAddress),
+    /// What `accept()` makes is what the listener is.
+    Kernel(OwnedFd, SocketAddress, SocketKind),
     /// A socket object and its peer's name.
     Object(Py<PyAny>, Py<PyAny>),
 }
@@ -91,8 +92,11 @@ pub(super) enum Accepted {
 impl Accepting {
     #[inline]
     fn of(py: Python<'_>, listener: &Listener, plain: bool) -> Self {
-        if plain && listener.socket.is_plain() {
-            Self::Kernel(listener.socket.fd(py))
+        if plain
+            && listener.socket.is_plain()
+            && let Some(kind) = listener.socket.kind(py)
+        {
+            Self::Kernel(listener.socket.fd(py), kind)
         } else {
             Self::Object(listener.object(py))
         }
@@ -100,10 +104,10 @@ impl Accepting {
 
     fn accept(self, this: &Bound<'_, Server>, inner: &Inner) -> PyResult<Outcome> {
         match self {
-            Self::Kernel(listener) => match listener.and_then(socket::accept) {
+            Self::Kernel(listener, kind) => match listener.and_then(socket::accept) {
                 Ok((connection, peer)) => {
                     log_connection(this, inner, &peer)?;
-                    Ok(Outcome::Accepted(Accepted::Kernel(connection, peer)))
+                    Ok(Outcome::Accepted(Accepted::Kernel(connection, peer, kind)))
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::ECONNABORTED) => Ok(Outcome::Aborted),

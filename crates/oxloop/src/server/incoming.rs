@@ -237,7 +237,7 @@ impl Accepted {
 
     fn into_parts(self, py: Python<'_>) -> PyResult<(Descriptor, Peer)> {
         Ok(match self {
-            Self::Kernel(fd, peer) => (Descriptor::Own(fd), Peer::Address(peer)),
+            Self::Kernel(fd, peer, kind) => (Descriptor::Own(fd, kind), Peer::Address(peer)),
             Self::Object(connection, name) => {
                 let connection = SocketObject::new(connection.bind(py))?;
                 (Descriptor::Socket(connection), Peer::Name(name))

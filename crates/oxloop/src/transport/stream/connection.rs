@@ -142,7 +142,7 @@ fn names(py: Python<'_>, connected: &Connected) -> PyResult<Names> {
     };
     disable_nagle(fd, peer.as_ref());
     // A descriptor that nobody else has can be asked later.
-    let own = matches!(connected.descriptor, Descriptor::Own(_));
+    let own = matches!(connected.descriptor, Descriptor::Own(..));
     Ok(Names {
         peer,
         local: if own {
@@ -165,7 +165,7 @@ impl StreamThis<'_, '_> {
     /// Asks for the local address before somebody else can close the descriptor.
     pub(super) fn remember_local(&self) {
         let inner = self.own();
-        if let Descriptor::Own(_) = &*inner.descriptor.borrow() {
+        if let Descriptor::Own(..) = &*inner.descriptor.borrow() {
             *inner.local.borrow_mut() = socket::local_address(inner.fd).ok();
         }
     }
@@ -174,7 +174,8 @@ impl StreamThis<'_, '_> {
     pub(super) fn close_descriptor(&self) -> PyResult<()> {
         let (py, inner) = (self.py(), self.own());
         self.remember_local();
-        let descriptor = inner.descriptor.replace(Descriptor::Closed);
+        let past = inner.descriptor.borrow().past(py);
+        let descriptor = inner.descriptor.replace(Descriptor::Closed(past));
         let closed = descriptor.close(py);
         let accepted = self.accept_is_over();
         let server = inner.server.take();

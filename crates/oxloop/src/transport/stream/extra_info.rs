@@ -1,6 +1,6 @@
 //! `get_extra_info`: made when somebody asks.
 
-use super::{CLASS, Descriptor, StreamThis, StreamTransport};
+use super::{CLASS, Descriptor, Past, StreamThis, StreamTransport};
 use crate::address::to_python;
 use crate::py::args::Args;
 use crate::py::attached::Attached;
@@ -8,7 +8,7 @@ use crate::py::class::OfNative;
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::TypeWatch;
-use crate::py::socket::SocketObject;
+use crate::py::socket::{SocketKind, SocketObject};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -99,7 +99,7 @@ impl<'py> StreamThis<'_, 'py> {
             "socket" => {
                 let socket = match self.socket_object()? {
                     Some(socket) => socket,
-                    None => closed_socket(py)?,
+                    None => self.closed_socket()?,
                 };
                 return imports::transport_socket(py)?.call1((socket,)).map(Some);
             }
@@ -120,33 +120,44 @@ impl<'py> StreamThis<'_, 'py> {
             return Ok(Some(socket.object().bind(py).clone()));
         }
         self.remember_local();
-        let Descriptor::Own(fd) = self.own().descriptor.replace(Descriptor::Closed) else {
+        let past = self.own().descriptor.borrow().past(py);
+        let descriptor = self.own().descriptor.replace(Descriptor::Closed(past));
+        let Descriptor::Own(fd, kind) = descriptor else {
             return Ok(None);
         };
-        let socket = python_socket(py, fd)?;
+        let socket = python_socket(py, Some(fd), kind)?;
         let object = SocketObject::new(&socket)?;
         *self.own().descriptor.borrow_mut() = Descriptor::Socket(object);
         Ok(Some(socket))
     }
+
+    /// The socket object of a closed transport, or one that looks as it would.
+    fn closed_socket(&self) -> PyResult<Bound<'py, PyAny>> {
+        let py = self.py();
+        let kind = match self.own().descriptor.borrow().past(py) {
+            Past::Socket(socket) => return Ok(socket.into_bound(py)),
+            Past::Own(kind) => kind,
+        };
+        let socket = python_socket(py, None, kind)?;
+        socket.call_method0(intern!(py, "close"))?;
+        Ok(socket)
+    }
 }
 
-/// What the socket of a closed transport looks like.
-fn closed_socket(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-    let socket = imports::socket_class(py)?.call0()?;
-    socket.call_method0("close")?;
-    Ok(socket)
-}
-
-/// Hands a descriptor to a new `socket.socket`.
+/// Hands a descriptor to a new `socket.socket`, or lets it make one of its own.
 ///
 /// # Errors
 /// What the class raises; the descriptor is closed then.
-pub(crate) fn python_socket(py: Python<'_>, fd: OwnedFd) -> PyResult<Bound<'_, PyAny>> {
-    let kwargs = PyDict::new(py);
-    kwargs.set_item("fileno", fd.as_raw_fd())?;
-    let socket = imports::socket_class(py)?.call((), Some(&kwargs))?;
+fn python_socket<'py>(
+    py: Python<'py>,
+    fd: Option<OwnedFd>,
+    kind: SocketKind,
+) -> PyResult<Bound<'py, PyAny>> {
+    let number = fd.as_ref().map(AsRawFd::as_raw_fd);
+    let arguments = (kind.family, kind.kind, kind.proto, number);
+    let socket = imports::socket_class(py)?.call1(arguments)?;
     // From here on the object closes it.
-    let _number = fd.into_raw_fd();
-    socket.call_method1("setblocking", (false,))?;
+    let _number = fd.map(IntoRawFd::into_raw_fd);
+    socket.call_method1(intern!(py, "setblocking"), (false,))?;
     Ok(socket)
 }

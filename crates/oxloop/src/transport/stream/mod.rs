@@ -42,7 +42,7 @@ use crate::py::attached::Attached;
 use crate::py::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitStopped, create};
 use crate::py::imports;
 use crate::py::method::Methods;
-use crate::py::socket::{SocketObject, no_descriptor};
+use crate::py::socket::{SocketKind, SocketObject, no_descriptor};
 use crate::server::Server;
 use crate::transport::delivery::Delivery;
 use crate::transport::polled::Polled;
@@ -68,11 +68,17 @@ pub(crate) type StreamThis<'a, 'py> = This<'a, 'py, StreamTransport>;
 
 /// Who owns the descriptor.
 pub(crate) enum Descriptor {
-    /// Accepted or connected here, and no Python socket object was asked for.
-    Own(OwnedFd),
+    /// Accepted here, and no Python socket object was asked for.
+    Own(OwnedFd, SocketKind),
     /// A `socket.socket`, the program's or made for `get_extra_info("socket")`.
     Socket(SocketObject),
-    Closed,
+    Closed(Past),
+}
+
+/// What is kept of a descriptor that was closed, for who asks for its socket then.
+pub(crate) enum Past {
+    Own(SocketKind),
+    Socket(Py<PyAny>),
 }
 
 /// The payload of a transport object.
@@ -133,10 +139,8 @@ impl Native for StreamTransport {
         if let Ok(accept) = inner.accept.try_borrow() {
             accept.traverse(visit)?;
         }
-        if let Ok(descriptor) = inner.descriptor.try_borrow()
-            && let Descriptor::Socket(socket) = &*descriptor
-        {
-            visit.object(socket.object())?;
+        if let Ok(descriptor) = inner.descriptor.try_borrow() {
+            visit.option(descriptor.object())?;
         }
         Ok(())
     }
@@ -174,15 +178,33 @@ impl Descriptor {
     const fn is_plain(&self) -> bool {
         match self {
             Self::Socket(socket) => socket.is_plain(),
-            Self::Own(_) | Self::Closed => true,
+            Self::Own(..) | Self::Closed(_) => true,
         }
     }
 
     fn number(&self) -> RawFd {
         match self {
-            Self::Own(fd) => fd.as_raw_fd(),
+            Self::Own(fd, _) => fd.as_raw_fd(),
             Self::Socket(socket) => socket.number(),
-            Self::Closed => -1,
+            Self::Closed(_) => -1,
+        }
+    }
+
+    /// The socket object, open or closed, if there is one.
+    const fn object(&self) -> Option<&Py<PyAny>> {
+        match self {
+            Self::Socket(socket) => Some(socket.object()),
+            Self::Closed(Past::Socket(socket)) => Some(socket),
+            Self::Own(..) | Self::Closed(Past::Own(_)) => None,
+        }
+    }
+
+    /// What is to be kept of it.
+    fn past(&self, py: Python<'_>) -> Past {
+        match self {
+            Self::Own(_, kind) | Self::Closed(Past::Own(kind)) => Past::Own(*kind),
+            Self::Socket(socket) => Past::Socket(socket.object().clone_ref(py)),
+            Self::Closed(Past::Socket(socket)) => Past::Socket(socket.clone_ref(py)),
         }
     }
 
@@ -192,14 +214,14 @@ impl Descriptor {
     /// What the socket object's close() raises.
     pub(crate) fn close(self, py: Python<'_>) -> PyResult<()> {
         match self {
-            Self::Own(fd) => drop(fd),
+            Self::Own(fd, _) => drop(fd),
             Self::Socket(socket) => {
                 socket
                     .object()
                     .bind(py)
                     .call_method0(intern!(py, "close"))?;
             }
-            Self::Closed => {}
+            Self::Closed(_) => {}
         }
         Ok(())
     }
@@ -267,20 +289,20 @@ impl SelectorTransport for StreamTransport {
     }
 
     fn is_closed(this: &StreamThis<'_, '_>) -> bool {
-        matches!(&*this.own().descriptor.borrow(), Descriptor::Closed)
+        matches!(&*this.own().descriptor.borrow(), Descriptor::Closed(_))
     }
 
     fn has_lost_descriptor(this: &StreamThis<'_, '_>) -> bool {
         match &*this.own().descriptor.borrow() {
             Descriptor::Socket(socket) => socket.has_lost(this.py()),
-            Descriptor::Own(_) | Descriptor::Closed => false,
+            Descriptor::Own(..) | Descriptor::Closed(_) => false,
         }
     }
 
     fn object_to_ask(this: &StreamThis<'_, '_>) -> Option<Py<PyAny>> {
         match &*this.own().descriptor.borrow() {
             Descriptor::Socket(socket) => socket.to_ask(this.py()),
-            Descriptor::Own(_) | Descriptor::Closed => None,
+            Descriptor::Own(..) | Descriptor::Closed(_) => None,
         }
     }
 
@@ -303,7 +325,7 @@ impl StreamThis<'_, '_> {
     fn object_of_socket(&self) -> Option<Py<PyAny>> {
         match &*self.own().descriptor.borrow() {
             Descriptor::Socket(socket) => Some(socket.object().clone_ref(self.py())),
-            Descriptor::Own(_) | Descriptor::Closed => None,
+            Descriptor::Own(..) | Descriptor::Closed(_) => None,
         }
     }
 
@@ -315,9 +337,9 @@ impl StreamThis<'_, '_> {
     fn fd(&self) -> io::Result<RawFd> {
         let inner = self.own();
         match &*inner.descriptor.borrow() {
-            Descriptor::Own(_) => Ok(inner.fd),
+            Descriptor::Own(..) => Ok(inner.fd),
             Descriptor::Socket(socket) => socket.fd(self.py()),
-            Descriptor::Closed => Err(no_descriptor()),
+            Descriptor::Closed(_) => Err(no_descriptor()),
         }
     }
 }
