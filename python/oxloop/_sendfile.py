@@ -34,7 +34,15 @@ def _position_always_moves() -> bool:
     return code is None or code.co_argcount == len(("self", "fileno", "offset"))
 
 
+def _takes_any_count() -> bool:
+    """Tell whether the running asyncio cuts a count that no sendfile(2) can take."""
+    send = getattr(unix_events.SelectorEventLoop, "_sock_sendfile_native_impl", None)
+    code = getattr(send, "__code__", None)
+    return code is None or "maxsize" in code.co_names
+
+
 _ALWAYS_MOVES = _position_always_moves()
+_TAKES_ANY_COUNT = _takes_any_count()
 
 
 class SendfileMethods:
@@ -206,7 +214,10 @@ async def _send_by_kernel(
     try:
         # Without a count until the end of the file, wherever that is by then.
         while not count or total < count:
-            most = min(count - total if count else size, _CALL_MOST)
+            left = count - total if count else size
+            if left > sys.maxsize and not _TAKES_ANY_COUNT:
+                raise OverflowError("Python int too large to convert to C ssize_t")
+            most = min(left, _CALL_MOST)
             sent = _sendfile(sock, source, offset, most, total)
             if sent == 0:
                 break

@@ -7,7 +7,7 @@ use crate::py::imports;
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PySlice, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyFrozenSet, PyInt, PyList, PySlice, PyString, PyTuple};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// What is asked for beside the address.
@@ -95,12 +95,7 @@ fn literal_info<'py>(
         return Err(PyTypeError::new_err("too many parts of an address"));
     }
     let (kind, proto) = (wanted.kind.bind(py), wanted.proto.bind(py));
-    let known = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
-    if host.is_none()
-        || !proto
-            .extract::<i32>()
-            .is_ok_and(|proto| known.contains(&proto))
-    {
+    if !is_known_protocol(proto)? || host.is_none() {
         return Ok(None);
     }
     let proto = match kind.extract::<i32>() {
@@ -135,6 +130,16 @@ fn literal_info<'py>(
     (family, kind, proto, name, address)
         .into_pyobject(py)
         .map(Some)
+}
+
+/// Whether asyncio finds `proto` in its set of protocols.
+fn is_known_protocol(proto: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let known = [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP];
+    if proto.is_exact_instance_of::<PyInt>() {
+        let number = proto.extract::<i32>();
+        return Ok(number.is_ok_and(|number| known.contains(&number)));
+    }
+    PyFrozenSet::new(proto.py(), known)?.contains(proto)
 }
 
 /// The port as a number, or None for the name of a service.

@@ -18,7 +18,7 @@ use crate::py::imports;
 use pyo3::exceptions::{PyOSError, PyTimeoutError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyDict, PyList, PySlice};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -66,13 +66,15 @@ impl Attempts {
         local: Option<&Py<PyAny>>,
     ) -> PyResult<Self> {
         let mut remote = infos(remote.bind(py))?;
-        let interleave = match (&next.interleave, &next.happy_eyeballs_delay) {
-            (Some(count), _) if count.bind(py).is_truthy()? => Some(count.extract::<isize>(py)?),
-            (None, Some(_)) => Some(1),
+        let ahead = match (&next.interleave, &next.happy_eyeballs_delay) {
+            (Some(count), _) if count.bind(py).is_truthy()? => {
+                Some(count_ahead(count.bind(py), remote.len())?)
+            }
+            (None, Some(_)) => Some(0),
             _ => None,
         };
-        if let Some(first_count) = interleave {
-            remote = interleaved(py, remote, first_count)?;
+        if let Some(ahead) = ahead {
+            remote = interleaved(py, remote, ahead)?;
         }
         Ok(Self {
             remote,
@@ -155,12 +157,23 @@ fn infos(infos: &Bound<'_, PyAny>) -> PyResult<Vec<Py<PyAny>>> {
         .collect()
 }
 
-/// Lets the families take turns, after `first_count - 1` addresses of the first one.
-fn interleaved(
-    py: Python<'_>,
-    infos: Vec<Py<PyAny>>,
-    first_count: isize,
-) -> PyResult<Vec<Py<PyAny>>> {
+/// How many addresses of the first family come before the others take turns with it, of `most`.
+///
+/// # Errors
+/// What Python raises for a number that cannot be compared, or end a slice.
+fn count_ahead(count: &Bound<'_, PyAny>, most: usize) -> PyResult<usize> {
+    let py = count.py();
+    if !count.gt(1)? {
+        return Ok(0);
+    }
+    let slice = py.get_type::<PySlice>();
+    let slice = slice.call1((py.None(), count.sub(1)?, py.None()))?;
+    let indices = slice.call_method1(intern!(py, "indices"), (most,))?;
+    indices.get_item(1)?.extract()
+}
+
+/// Lets the families take turns, after the `ahead` first addresses of the first one.
+fn interleaved(py: Python<'_>, infos: Vec<Py<PyAny>>, ahead: usize) -> PyResult<Vec<Py<PyAny>>> {
     let mut families: Vec<(Bound<'_, PyAny>, Vec<Py<PyAny>>)> = Vec::new();
     for info in infos {
         let family = info.bind(py).get_item(0)?;
@@ -179,7 +192,6 @@ fn interleaved(
         .into_iter()
         .map(|(_, infos)| infos.into_iter())
         .collect();
-    let ahead = usize::try_from(first_count - 1).unwrap_or(0);
     let mut ordered: Vec<Py<PyAny>> = queues
         .first_mut()
         .map_or_else(Vec::new, |first| first.take(ahead).collect());

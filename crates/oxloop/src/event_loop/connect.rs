@@ -3,7 +3,7 @@
 use super::EventLoop;
 use super::attempts::{Attempts, NextAddress};
 use super::connected::{Caller, OpenSocket, Pair, check_stream, open_transport};
-use super::keywords::{Truth, or_zero};
+use super::keywords::{Number, Truth};
 use super::sock::{check_not_ssl, connect_made};
 use super::tls::{TlsOptions, only_with_ssl};
 use crate::dns::{Wanted, ensure_resolved};
@@ -20,10 +20,10 @@ impl EventLoop {
     /// Connect to host and port (or take a connected sock over); return (transport, protocol).
     #[pyo3(
         signature = (
-            protocol_factory, host=None, port=None, *, ssl=None, family=None, proto=None,
-            flags=None, sock=None, local_addr=None, server_hostname=None,
-            ssl_handshake_timeout=None, ssl_shutdown_timeout=None, happy_eyeballs_delay=None,
-            interleave=None, all_errors=Truth(false)
+            protocol_factory, host=None, port=None, *, ssl=None, family=Number::NOT_GIVEN,
+            proto=Number::NOT_GIVEN, flags=Number::NOT_GIVEN, sock=None, local_addr=None,
+            server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None,
+            happy_eyeballs_delay=None, interleave=None, all_errors=Truth(false)
         ),
         text_signature = "($self, protocol_factory, host=None, port=None, *, ssl=None, family=0, \
             proto=0, flags=0, sock=None, local_addr=None, server_hostname=None, \
@@ -36,9 +36,9 @@ impl EventLoop {
         host: Option<Py<PyAny>>,
         port: Option<Py<PyAny>>,
         ssl: Option<Py<PyAny>>,
-        family: Option<Py<PyAny>>,
-        proto: Option<Py<PyAny>>,
-        flags: Option<Py<PyAny>>,
+        family: Number,
+        proto: Number,
+        flags: Number,
         sock: Option<Py<PyAny>>,
         local_addr: Option<Py<PyAny>>,
         server_hostname: Option<Py<PyAny>>,
@@ -57,10 +57,10 @@ impl EventLoop {
             ssl_shutdown_timeout,
         );
         let wanted = Wanted {
-            family: or_zero(py, family)?,
+            family: family.or(py, 0)?,
             kind: imports::socket(py)?.getattr("SOCK_STREAM")?.unbind(),
-            proto: or_zero(py, proto)?,
-            flags: or_zero(py, flags)?,
+            proto: proto.or(py, 0)?,
+            flags: flags.or(py, 0)?,
         };
         let next = NextAddress {
             happy_eyeballs_delay,

@@ -2,7 +2,7 @@
 
 use super::EventLoop;
 use super::connected::{Caller, OpenSocket, Pair};
-use super::keywords::or_zero;
+use super::keywords::Number;
 use super::listen_unix::remove_stale;
 use super::sock::connect_made;
 use crate::dns::{Wanted, ensure_resolved};
@@ -21,8 +21,9 @@ impl EventLoop {
     /// Make a datagram socket (or take sock over); return (transport, protocol).
     #[pyo3(
         signature = (
-            protocol_factory, local_addr=None, remote_addr=None, *, family=None, proto=None,
-            flags=None, reuse_port=None, allow_broadcast=None, sock=None
+            protocol_factory, local_addr=None, remote_addr=None, *, family=Number::NOT_GIVEN,
+            proto=Number::NOT_GIVEN, flags=Number::NOT_GIVEN, reuse_port=None,
+            allow_broadcast=None, sock=None
         ),
         text_signature = "($self, protocol_factory, local_addr=None, remote_addr=None, *, \
             family=0, proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None)"
@@ -32,9 +33,9 @@ impl EventLoop {
         protocol_factory: Py<PyAny>,
         local_addr: Option<Py<PyAny>>,
         remote_addr: Option<Py<PyAny>>,
-        family: Option<Py<PyAny>>,
-        proto: Option<Py<PyAny>>,
-        flags: Option<Py<PyAny>>,
+        family: Number,
+        proto: Number,
+        flags: Number,
         reuse_port: Option<Py<PyAny>>,
         allow_broadcast: Option<Py<PyAny>>,
         sock: Option<Py<PyAny>>,
@@ -44,10 +45,10 @@ impl EventLoop {
             local: local_addr,
             remote: remote_addr,
             wanted: Wanted {
-                family: or_zero(py, family)?,
+                family: family.or(py, 0)?,
                 kind: imports::socket(py)?.getattr("SOCK_DGRAM")?.unbind(),
-                proto: or_zero(py, proto)?,
-                flags: or_zero(py, flags)?,
+                proto: proto.or(py, 0)?,
+                flags: flags.or(py, 0)?,
             },
             reuse_port,
             allow_broadcast,
@@ -175,17 +176,18 @@ async fn open_socket(
 }
 
 async fn places(this: &Py<EventLoop>, endpoint: &Endpoint) -> PyResult<Vec<Place>> {
-    let (local, remote, family) = Python::attach(|py| {
+    let (local, remote, unspecified, unix) = Python::attach(|py| {
+        let family = endpoint.wanted.family.bind(py);
         Ok::<_, PyErr>((
             is_set(py, endpoint.local.as_ref())?,
             is_set(py, endpoint.remote.as_ref())?,
-            endpoint.wanted.family.bind(py).extract::<i32>().ok(),
+            family.eq(libc::AF_UNSPEC)?,
+            family.eq(libc::AF_UNIX)?,
         ))
     })?;
-    if !(local || remote) && family == Some(0) {
+    if !(local || remote) && unspecified {
         return Err(PyValueError::new_err("unexpected address family"));
     }
-    let unix = family == Some(libc::AF_UNIX);
     if (local || remote) && !unix {
         return resolved_places(this, endpoint, local, remote).await;
     }

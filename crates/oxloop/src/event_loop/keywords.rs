@@ -14,7 +14,22 @@ impl<'py> FromPyObject<'_, 'py> for Truth {
     }
 }
 
-/// asyncio's default of a number that was not given.
-pub(super) fn or_zero(py: Python<'_>, given: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
-    given.map_or_else(|| Ok(0_i32.into_pyobject(py)?.into_any().unbind()), Ok)
+/// A number, if one was given. None is given too, and what takes the number refuses it.
+pub(super) struct Number(pub(super) Option<Py<PyAny>>);
+
+impl Number {
+    pub(super) const NOT_GIVEN: Self = Self(None);
+
+    pub(super) fn or(self, py: Python<'_>, default: i32) -> PyResult<Py<PyAny>> {
+        self.0
+            .map_or_else(|| Ok(default.into_pyobject(py)?.into_any().unbind()), Ok)
+    }
+}
+
+impl<'py> FromPyObject<'_, 'py> for Number {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        Ok(Self(Some(object.to_owned().unbind())))
+    }
 }

@@ -4,7 +4,7 @@ use super::EventLoop;
 use super::attempts::bind_error;
 use super::connected::{Caller, check_stream};
 use super::exceptions::log_exception;
-use super::keywords::{Truth, or_zero};
+use super::keywords::{Number, Truth};
 use super::sock::check_not_ssl;
 use super::tls::TlsOptions;
 use crate::dns::{Wanted, ensure_resolved};
@@ -18,14 +18,18 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use std::rc::Rc;
 
+/// asyncio's default.
+pub(super) const BACKLOG: i32 = 100;
+
 #[pymethods]
 impl EventLoop {
     /// Listen on every address of host (or on sock); return a Server.
     #[pyo3(
         signature = (
-            protocol_factory, host=None, port=None, *, family=None, flags=None, sock=None,
-            backlog=100, ssl=None, reuse_address=None, reuse_port=None, keep_alive=None,
-            ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=Truth(true)
+            protocol_factory, host=None, port=None, *, family=Number::NOT_GIVEN,
+            flags=Number::NOT_GIVEN, sock=None, backlog=Number::NOT_GIVEN, ssl=None,
+            reuse_address=None, reuse_port=None, keep_alive=None, ssl_handshake_timeout=None,
+            ssl_shutdown_timeout=None, start_serving=Truth(true)
         ),
         text_signature = "($self, protocol_factory, host=None, port=None, *, \
             family=socket.AF_UNSPEC, flags=socket.AI_PASSIVE, sock=None, backlog=100, ssl=None, \
@@ -37,10 +41,10 @@ impl EventLoop {
         protocol_factory: Py<PyAny>,
         host: Option<Py<PyAny>>,
         port: Option<Py<PyAny>>,
-        family: Option<Py<PyAny>>,
-        flags: Option<Py<PyAny>>,
+        family: Number,
+        flags: Number,
         sock: Option<Py<PyAny>>,
-        backlog: i32,
+        backlog: Number,
         ssl: Option<Py<PyAny>>,
         reuse_address: Option<Truth>,
         reuse_port: Option<Truth>,
@@ -51,11 +55,13 @@ impl EventLoop {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let socket = imports::socket(py)?;
-        let flags = flags.map_or_else(|| socket.getattr("AI_PASSIVE").map(Bound::unbind), Ok)?;
+        let flags = flags
+            .0
+            .map_or_else(|| socket.getattr("AI_PASSIVE").map(Bound::unbind), Ok)?;
         let wanted = Wanted {
-            family: or_zero(py, family)?,
+            family: family.or(py, 0)?,
             kind: socket.getattr("SOCK_STREAM")?.unbind(),
-            proto: or_zero(py, None)?,
+            proto: Number::NOT_GIVEN.or(py, 0)?,
             flags,
         };
         let options = SocketOptions {
@@ -72,7 +78,7 @@ impl EventLoop {
             options,
         };
         let serving = Serving {
-            backlog,
+            backlog: backlog.or(py, BACKLOG)?,
             tls,
             start_serving: start_serving.0,
         };
@@ -101,7 +107,7 @@ struct SocketOptions {
 
 /// What is done with the bound sockets.
 pub(super) struct Serving {
-    pub(super) backlog: i32,
+    pub(super) backlog: Py<PyAny>,
     pub(super) tls: TlsOptions,
     pub(super) start_serving: bool,
 }

@@ -2,8 +2,8 @@
 
 use super::EventLoop;
 use super::connect::check_unix_stream;
-use super::keywords::Truth;
-use super::listen::{OpenSockets, Serving, serve};
+use super::keywords::{Number, Truth};
+use super::listen::{BACKLOG, OpenSockets, Serving, serve};
 use super::tls::TlsOptions;
 use crate::error::{errno_error_with, errno_of};
 use crate::file;
@@ -18,7 +18,7 @@ impl EventLoop {
     /// Listen on a Unix socket's path (or on sock); return a Server.
     #[pyo3(
         signature = (
-            protocol_factory, path=None, *, sock=None, backlog=100, ssl=None,
+            protocol_factory, path=None, *, sock=None, backlog=Number::NOT_GIVEN, ssl=None,
             ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=Truth(true),
             cleanup_socket=Truth(cfg!(Py_3_13))
         ),
@@ -31,7 +31,7 @@ impl EventLoop {
         protocol_factory: Py<PyAny>,
         path: Option<Py<PyAny>>,
         sock: Option<Py<PyAny>>,
-        backlog: i32,
+        backlog: Number,
         ssl: Option<Py<PyAny>>,
         ssl_handshake_timeout: Option<Py<PyAny>>,
         ssl_shutdown_timeout: Option<Py<PyAny>>,
@@ -40,6 +40,7 @@ impl EventLoop {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (py, caller) = (slf.py(), (slf.clone().unbind(), protocol_factory));
         let tls = TlsOptions::new(py, ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout);
+        let backlog = backlog.or(py, BACKLOG)?;
         Coroutine::of(
             py,
             "EventLoop.create_unix_server",

@@ -1,6 +1,6 @@
 //! `getaddrinfo` and `getnameinfo`; the work is in `dns/`.
 
-use super::keywords::or_zero;
+use super::keywords::Number;
 use super::{EventLoop, State};
 use crate::dns::{self, Question};
 use crate::py::context::Captured;
@@ -17,40 +17,46 @@ const THREADS_MOST: usize = 64;
 impl EventLoop {
     /// socket.getaddrinfo() without blocking the loop.
     #[pyo3(
-        signature = (host, port, *, family=None, r#type=None, proto=None, flags=None),
+        signature = (
+            host, port, *, family=Number::NOT_GIVEN, r#type=Number::NOT_GIVEN,
+            proto=Number::NOT_GIVEN, flags=Number::NOT_GIVEN
+        ),
         text_signature = "($self, host, port, *, family=0, type=0, proto=0, flags=0)"
     )]
     fn getaddrinfo<'py>(
         slf: &Bound<'py, Self>,
         host: Py<PyAny>,
         port: Py<PyAny>,
-        family: Option<Py<PyAny>>,
-        r#type: Option<Py<PyAny>>,
-        proto: Option<Py<PyAny>>,
-        flags: Option<Py<PyAny>>,
+        family: Number,
+        r#type: Number,
+        proto: Number,
+        flags: Number,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let question = Question {
             host,
             port,
-            family: or_zero(py, family)?,
-            kind: or_zero(py, r#type)?,
-            proto: or_zero(py, proto)?,
-            flags: or_zero(py, flags)?,
+            family: family.or(py, 0)?,
+            kind: r#type.or(py, 0)?,
+            proto: proto.or(py, 0)?,
+            flags: flags.or(py, 0)?,
         };
         let answer = dns::getaddrinfo(slf.clone().unbind(), question);
         Coroutine::object(py, "EventLoop.getaddrinfo", answer)
     }
 
     /// socket.getnameinfo() without blocking the loop.
-    #[pyo3(signature = (sockaddr, flags=None), text_signature = "($self, sockaddr, flags=0)")]
+    #[pyo3(
+        signature = (sockaddr, flags=Number::NOT_GIVEN),
+        text_signature = "($self, sockaddr, flags=0)"
+    )]
     fn getnameinfo<'py>(
         slf: &Bound<'py, Self>,
         sockaddr: Py<PyAny>,
-        flags: Option<Py<PyAny>>,
+        flags: Number,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let answer = dns::getnameinfo(slf.clone().unbind(), sockaddr, or_zero(py, flags)?);
+        let answer = dns::getnameinfo(slf.clone().unbind(), sockaddr, flags.or(py, 0)?);
         Coroutine::object(py, "EventLoop.getnameinfo", answer)
     }
 }

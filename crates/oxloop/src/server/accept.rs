@@ -44,10 +44,11 @@ pub(crate) fn on_readable(this: &Bound<'_, Server>, fd: RawFd) -> PyResult<()> {
 pub(super) fn accept_all(this: &Bound<'_, Server>, fd: RawFd) -> PyResult<()> {
     let py = this.py();
     let inner = this.get().inner(py)?;
+    let backlog: i32 = inner.backlog.bind(py).extract()?;
     let most = if cfg!(Py_3_14) {
-        inner.backlog.max(0) + 1
+        backlog.max(0).saturating_add(1)
     } else {
-        inner.backlog.max(1)
+        backlog.max(1)
     };
     // Audit hooks hear of each socket object that is made, and may refuse it.
     let plain = makes_plain_sockets(py)? && !has_audit_hooks(py);

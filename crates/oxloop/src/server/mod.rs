@@ -79,7 +79,8 @@ struct Inner {
     listeners: RefCell<Option<Vec<Listener>>>,
     factory: Py<PyAny>,
     tls: Option<TlsOptions>,
-    backlog: i32,
+    /// Whatever the program gave: listen() judges it.
+    backlog: Py<PyAny>,
     context: Captured,
     serving: Cell<bool>,
     active: Cell<usize>,
@@ -109,7 +110,7 @@ impl Server {
         event_loop: &Bound<'py, EventLoop>,
         sockets: Vec<BoundSocket>,
         factory: &Bound<'py, PyAny>,
-        backlog: i32,
+        backlog: Py<PyAny>,
         tls: Option<TlsOptions>,
     ) -> PyResult<Bound<'py, Self>> {
         let py = event_loop.py();
@@ -196,7 +197,7 @@ impl Inner {
                 .collect()
         };
         for (socket, fd) in sockets {
-            socket.bind(py).call_method1("listen", (self.backlog,))?;
+            socket.bind(py).call_method1("listen", (&self.backlog,))?;
             if !has_descriptor(socket.bind(py), fd)? {
                 return Err(os_error(&no_descriptor()));
             }
@@ -272,6 +273,7 @@ impl Inner {
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         visit.object(&self.event_loop)?;
         visit.object(&self.factory)?;
+        visit.object(&self.backlog)?;
         self.context.traverse(visit)?;
         if let Some(tls) = &self.tls {
             tls.traverse(visit)?;

@@ -24,8 +24,8 @@ impl Server {
     }
 
     #[getter]
-    fn _backlog(&self, py: Python<'_>) -> PyResult<i32> {
-        Ok(self.inner(py)?.backlog)
+    fn _backlog(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(self.inner(py)?.backlog.clone_ref(py))
     }
 
     /// None without TLS.

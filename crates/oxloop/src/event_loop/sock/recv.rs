@@ -5,6 +5,7 @@ use crate::event_loop::watchers::Side;
 use crate::event_loop::{EventLoop, State};
 use crate::py::buffer::{WritableBuffer, bytes_filled_by};
 use crate::py::coroutine::Coroutine;
+use crate::py::object::call_method;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
@@ -82,22 +83,22 @@ impl EventLoop {
     fn sock_recvfrom_into<'py>(
         slf: &Bound<'py, Self>,
         sock: Py<PyAny>,
-        buf: Bound<'py, PyAny>,
-        nbytes: Option<Bound<'py, PyAny>>,
+        buf: Py<PyAny>,
+        nbytes: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        // Zero means the whole buffer to the socket's method too.
-        let nbytes = match nbytes {
-            Some(nbytes) => nbytes,
-            None => 0_i32.into_pyobject(py)?.into_any(),
-        };
-        method_coroutine(
-            slf,
+        let this = slf.clone().unbind();
+        Coroutine::of(
+            slf.py(),
             "EventLoop.sock_recvfrom_into",
-            Side::Reader,
-            sock,
-            intern!(py, "recvfrom_into"),
-            &PyTuple::new(py, [buf, nbytes])?,
+            this,
+            move |this| async move {
+                until_ready(&this, &sock, Side::Reader, |sock| {
+                    let py = sock.py();
+                    let nbytes = nbytes.as_ref().map(|nbytes| nbytes.bind(py));
+                    recvfrom_into(sock, buf.bind(py), nbytes)
+                })
+                .await
+            },
         )
     }
 
@@ -177,8 +178,25 @@ fn recv_into<'py>(
     attempt_method(sock, intern!(py, "recv_into"), &PyTuple::new(py, [buffer])?)
 }
 
+/// Without a size as many bytes as the buffer has items.
+fn recvfrom_into<'py>(
+    sock: &Bound<'py, PyAny>,
+    buffer: &Bound<'py, PyAny>,
+    size: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = sock.py();
+    let size = match size {
+        Some(size) if size.is_truthy()? => size.clone(),
+        _ => buffer.len()?.into_pyobject(py)?.into_any(),
+    };
+    let arguments = PyTuple::new(py, [buffer, &size])?;
+    attempt_method(sock, intern!(py, "recvfrom_into"), &arguments)
+}
+
 fn accept<'py>(sock: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = sock.py();
+    // asyncio asks first what it would wait for.
+    call_method(sock, intern!(py, "fileno"), &[])?;
     let accepted = attempt_method(sock, intern!(py, "accept"), &PyTuple::empty(py))?;
     if let Some(pair) = &accepted {
         let connection = pair.get_item(0)?;
