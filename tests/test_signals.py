@@ -305,6 +305,27 @@ class TestPlainHandlers:
         run(main())
         signal.signal(signal.SIGUSR1, previous)
 
+    def test_c_handler_runs_in_a_thread_without_python_code(self, loop, run):
+        """The loop's thread is told of it though it never waits: CPython itself tells it only when
+        it takes the GIL, up to 3.12."""
+        libc, thread, got = ctypes.CDLL(None), ctypes.c_ulong(), []
+
+        async def main():
+            signal.pthread_kill(thread.value, signal.SIGUSR1)
+            turns = 0
+            while not got and turns < 1_000_000:
+                turns += 1
+                await asyncio.sleep(0)
+            return turns < 1_000_000
+
+        with handled_by(lambda number, frame: got.append(number)):
+            assert libc.pthread_create(ctypes.byref(thread), None, libc.pause, None) == 0
+            was_told = run(main())
+        libc.pthread_cancel(thread)
+        libc.pthread_join(thread, None)
+        assert was_told
+        assert got == [signal.SIGUSR1]
+
     def test_exception_leaves_run_forever(self, loop):
         class LeaveError(Exception):
             pass

@@ -45,6 +45,7 @@ mod _oxloop {
         module.add_class::<server::Server>()?;
         py::imports::warm(py)?;
         py::context::find_current(py)?;
+        py::signals::find_breaker(py)?;
         py::coroutine::create_type(py)?;
         py::socket::look_at_layout(py)?;
         py::file::look_at_layout(py)?;

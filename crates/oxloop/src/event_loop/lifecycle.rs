@@ -9,6 +9,7 @@ use crate::error::{os_error, then_cleaned};
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::handle::HandleRef;
 use crate::py::object::TypeWatch;
+use crate::py::signals::Breaker;
 use crate::py::{imports, interpreter};
 use crate::tls::RecordMemory;
 use crate::transport::visit_cell;
@@ -56,6 +57,8 @@ pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
         sources: RefCell::new(sources),
         numbers: RefCell::new(Numbers::default()),
         signals: RefCell::new(Signals::default()),
+        breaker: Cell::new(Breaker::never()),
+        turns: Cell::new(0),
         written: RefCell::new(Vec::new()),
         interruption: RefCell::default(),
         poller: RefCell::new(Some(Arc::new(poller))),

@@ -69,6 +69,7 @@ use crate::py::coroutine_method;
 use crate::py::handle::HandleRef;
 use crate::py::method::{Methods, OfPyClass, extend_class};
 use crate::py::object::TypeWatch;
+use crate::py::signals::Breaker;
 use crate::tls::RecordMemory;
 use crate::transport::Written;
 use confirm::Unconfirmed;
@@ -118,6 +119,10 @@ pub(crate) struct State {
     /// Which registration a descriptor's number has.
     numbers: RefCell<Numbers>,
     signals: RefCell<Signals>,
+    /// Tells in the main thread, while the loop runs there, that a signal may have arrived.
+    breaker: Cell<Breaker>,
+    /// How many turns there have been.
+    turns: Cell<u32>,
     /// Transports that the callback that runs now wrote to.
     written: RefCell<Vec<Written>>,
     /// A KeyboardInterrupt or SystemExit that came up where nobody can receive it: it ends the run.

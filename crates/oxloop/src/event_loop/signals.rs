@@ -5,7 +5,8 @@
 //! that waits. A loop with handlers listens to it in whatever thread it runs.
 //!
 //! Invariants:
-//! - `look` sees every signal whose C-level handler ran before it.
+//! - `look` sees every signal whose C-level handler ran before it, in the main thread; in another
+//!   thread, at the latest `ASKED_EVERY` turns later.
 //! - handlers live until they are removed or the loop is closed, which restores the defaults.
 
 use super::schedule::{soon_method, thread_ident};
@@ -18,9 +19,9 @@ use crate::py::class::{Visit, VisitStopped};
 use crate::py::context::Captured;
 use crate::py::handle::HandleRef;
 use crate::py::imports;
-use crate::py::interpreter::check_signals;
 use crate::py::method::{Methods, OfPyClass};
 use crate::py::schedule::Scheduled;
+use crate::py::signals::{Breaker, check_signals};
 use pyo3::exceptions::{PyOSError, PyResourceWarning, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -30,6 +31,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+
+/// CPython itself is asked in one of so many turns: see `py::signals` for what its word does not
+/// tell. A loop that polls or waits is woken by these signals.
+const ASKED_EVERY: u32 = 64;
 
 /// The signal side of a loop.
 #[derive(Default)]
@@ -84,7 +89,7 @@ impl State {
     /// What a handler raises.
     #[inline(always)]
     pub(crate) fn look_for_signals(&self, py: Python<'_>) -> PyResult<()> {
-        if self.signals.borrow().in_main_thread {
+        if self.breaker.get().is_set() {
             return check_signals(py);
         }
         Ok(())
@@ -121,6 +126,7 @@ pub(super) fn run_begins(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let channel = watch_channel(state)?;
     if in_main_thread {
         state.signals.borrow_mut().in_main_thread = true;
+        state.breaker.set(Breaker::of_main_thread(py));
         wakeup_fd::run_begins(this, &channel)?;
     }
     Ok(())
@@ -134,16 +140,20 @@ pub(super) fn run_ends(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     }
     wakeup_fd::run_ends(this)?;
     state.signals.borrow_mut().in_main_thread = false;
+    state.breaker.set(Breaker::never());
     Ok(())
 }
 
 /// Looks for signals, before each batch of callbacks: plain Python handlers run now, and the
 /// loop's own in the batch after this, as in asyncio. In the main thread CPython knows in memory
 /// that a signal came, unless the program waits at a descriptor of its own for what we must hand
-/// on; no other thread is told. `looked`: it was done behind the last callback.
+/// on; no other thread is told.
 #[inline(always)]
-pub(super) fn look(this: &Bound<'_, EventLoop>, looked: bool) -> PyResult<()> {
+pub(super) fn look(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let state = this.get().state(this.py());
+    let turn = state.turns.get().wrapping_add(1);
+    state.turns.set(turn);
+    let asked = turn.is_multiple_of(ASKED_EVERY) || state.breaker.get().is_set();
     let (in_main_thread, has_handlers, has_arrived) = {
         let signals = state.signals.borrow();
         let has_handlers = signals.has_handlers();
@@ -154,7 +164,7 @@ pub(super) fn look(this: &Bound<'_, EventLoop>, looked: bool) -> PyResult<()> {
     } else {
         has_handlers
     };
-    if (in_main_thread && !looked) || unseen || has_arrived {
+    if asked || unseen || has_arrived {
         return look_closer(this, unseen);
     }
     Ok(())
@@ -163,7 +173,9 @@ pub(super) fn look(this: &Bound<'_, EventLoop>, looked: bool) -> PyResult<()> {
 #[inline(never)]
 fn look_closer(this: &Bound<'_, EventLoop>, unseen: bool) -> PyResult<()> {
     let (py, state) = (this.py(), this.get().state(this.py()));
-    state.look_for_signals(py)?;
+    if state.signals.borrow().in_main_thread {
+        check_signals(py)?;
+    }
     if unseen {
         wakeup_fd::drain(py);
     }
@@ -188,7 +200,7 @@ fn queue_arrived(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 /// The channel is readable.
 pub(super) fn on_readable(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     wakeup_fd::drain(this.py());
-    look(this, false)
+    look_closer(this, false)
 }
 
 /// A signal arrived: the loop will find it at its next look. False if it has no handler for it.

@@ -35,9 +35,8 @@ const CLOCK_RESOLUTION: f64 = 1e-9;
 pub(super) fn run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let state = this.get().state(this.py());
     state.batch.set(None);
-    let mut looked = false;
     loop {
-        super::signals::look(this, looked)?;
+        super::signals::look(this)?;
         let now = if state.has_work() {
             super::poll::ask(this)?;
             None
@@ -46,7 +45,7 @@ pub(super) fn run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
         };
         state.raise_interruption(this.py())?;
         begin_batch(this, state, now)?;
-        looked = run_batch(this, state)?;
+        run_batch(this, state)?;
         state.raise_interruption(this.py())?;
         if state.stopping.get() {
             return Ok(());
@@ -146,10 +145,9 @@ fn queue_timers_due_at(state: &State, now: f64) {
     }
 }
 
-/// Runs the batch; what its handles queue is for the next one. True if signals were looked for
-/// behind the last of them.
+/// Runs the batch; what its handles queue is for the next one.
 #[inline]
-fn run_batch(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<bool> {
+fn run_batch(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> {
     let count = state.batch.take().unwrap_or(0);
     state.in_callback.set(true);
     let outcome = run_handles(this, state, count);
@@ -157,16 +155,15 @@ fn run_batch(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<bool> {
     outcome
 }
 
-/// Runs `count` handles from the front of the queue. True if any of them ran: signals were looked
-/// for behind it, and behind what it freed and sent.
+/// Runs `count` handles from the front of the queue, and looks for signals behind each, and behind
+/// what it freed and sent.
 #[inline(always)]
-fn run_handles(this: &Bound<'_, EventLoop>, state: &State, count: usize) -> PyResult<bool> {
+fn run_handles(this: &Bound<'_, EventLoop>, state: &State, count: usize) -> PyResult<()> {
     let py = this.py();
     let plain = !state.debug.get() && state.handle_run.is_original(py);
-    let mut any = false;
     for _ in 0..count {
         let Some(handle) = state.ready.borrow_mut().pop_front() else {
-            return Ok(any);
+            return Ok(());
         };
         if handle.is_cancelled() {
             handle.release_ref(py);
@@ -178,20 +175,16 @@ fn run_handles(this: &Bound<'_, EventLoop>, state: &State, count: usize) -> PyRe
             super::debug::run_handle(this, &handle)
         };
         // It ran, whatever came of it: the collector does not know what it holds any more.
-        let freed = handle.ran(py);
+        handle.ran(py);
         handle.release_ref(py);
         outcome?;
-        let flush = !state.written.borrow().is_empty();
-        if flush {
+        if !state.written.borrow().is_empty() {
             flush_written(py, state);
             state.raise_interruption(py)?;
         }
-        if freed || flush {
-            state.look_for_signals(py)?;
-        }
-        any = true;
+        state.look_for_signals(py)?;
     }
-    Ok(any)
+    Ok(())
 }
 
 /// Runs one handle; its exception goes to the exception handler.

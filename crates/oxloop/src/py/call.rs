@@ -152,11 +152,12 @@ impl Call {
         self.set(REPEATING);
     }
 
-    /// What follows a run: a call that runs once releases what it holds. True if that freed
-    /// something.
+    /// What follows a run: a call that runs once releases what it holds.
     #[inline(always)]
-    pub(crate) fn ran(&self, py: Python<'_>) -> bool {
-        (!self.has(REPEATING) || self.is_cancelled()) && self.release(py)
+    pub(crate) fn ran(&self, py: Python<'_>) {
+        if !self.has(REPEATING) || self.is_cancelled() {
+            self.release(py);
+        }
     }
 
     #[inline(always)]
@@ -274,31 +275,31 @@ impl Call {
         self.callback.get().is_null()
     }
 
-    /// Releases callback, arguments, context and loop: the call will not run (again). True if it
-    /// was the last owner of one of them.
+    /// Releases callback, arguments, context and loop: the call will not run (again).
     #[inline(always)]
-    pub(crate) fn release(&self, _py: Python<'_>) -> bool {
+    pub(crate) fn release(&self, py: Python<'_>) {
         let callback = self.callback.replace(ptr::null_mut());
         if callback.is_null() {
-            return false;
+            return;
         }
         self.set(DONE);
         let first = self.arguments_ptr();
         // SAFETY: the call owned the callback and each argument, and `callback` is null now, so
         // nobody releases them again, even if a destructor comes back here.
-        let mut freed = unsafe { release_object(callback) };
-        for index in 0..self.count() {
-            // SAFETY: as above.
-            freed |= unsafe { release_object(*first.add(index)) };
+        unsafe {
+            ffi::Py_DECREF(callback);
+            for index in 0..self.count() {
+                ffi::Py_DECREF(*first.add(index));
+            }
         }
         let context = self.context.take();
         if !context.is_null() {
             // SAFETY: the field owned this reference.
-            freed |= unsafe { release_object(context) };
+            drop(unsafe { Bound::from_owned_ptr(py, context) });
         }
         let owner = self.owner.replace(ptr::null_mut());
         // SAFETY: the field owned this reference, as `callback` was not null.
-        freed | unsafe { release_object(owner) }
+        unsafe { ffi::Py_DECREF(owner) };
     }
 
     pub(crate) fn trace(&self) -> Option<&Trace> {
@@ -354,20 +355,6 @@ impl Call {
             let first = self.arguments_ptr();
             (0..self.count()).try_for_each(|index| visit.raw(*first.add(index)))
         }
-    }
-}
-
-/// Releases a reference; true if it was the last one.
-///
-/// # Safety
-/// The thread is attached, and the caller owns the reference.
-#[inline(always)]
-unsafe fn release_object(object: *mut ffi::PyObject) -> bool {
-    // SAFETY: as the caller promises.
-    unsafe {
-        let last = ffi::Py_REFCNT(object) == 1;
-        ffi::Py_DECREF(object);
-        last
     }
 }
 

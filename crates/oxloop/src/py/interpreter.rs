@@ -34,19 +34,6 @@ pub(crate) fn attach_once(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Runs the Python-level handlers of signals that have arrived, in the main thread.
-///
-/// # Errors
-/// What a handler raises.
-#[inline(always)]
-pub(crate) fn check_signals(py: Python<'_>) -> PyResult<()> {
-    // SAFETY: the thread is attached.
-    if unsafe { ffi::PyErr_CheckSignals() } == 0 {
-        return Ok(());
-    }
-    Err(PyErr::fetch(py))
-}
-
 /// # Errors
 /// ImportError in a sub-interpreter, in CPython's words.
 pub(crate) fn require_main(_py: Python<'_>) -> PyResult<()> {

@@ -29,5 +29,6 @@ mod layout;
 pub(crate) mod method;
 pub(crate) mod object;
 pub(crate) mod schedule;
+pub(crate) mod signals;
 pub(crate) mod socket;
 pub(crate) mod ssl;

@@ -1,0 +1,135 @@
+//! Signals that have arrived, at the price of a load.
+//!
+//! `PyErr_CheckSignals` costs five calls, and the loop has to look behind each callback. CPython
+//! itself looks at one word between bytecodes, its *breaker*, which says whether anything at all
+//! waits for the evaluation loop: a signal, a pending call, a request for the GIL, a collection.
+//! While it is zero there is no signal. The word has no public name: up to 3.12 it is in the
+//! interpreter's state, from 3.13 on in the thread's. `find_breaker` finds it at import by what
+//! sets it, a pending call. Where the search is not sure of its find, CPython is asked each time.
+//!
+//! Invariants:
+//! - only the beginning of the struct is searched, which is smaller than either.
+//! - from 3.13 on, every signal sets the word of the main thread. Before, one whose C-level handler
+//!   ran in another thread sets it when the main thread takes the GIL next, as for CPython's own
+//!   evaluation loop: who does not let the GIL go asks CPython itself from time to time.
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+/// How much is searched, in words: less than the thread state, or the interpreter's, which is more
+/// than 64 KiB in size.
+const SEARCHED: usize = if cfg!(Py_3_13) { 280 } else { 2048 } / size_of::<u32>();
+/// What the word says; from 3.13 on the bits above hold a version of something else.
+const EVENTS: u32 = 0xff;
+/// Words that a pending call sets. In 3.11 there is a second one behind the breaker, which tells of
+/// pending calls alone.
+const SET_BY_CALL: usize = if cfg!(Py_3_12) { 1 } else { 2 };
+/// Another thread may ask for the GIL just during the search.
+const ATTEMPTS: usize = 3;
+
+/// Which word of the struct is the breaker; `usize::MAX` while unknown.
+static FOUND: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+static NEVER: AtomicU32 = AtomicU32::new(0);
+static ALWAYS: AtomicU32 = AtomicU32::new(1);
+
+/// Where CPython tells a thread that something waits for it.
+#[derive(Clone, Copy)]
+pub(crate) struct Breaker(&'static AtomicU32);
+
+impl Breaker {
+    /// For a thread that does not run the handlers of signals.
+    pub(crate) const fn never() -> Self {
+        Self(&NEVER)
+    }
+
+    /// That of the main thread, which is the current one. To be used as long as it is.
+    pub(crate) fn of_main_thread(py: Python<'_>) -> Self {
+        let index = FOUND.load(Ordering::Relaxed);
+        if index >= SEARCHED {
+            return Self(&ALWAYS);
+        }
+        // SAFETY: the word lies within a struct that lives as long as the main thread, which is the
+        // only one to use the reference; it is aligned, and CPython changes it atomically.
+        Self(unsafe { AtomicU32::from_ptr(state(py).add(index)) })
+    }
+
+    /// False if no signal waits.
+    #[inline(always)]
+    pub(crate) fn is_set(self) -> bool {
+        self.0.load(Ordering::Relaxed) & EVENTS != 0
+    }
+}
+
+/// Runs the Python-level handlers of signals that have arrived, in the main thread.
+///
+/// # Errors
+/// What a handler raises.
+#[inline(never)]
+pub(crate) fn check_signals(py: Python<'_>) -> PyResult<()> {
+    // SAFETY: the thread is attached.
+    if unsafe { ffi::PyErr_CheckSignals() } == 0 {
+        return Ok(());
+    }
+    Err(PyErr::fetch(py))
+}
+
+/// The struct that has the word, for the current thread.
+fn state(_py: Python<'_>) -> *mut u32 {
+    // SAFETY: the thread is attached.
+    #[cfg(Py_3_13)]
+    return unsafe { ffi::PyThreadState_Get() }.cast();
+    // SAFETY: the thread is attached.
+    #[cfg(not(Py_3_13))]
+    return unsafe { ffi::PyInterpreterState_Get() }.cast();
+}
+
+/// Looks for the breaker. Called once, at import; not found outside of the main thread.
+///
+/// # Errors
+/// What the program's own pending calls and signal handlers raise, which run here.
+pub(crate) fn find_breaker(py: Python<'_>) -> PyResult<()> {
+    for _ in 0..ATTEMPTS {
+        if let Some(index) = search(py)? {
+            FOUND.store(index, Ordering::Relaxed);
+
+            break;
+        }
+        py.detach(|| ());
+    }
+    Ok(())
+}
+
+fn search(py: Python<'_>) -> PyResult<Option<usize>> {
+    extern "C" fn nothing(_: *mut c_void) -> c_int {
+        0
+    }
+    let before = words(py);
+    // SAFETY: may be called at any time; the function lives as long as the process. Where there are
+    // too many calls already, nothing changes, and nothing is found.
+    let _added = unsafe { ffi::Py_AddPendingCall(Some(nothing), ptr::null_mut()) };
+    let during = words(py);
+    // SAFETY: the thread is attached.
+    if unsafe { ffi::Py_MakePendingCalls() } < 0 {
+        return Err(PyErr::fetch(py));
+    }
+    let after = words(py);
+    let mut set = (0..SEARCHED).filter(|&index| {
+        let [before, during, after] = [before, during, after].map(|words| words[index]);
+        before & EVENTS == 0
+            && during & EVENTS != 0
+            && before & !EVENTS == during & !EVENTS
+            && after == before
+    });
+    let first = set.next();
+    Ok(first.filter(|_| set.count() + 1 == SET_BY_CALL))
+}
+
+fn words(py: Python<'_>) -> [u32; SEARCHED] {
+    let state = state(py);
+    // SAFETY: the part that is searched lies within the struct, which lives.
+    std::array::from_fn(|index| unsafe { state.add(index).read_volatile() })
+}
