@@ -5,7 +5,10 @@ import collections
 import contextvars
 import gc
 import logging
+import os
+import signal
 import sys
+import time
 import types
 
 import pytest
@@ -131,6 +134,82 @@ class TestContexts:
         assert context["message"].startswith("Exception in callback ")
         assert isinstance(context["exception"], LookupError)
         assert isinstance(context["handle"], asyncio.Handle)
+
+    @pytest.mark.parametrize(
+        "schedule",
+        [
+            lambda loop, callback: loop.call_soon(callback),
+            lambda loop, callback: loop.call_soon_threadsafe(callback),
+            lambda loop, callback: loop.call_later(0, callback),
+            lambda loop, callback: loop.call_at(0, callback),
+        ],
+        ids=["call_soon", "call_soon_threadsafe", "call_later", "call_at"],
+    )
+    def test_callback_that_cancels_its_handle(self, loop, unhandled, schedule):
+        """It is not the handle's any more when it raises."""
+
+        def cancel_and_fail():
+            handle.cancel()
+            seen.append((handle._callback, handle._args, handle.cancelled()))
+            fail()
+
+        seen = []
+        handle = schedule(loop, cancel_and_fail)
+        time.sleep(0.001)
+        run_once(loop)
+        context = unhandled.take_one()
+        assert seen == [(None, None, True)]
+        assert context["message"] == "Exception in callback None()"
+        assert context["handle"] is handle
+        self.check_cancelled(loop, context, "cancel_and_fail")
+
+    @pytest.mark.parametrize("how", ["removed", "replaced"])
+    @pytest.mark.parametrize("side", ["reader", "writer"])
+    def test_callback_that_cancels_its_watch(self, loop, unhandled, pair, side, how):
+        add = getattr(loop, f"add_{side}")
+        remove = getattr(loop, f"remove_{side}")
+        near, far = pair
+        far.send(b"x")
+
+        def end_and_fail():
+            if how == "removed":
+                remove(near)
+            else:
+                add(near, remove, near)
+            loop.call_soon(loop.stop)
+            fail()
+
+        add(near, end_and_fail)
+        loop.run_forever()
+        remove(near)
+        context = unhandled.take_one()
+        assert context["message"] == "Exception in callback None()"
+        self.check_cancelled(loop, context, "end_and_fail")
+
+    def check_cancelled(self, loop, context, name):
+        """In debug mode the handle keeps what it was, as text."""
+        shown = repr(context["handle"])
+        class_name = context["handle"].__class__.__name__
+        assert shown.startswith(f"<{class_name} cancelled")
+        assert f"{name}()" in shown if loop.get_debug() else name not in shown
+        assert ("created at" in shown) == loop.get_debug()
+        assert ("source_traceback" in context) == loop.get_debug()
+
+    def test_signal_handler_that_removes_itself(self, loop, unhandled):
+        """Nobody cancels its handle."""
+
+        def remove_and_fail():
+            loop.remove_signal_handler(signal.SIGUSR1)
+            loop.call_soon(loop.stop)
+            fail()
+
+        loop.add_signal_handler(signal.SIGUSR1, remove_and_fail)
+        loop.call_soon(os.kill, os.getpid(), signal.SIGUSR1)
+        loop.run_forever()
+        context = unhandled.take_one()
+        assert "remove_and_fail()" in context["message"]
+        assert "remove_and_fail()" in repr(context["handle"])
+        assert "cancelled" not in repr(context["handle"])
 
     def test_the_loop_goes_on(self, loop, unhandled):
         ran = []

@@ -13,6 +13,7 @@ use super::registrations::{Holder, Registration};
 use super::source::Source;
 use super::{EventLoop, LoopThis, State};
 use crate::error::os_error;
+use crate::handle::cancel_aloud;
 use crate::py::args::Args;
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::file::too_large_for_int;
@@ -258,7 +259,7 @@ impl<'py> LoopThis<'_, 'py> {
         handle.set_repeating();
         let replaced = self.loop_state().watch(fd, &file, side, handle)?;
         if let Some(replaced) = replaced {
-            replaced.cancel(py);
+            cancel_aloud(py, &replaced, self.loop_state().debug.get())?;
             replaced.release_ref(py);
         }
         Ok(py.None().into_bound(py))
@@ -279,7 +280,7 @@ impl<'py> LoopThis<'_, 'py> {
         };
         let found = removed.is_some();
         if let Some(handle) = removed {
-            handle.cancel(py);
+            cancel_aloud(py, &handle, state.debug.get())?;
             handle.release_ref(py);
         }
         Ok(found.into_pyobject(py)?.to_owned().into_any())

@@ -11,7 +11,7 @@ use crate::event_loop::schedule::{runs_in_this_thread, timer_cancelled};
 use crate::py::args::Args;
 use crate::py::call::{Call, Trace};
 use crate::py::class::This;
-use crate::py::handle::{OfHandle, OfTimer, create_handle_type, create_timer_type};
+use crate::py::handle::{HandleRef, OfHandle, OfTimer, create_handle_type, create_timer_type};
 use crate::py::imports;
 use crate::py::method::{Access, Methods};
 use pyo3::intern;
@@ -148,6 +148,21 @@ fn cancel<'py>(this: &This<'_, 'py, Call>, args: Args<'_, 'py>) -> PyResult<Boun
         }
     }
     Ok(py.None().into_bound(py))
+}
+
+/// Cancels a handle that the program knows from reports alone.
+///
+/// # Errors
+/// In debug mode, what the `repr` of its callback raises.
+pub(crate) fn cancel_aloud(py: Python<'_>, handle: &HandleRef, debug: bool) -> PyResult<()> {
+    if debug {
+        return handle
+            .object(py)
+            .call_method0(intern!(py, "cancel"))
+            .map(drop);
+    }
+    handle.cancel(py);
+    Ok(())
 }
 
 /// In debug mode a cancelled handle can still say what it was.

@@ -161,7 +161,7 @@ impl Call {
     }
 
     #[inline(always)]
-    pub(super) fn is_timer(&self) -> bool {
+    pub(crate) fn is_timer(&self) -> bool {
         self.has(TIMER)
     }
 
@@ -179,8 +179,11 @@ impl Call {
         unsafe { Bound::from_borrowed_ptr_or_opt(py, self.owner.get()) }
     }
 
-    /// The callback, or None once it ran or was cancelled.
+    /// The callback, or None once it ran or was cancelled, even if it runs still.
     pub(crate) fn callback<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        if self.is_cancelled() {
+            return None;
+        }
         // SAFETY: the field owns a reference or is null.
         unsafe { Bound::from_borrowed_ptr_or_opt(py, self.callback.get()) }
     }
@@ -192,9 +195,9 @@ impl Call {
         ptr::from_ref(self).wrapping_add(1).cast()
     }
 
-    /// The arguments, or None once the callback ran or was cancelled.
+    /// The arguments, as long as there is a callback.
     pub(crate) fn arguments<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        if self.callback.get().is_null() {
+        if self.is_cancelled() || self.is_released() {
             return Ok(None);
         }
         let first = self.arguments_ptr();
