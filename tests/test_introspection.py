@@ -243,6 +243,7 @@ USES = """
             writer.get_extra_info("peername")
             writer.close()
             await writer.wait_closed()
+        await asyncio.sleep(0.001)
 
     loop = new_event_loop()
     loop.run_until_complete(main())
@@ -260,6 +261,7 @@ class TestMethodsOfAnotherModule:
         "method",
         [
             "Handle._run",
+            "TimerHandle._run",
             "StreamReaderProtocol.data_received",
             "StreamReader.feed_data",
             "Transport.get_extra_info",

@@ -1,6 +1,7 @@
 """call_soon, call_later, call_at and the handles they return: order, contexts, cancellation."""
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import sys
@@ -572,6 +573,42 @@ def test_keyword_callback_and_when(loop):
     time.sleep(0.001)
     run_once(loop)
     assert sorted(ran) == ["at", "later", "soon", "threadsafe"]
+
+
+@pytest.mark.parametrize("when", ["before the loop was made", "after"])
+@pytest.mark.parametrize("name", ["Handle", "TimerHandle"])
+def test_a_replaced_run_of_one_class(loop_factory, monkeypatch, name, when):
+    """A timer handle's is its own, or else the one of all handles."""
+
+    def _run(handle):
+        seen.append(handle)
+        return original(handle)
+
+    def replace(kind):
+        monkeypatch.setattr(kind, "_run", _run)
+
+    def run_both(loop):
+        seen.clear()
+        handles = [loop.call_soon(ran.append, "soon"), loop.call_later(0, ran.append, "timer")]
+        time.sleep(0.001)
+        run_once(loop)
+        return [handle in seen for handle in handles]
+
+    seen, ran = [], []
+    original, kind = asyncio.Handle._run, getattr(asyncio, name)
+    if when != "after":
+        replace(kind)
+    with contextlib.closing(loop_factory()) as loop:
+        replace(kind)
+        assert run_both(loop) == [name == "Handle", True]
+        monkeypatch.undo()
+        assert run_both(loop) == [False, False]
+        # As a profiler puts it back: it is the timer handle's own from here on.
+        monkeypatch.setattr(asyncio.TimerHandle, "_run", original)
+        assert run_both(loop) == [False, False]
+        replace(asyncio.Handle)
+        assert run_both(loop) == [True, False]
+    assert sorted(ran) == ["soon"] * 4 + ["timer"] * 4
 
 
 def test_handle_run_can_be_called_by_hand(loop):

@@ -132,7 +132,7 @@ fn trace_source(py: Python<'_>, handle: &HandleRef) -> PyResult<()> {
     Ok(())
 }
 
-/// Runs a handle as debug mode does, and when a profiler patched `asyncio.Handle._run`.
+/// Runs a handle as debug mode does, and when a profiler patched the `_run` of asyncio's classes.
 #[cold]
 pub(super) fn run_handle(this: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyResult<()> {
     let (py, state) = (this.py(), this.get().state(this.py()));
@@ -140,7 +140,12 @@ pub(super) fn run_handle(this: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyR
         if state.handle_run.is_original(py) {
             return turn::run_handle(this, handle);
         }
-        imports::handle(py)?
+        let class = if handle.is_timer() {
+            imports::timer_handle(py)?
+        } else {
+            imports::handle(py)?
+        };
+        class
             .call_method1(intern!(py, "_run"), (handle.object(py),))
             .map(drop)
     };

@@ -43,7 +43,6 @@ pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
         .add(notifier.as_raw_fd(), token, Interest::READABLE)
         .map_err(|error| os_error(&error))?;
     let debug = imports::is_debug_mode(py)?.call0()?.is_truthy()?;
-    let handle_class = imports::handle(py)?.cast::<PyType>()?;
     let hooks = Hooks {
         slow_callback_duration: Some(0.1_f64.into_pyobject(py)?.into_any().unbind()),
         asyncgens: Some(imports::weak_set(py)?.call0()?.unbind()),
@@ -75,7 +74,7 @@ pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
         in_callback: Cell::new(false),
         custom_time: Cell::new(false),
         custom_sock_connect: Cell::new(false),
-        handle_run: TypeWatch::new(handle_class, "_run")?,
+        handle_run: watch_of_run(py)?,
         resolver: RefCell::new(None),
         forks: Cell::new(super::fork::generation()),
         scratch: Cell::new(Some(new_scratch())),
@@ -83,6 +82,13 @@ pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
         record_memory: RecordMemory::default(),
         hooks: RefCell::new(hooks),
     })
+}
+
+/// A timer handle's `_run` is the one of all handles, unless somebody gave it its own.
+fn watch_of_run(py: Python<'_>) -> PyResult<TypeWatch> {
+    let base = imports::handle(py)?.cast::<PyType>()?;
+    let class = imports::timer_handle(py)?.cast::<PyType>()?;
+    TypeWatch::new(class, "_run").map(|watch| watch.with_base(base))
 }
 
 impl State {

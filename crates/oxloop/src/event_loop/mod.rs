@@ -150,7 +150,7 @@ pub(crate) struct State {
     custom_time: Cell<bool>,
     /// The same of `sock_connect`.
     custom_sock_connect: Cell<bool>,
-    /// Tells whether somebody patched `asyncio.Handle._run`, as profilers do.
+    /// Tells whether somebody patched the `_run` of asyncio's handles, as profilers do.
     handle_run: TypeWatch,
     resolver: RefCell<Option<Arc<Resolver>>>,
     /// The fork generation that the kernel objects belong to.

@@ -70,6 +70,8 @@ pub(crate) fn has_audit_hooks(_py: Python<'_>) -> bool {
 #[derive(Debug)]
 pub(crate) struct TypeWatch {
     class: Py<PyType>,
+    /// A base whose attribute counts too: it may be replaced where the class has one of its own.
+    base: Option<Py<PyType>>,
     name: &'static str,
     /// None if somebody has replaced it before.
     original: Option<Py<PyAny>>,
@@ -93,10 +95,17 @@ impl TypeWatch {
         let original = is_own.then(|| method.unbind());
         Ok(Self {
             class: class.clone().unbind(),
+            base: None,
             name,
             original,
             seen: Cell::new(0),
         })
+    }
+
+    /// Watches the attribute of a base as well.
+    pub(crate) fn with_base(mut self, base: &Bound<'_, PyType>) -> Self {
+        self.base = Some(base.clone().unbind());
+        self
     }
 
     /// True while the attribute is the original. One load and one comparison if nothing changed.
@@ -109,11 +118,11 @@ impl TypeWatch {
 
     #[cold]
     fn look(&self, py: Python<'_>) -> bool {
-        let same = self
-            .class
-            .bind(py)
-            .getattr(self.name)
-            .is_ok_and(|current| self.original.as_ref().is_some_and(|it| current.is(it)));
+        let is_original = |class: &Py<PyType>| {
+            let current = class.bind(py).getattr(self.name);
+            current.is_ok_and(|current| self.original.as_ref().is_some_and(|it| current.is(it)))
+        };
+        let same = is_original(&self.class) && self.base.as_ref().is_none_or(is_original);
         if same {
             // SAFETY: as above; the look-up gave the type a version if it had none.
             let version =
