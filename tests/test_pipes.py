@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import errno
+import fcntl
 import gc
 import io
 import os
@@ -586,6 +587,76 @@ def test_a_number_that_is_no_descriptors(loop, run, monkeypatch, method, number)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+
+
+@pytest.mark.parametrize("method", ["connect_read_pipe", "connect_write_pipe"])
+class TestHalfMade:
+    """The connection fails when the file is the transport's already."""
+
+    @pytest.fixture
+    def failure(self, loop, run, method):
+        """What is raised, as text: the exception leads to asyncio's transport."""
+
+        async def main(factory, file):
+            try:
+                await getattr(loop, method)(factory, file)
+            except Exception as error:
+                return repr(error)
+
+        def failure(factory, file):
+            text = run(main(factory, file))
+            gc.collect()
+            return text
+
+        return failure
+
+    def test_of_a_descriptor_that_is_closed(self, failure):
+        closed = []
+
+        class File:
+            def fileno(self):
+                return number
+
+            def close(self):
+                closed.append(self)
+
+        # One that nothing else gets meanwhile.
+        with socket.socket() as other:
+            number = fcntl.fcntl(other, fcntl.F_DUPFD, 512)
+        os.close(number)
+        file = File()
+        with pytest.warns(ResourceWarning, match=f"unclosed transport <.* fd={number} idle"):
+            raised = failure(Recorder, file)
+        assert raised == repr(OSError(errno.EBADF, os.strerror(errno.EBADF)))
+        assert closed == [file]
+
+    def test_for_a_protocol_without_connection_made(self, method, failure):
+        ends = dict(zip(("connect_read_pipe", "connect_write_pipe"), pipe(), strict=True))
+        with pytest.warns(ResourceWarning, match="unclosed transport <"):
+            raised = failure(lambda: None, ends[method])
+        assert raised.startswith("AttributeError(")
+        assert ends[method].closed
+        for end in ends.values():
+            end.close()
+
+    def test_of_a_file_that_is_no_pipe(self, failure, tmp_path):
+        """It is given back."""
+        path = tmp_path / "file"
+        path.touch()
+        with path.open("r+b") as file:
+            assert failure(Recorder, file).startswith("ValueError('Pipe transport is ")
+            assert not file.closed
+
+    def test_when_the_factory_fails(self, method, failure):
+        ends = dict(zip(("connect_read_pipe", "connect_write_pipe"), pipe(), strict=True))
+
+        def factory():
+            raise LookupError
+
+        assert failure(factory, ends[method]) == "LookupError()"
+        assert not ends[method].closed
+        for end in ends.values():
+            end.close()
 
 
 @pytest.mark.parametrize("buffered", [False, True])

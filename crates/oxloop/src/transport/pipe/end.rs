@@ -8,7 +8,7 @@ use crate::event_loop::{EventLoop, State};
 use crate::py::attached::Attached;
 use crate::py::class::{Class, Native, OfNative, Ref, This, Visit, VisitStopped};
 use crate::py::context::Captured;
-use crate::py::file::{FileObject, has_descriptor};
+use crate::py::file::{FileObject, descriptor_of, has_descriptor};
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::socket::no_descriptor;
@@ -176,7 +176,8 @@ impl<S: Side> PipeTransport<S> {
     /// Takes a file over; queues `connection_made`, the beginning, and the waiter.
     ///
     /// # Errors
-    /// ValueError for a file that cannot be polled; RuntimeError on a closed loop.
+    /// ValueError for a file that cannot be polled, which stays open; what fstat(2) says, and
+    /// RuntimeError on a closed loop: then the file is closed, with asyncio's warning.
     pub(crate) fn start(
         event_loop: &Bound<'_, EventLoop>,
         pipe: &Bound<'_, PyAny>,
@@ -184,13 +185,21 @@ impl<S: Side> PipeTransport<S> {
         waiter: &Bound<'_, PyAny>,
     ) -> PyResult<Py<PyAny>> {
         let py = pipe.py();
-        let (fd, kind) = kind_of(pipe)?;
-        let kind = kind.ok_or_else(|| PyValueError::new_err(S::REFUSAL))?;
-        set_nonblocking(fd)?;
+        let fd = descriptor_of(pipe)?;
+        let (kind, unusable) = match kind_of(py, fd) {
+            Ok(Some(kind)) => (kind, None),
+            Ok(None) => return Err(PyValueError::new_err(S::REFUSAL)),
+            Err(error) => (Kind::Fifo, Some(error)),
+        };
         let end = End::new(event_loop, pipe, fd, protocol)?;
         let side = S::new(kind);
         let inner = Attached::new(Inner { end, side });
         let transport = Ref::new(py, Self { inner })?;
+        // From here on a failure leaves an unclosed transport to the finalizer, as in asyncio.
+        if let Some(error) = unusable {
+            return Err(error);
+        }
+        set_nonblocking(fd)?;
         let object = transport.as_object().clone_ref(py);
         object
             .bind(py)

@@ -31,7 +31,6 @@ pub(crate) use write::WritePipeTransport;
 
 use crate::error::os_error;
 use crate::file;
-use crate::py::file::descriptor_of;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -52,17 +51,14 @@ pub(crate) enum Kind {
     Device,
 }
 
-/// The number and kind of the descriptor behind `pipe`, or nothing if it can't be a transport's.
-fn kind_of(pipe: &Bound<'_, PyAny>) -> PyResult<(RawFd, Option<Kind>)> {
-    let py = pipe.py();
-    let fd = descriptor_of(pipe)?;
-    let kind = match file::fstat(py, fd)?.kind() {
+/// The kind of a descriptor, or None if it can't be a transport's.
+fn kind_of(py: Python<'_>, fd: RawFd) -> PyResult<Option<Kind>> {
+    Ok(match file::fstat(py, fd)?.kind() {
         libc::S_IFIFO => Some(Kind::Fifo),
         libc::S_IFSOCK => Some(Kind::Socket),
         libc::S_IFCHR => Some(Kind::Device),
         _ => None,
-    };
-    Ok((fd, kind))
+    })
 }
 
 fn set_nonblocking(fd: RawFd) -> PyResult<()> {
