@@ -170,6 +170,14 @@ bench: $(STAMPS)/oxloop-$(PROFILE) ## Compare event loops; the others go into .c
 fuzz: ## Fuzz the TLS engine for FUZZ_SECONDS; needs cargo-fuzz
 	RUSTC_BOOTSTRAP=1 cargo fuzz run engine -- -max_total_time=$(FUZZ_SECONDS)
 
+# --- loom ---------------------------------------------------------------------------------------
+
+# Its configuration compiles every dependency anew: a directory of its own keeps the other builds.
+.PHONY: loom
+loom: ## Every interleaving of the notifier's state machine
+	RUSTFLAGS="--cfg loom" cargo test $(LOCKED) --release -p reactor --lib \
+	  --target-dir $(CARGO_TARGET_DIR)/loom loom_
+
 # --- clean --------------------------------------------------------------------------------------
 
 .PHONY: clean
