@@ -20,6 +20,7 @@ mod handle;
 )]
 mod py;
 mod server;
+mod sock;
 mod tls;
 mod transport;
 

@@ -11,10 +11,10 @@
 use super::EventLoop;
 use super::connected::OpenSocket;
 use super::race;
-use super::sock::connect_made;
 use crate::dns::is_resolved;
 use crate::error::caught;
 use crate::py::imports;
+use crate::sock::connect_made;
 use pyo3::exceptions::{PyOSError, PyTimeoutError};
 use pyo3::intern;
 use pyo3::prelude::*;

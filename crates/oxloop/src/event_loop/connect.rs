@@ -3,12 +3,15 @@
 use super::EventLoop;
 use super::attempts::{Attempts, NextAddress};
 use super::connected::{Caller, OpenSocket, Pair, check_stream, open_transport};
-use super::keywords::{Number, Truth};
-use super::sock::{check_not_ssl, connect_made};
-use super::tls::{TlsOptions, only_with_ssl};
 use crate::dns::{Wanted, ensure_resolved};
 use crate::py::coroutine::Coroutine;
 use crate::py::imports;
+use crate::py::keywords::Number;
+use crate::py::keywords::Truth;
+use crate::sock::check_not_ssl;
+use crate::sock::connect_made;
+use crate::tls::options::TlsOptions;
+use crate::tls::options::only_with_ssl;
 use pyo3::exceptions::{PyAssertionError, PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;

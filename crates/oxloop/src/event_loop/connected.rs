@@ -1,14 +1,14 @@
 //! From a connected socket to a transport and its protocol; and `connect_accepted_socket`.
 
 use super::EventLoop;
-use super::sock::check_not_ssl;
-use super::tls::TlsOptions;
 use crate::error::{after_cleanup, cleaned_in_drop};
 use crate::py::context::Captured;
 use crate::py::coroutine::{Coroutine, await_python_keeping};
 use crate::py::imports;
 use crate::py::socket::SocketObject;
+use crate::sock::check_not_ssl;
 use crate::tls::Waiter;
+use crate::tls::options::TlsOptions;
 use crate::transport::stream::{self, Connected, Descriptor, Peer};
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;

@@ -2,13 +2,13 @@
 
 use super::EventLoop;
 use super::connected::{Caller, OpenSocket, Pair};
-use super::keywords::Number;
 use super::listen_unix::remove_stale;
-use super::sock::connect_made;
 use crate::dns::{Wanted, ensure_resolved};
 use crate::py::context::Captured;
 use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::imports;
+use crate::py::keywords::Number;
+use crate::sock::connect_made;
 use crate::transport::datagram::{self, Opened};
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::intern;

@@ -2,13 +2,14 @@
 
 use super::EventLoop;
 use super::connect::check_unix_stream;
-use super::keywords::{Number, Truth};
 use super::listen::{BACKLOG, OpenSockets, Serving, serve};
-use super::tls::TlsOptions;
 use crate::error::{errno_error_with, errno_of};
 use crate::file;
 use crate::py::coroutine::Coroutine;
 use crate::py::imports;
+use crate::py::keywords::Number;
+use crate::py::keywords::Truth;
+use crate::tls::options::TlsOptions;
 use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;

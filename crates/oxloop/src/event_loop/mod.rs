@@ -40,7 +40,6 @@ mod debug;
 pub(crate) mod exceptions;
 mod executor;
 pub(crate) mod fork;
-mod keywords;
 pub(crate) mod lifecycle;
 mod listen;
 mod listen_unix;
@@ -48,20 +47,18 @@ pub(crate) mod names;
 mod pipes;
 mod poll;
 mod race;
-mod readiness;
+pub(crate) mod readiness;
 pub(crate) mod registrations;
 pub(crate) mod schedule;
 pub(crate) mod sendfile;
 mod signals;
-mod sock;
 pub(crate) mod source;
 mod start_tls;
 mod subprocess;
 mod tasks;
-pub(crate) mod tls;
 pub(crate) mod turn;
 mod wakeup_fd;
-mod watchers;
+pub(crate) mod watchers;
 
 use crate::py::attached::Attached;
 use crate::py::class::{This, Visit};
@@ -149,7 +146,7 @@ pub(crate) struct State {
     /// An override of `time` on the instance or in a subclass.
     custom_time: Cell<bool>,
     /// The same of `sock_connect`.
-    custom_sock_connect: Cell<bool>,
+    pub(crate) custom_sock_connect: Cell<bool>,
     /// Tells whether somebody patched the `_run` of asyncio's handles, as profilers do.
     handle_run: TypeWatch,
     resolver: RefCell<Option<Arc<Resolver>>>,
@@ -158,7 +155,7 @@ pub(crate) struct State {
     /// Where transports read before the size is known; shared, since one read runs at a time.
     scratch: Cell<Option<Box<[u8]>>>,
     /// How much the latest `sock_recv` of any socket got.
-    last_sock_recv: Cell<usize>,
+    pub(crate) last_sock_recv: Cell<usize>,
     record_memory: RecordMemory,
     hooks: RefCell<Hooks>,
 }

@@ -1,10 +1,10 @@
 //! `getaddrinfo` and `getnameinfo`; the work is in `dns/`.
 
-use super::keywords::Number;
 use super::{EventLoop, State};
 use crate::dns::{self, Question};
 use crate::py::context::Captured;
 use crate::py::coroutine::Coroutine;
+use crate::py::keywords::Number;
 use crate::py::schedule::handle_for;
 use pyo3::prelude::*;
 use reactor::resolver::Resolver;

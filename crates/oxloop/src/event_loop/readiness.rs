@@ -54,7 +54,7 @@ pub(super) struct Stale {
 const STALE_MOST: usize = 1024;
 
 /// A descriptor that is being watched until it is ready.
-pub(super) struct Readiness<'a> {
+pub(crate) struct Readiness<'a> {
     /// Borrowed: the collector has to see every reference of a coroutine to its loop.
     event_loop: &'a Py<EventLoop>,
     fd: RawFd,
@@ -68,7 +68,7 @@ impl<'a> Readiness<'a> {
     ///
     /// # Errors
     /// RuntimeError for a transport's descriptor; what epoll_ctl(2) says.
-    pub(super) fn of(
+    pub(crate) fn of(
         py: Python<'_>,
         event_loop: &'a Py<EventLoop>,
         fd: RawFd,
@@ -98,7 +98,7 @@ impl<'a> Readiness<'a> {
     ///
     /// # Errors
     /// What the task throws in.
-    pub(super) async fn wait(mut self) -> PyResult<()> {
+    pub(crate) async fn wait(mut self) -> PyResult<()> {
         // Not kept here: the collector has to see every reference to what a coroutine awaits.
         let future = self.future.take();
         let future = future.expect("invariant: only wait takes the future, and self");

@@ -1,13 +1,13 @@
 //! `start_tls`: TLS over a transport that is open already.
 
 use super::EventLoop;
-use super::keywords::Truth;
-use super::tls::TlsOptions;
 use crate::error::after_cleanup;
 use crate::py::buffer::copy_to_bytes;
 use crate::py::class::Ref;
 use crate::py::coroutine::{Coroutine, await_python_keeping};
 use crate::py::imports;
+use crate::py::keywords::Truth;
+use crate::tls::options::TlsOptions;
 use crate::tls::{TlsProtocol, TlsThis, Waiter};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;

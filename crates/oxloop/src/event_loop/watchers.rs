@@ -128,7 +128,7 @@ fn ready(py: Python<'_>, ready: bool, handle: Option<&HandleRef>) -> Option<Hand
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum Side {
+pub(crate) enum Side {
     Reader,
     Writer,
 }

@@ -25,6 +25,7 @@ pub(crate) mod handle;
 pub(crate) mod handled;
 pub(crate) mod imports;
 pub(crate) mod interpreter;
+pub(crate) mod keywords;
 mod layout;
 pub(crate) mod method;
 pub(crate) mod object;

@@ -36,6 +36,7 @@ mod direct;
 mod handshake;
 mod lower;
 mod memory_bio;
+pub(crate) mod options;
 mod protocol;
 mod read;
 mod record_memory;

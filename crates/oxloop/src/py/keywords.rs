@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 
 /// An argument of which only the truth counts.
 #[derive(Clone, Copy)]
-pub(super) struct Truth(pub(super) bool);
+pub(crate) struct Truth(pub(crate) bool);
 
 impl<'py> FromPyObject<'_, 'py> for Truth {
     type Error = PyErr;
@@ -15,12 +15,12 @@ impl<'py> FromPyObject<'_, 'py> for Truth {
 }
 
 /// A number, if one was given. None is given too, and what takes the number refuses it.
-pub(super) struct Number(pub(super) Option<Py<PyAny>>);
+pub(crate) struct Number(pub(crate) Option<Py<PyAny>>);
 
 impl Number {
-    pub(super) const NOT_GIVEN: Self = Self(None);
+    pub(crate) const NOT_GIVEN: Self = Self(None);
 
-    pub(super) fn or(self, py: Python<'_>, default: i32) -> PyResult<Py<PyAny>> {
+    pub(crate) fn or(self, py: Python<'_>, default: i32) -> PyResult<Py<PyAny>> {
         self.0
             .map_or_else(|| Ok(default.into_pyobject(py)?.into_any().unbind()), Ok)
     }

@@ -1,6 +1,6 @@
 //! `ssl=` and its companions: the checks, and the way into `tls`.
 
-use super::EventLoop;
+use crate::event_loop::EventLoop;
 use crate::py::class::{Ref, Visit, VisitStopped};
 use crate::tls::{Options, TlsProtocol, Waiter};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -99,6 +99,6 @@ impl TlsOptions {
     }
 }
 
-pub(super) fn only_with_ssl(name: &str) -> PyErr {
+pub(crate) fn only_with_ssl(name: &str) -> PyErr {
     PyValueError::new_err(format!("{name} is only meaningful with ssl"))
 }

@@ -20,9 +20,9 @@ mod message;
 mod recv;
 mod send;
 
-use super::EventLoop;
-use super::readiness::Readiness;
-use super::watchers::Side;
+use super::event_loop::EventLoop;
+use super::event_loop::readiness::Readiness;
+use super::event_loop::watchers::Side;
 use crate::error::{asks_to_wait, os_error};
 use crate::py::coroutine::Coroutine;
 use crate::py::imports;

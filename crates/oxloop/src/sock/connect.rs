@@ -1,6 +1,5 @@
 //! `sock_connect`.
 
-use super::{blocks, check_sock};
 use crate::dns::{Wanted, ensure_resolved};
 use crate::error::{asks_to_wait, errno_error, errno_error_with};
 use crate::event_loop::EventLoop;
@@ -8,6 +7,8 @@ use crate::event_loop::readiness::Readiness;
 use crate::event_loop::watchers::Side;
 use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::socket::is_plain;
+use crate::sock::blocks;
+use crate::sock::check_sock;
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -58,7 +59,7 @@ async fn sock_connect(
 ///
 /// # Errors
 /// As `sock_connect`, or what the program's own raises.
-pub(in crate::event_loop) async fn connect_made(
+pub(crate) async fn connect_made(
     this: &Py<EventLoop>,
     sock: &Py<PyAny>,
     address: Py<PyAny>,
