@@ -1,14 +1,15 @@
 //! `oxloop._oxloop`: a drop-in asyncio event loop.
 //!
 //! The reactor crate knows the kernel; this crate knows what asyncio promises. From the name of an
-//! asyncio API to its file: a loop's method is in `event_loop/`, a transport's in `transport/`, a
-//! handle's in `handle/`, a server's in `server`, TLS in `tls/`. `py/` is the boundary to CPython,
-//! the only place with unsafe code.
+//! asyncio API to its file: a loop's method is in `event_loop/`, or in `create/` if it makes a
+//! transport or a server, or in `sock/`; a transport's in `transport/`, a server's in `server`, TLS
+//! in `tls/`. `py/` is the boundary to CPython, the only place with unsafe code.
 
 #![deny(unsafe_code)]
 
 mod address;
 mod config;
+mod create;
 mod dns;
 mod error;
 mod event_loop;

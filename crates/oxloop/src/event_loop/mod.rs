@@ -10,14 +10,8 @@
 //! | run_in_executor and the default executor | `executor` |
 //! | exception handlers | `exceptions` |
 //! | getaddrinfo, getnameinfo | `names`, and `dns/` |
-//! | create_connection, create_unix_connection | `connect`, `attempts`, `race`, `connected` |
-//! | connect_accepted_socket | `connected` |
-//! | create_server, create_unix_server | `listen`, `listen_unix`, and `server` |
-//! | start_tls, and every `ssl=` | `start_tls`, `tls` |
+//! | create_*, connect_*, start_tls, subprocess_* | `create/` |
 //! | sock_recv and every other sock_* | `sock/`, `readiness` |
-//! | create_datagram_endpoint | `datagram`, and `transport/datagram/` |
-//! | connect_read_pipe, connect_write_pipe | `pipes`, and `transport/pipe/` |
-//! | subprocess_exec, subprocess_shell | `subprocess`, and `transport/subprocess/` |
 //! | debug mode | `debug` |
 //! | asynchronous generators | `asyncgens` |
 //!
@@ -31,30 +25,20 @@
 //!   table.
 
 mod asyncgens;
-mod attempts;
 mod confirm;
-mod connect;
-mod connected;
-mod datagram;
 mod debug;
 pub(crate) mod exceptions;
 mod executor;
 pub(crate) mod fork;
 pub(crate) mod lifecycle;
-mod listen;
-mod listen_unix;
 pub(crate) mod names;
-mod pipes;
 mod poll;
-mod race;
 pub(crate) mod readiness;
 pub(crate) mod registrations;
 pub(crate) mod schedule;
 pub(crate) mod sendfile;
 mod signals;
 pub(crate) mod source;
-mod start_tls;
-mod subprocess;
 mod tasks;
 pub(crate) mod turn;
 mod wakeup_fd;

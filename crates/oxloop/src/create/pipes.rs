@@ -1,7 +1,8 @@
 //! `connect_read_pipe` and `connect_write_pipe`; the transports are in `transport/pipe/`.
 
-use super::EventLoop;
-use super::connected::{Caller, Pair};
+use crate::create::transport::Caller;
+use crate::create::transport::Pair;
+use crate::event_loop::EventLoop;
 use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::imports;
 use crate::transport::pipe::{ReadPipeTransport, WritePipeTransport};

@@ -1,11 +1,12 @@
 //! `create_server`.
 
-use super::EventLoop;
 use super::attempts::bind_error;
-use super::connected::{Caller, check_stream};
-use super::exceptions::log_exception;
+use crate::create::transport::Caller;
+use crate::create::transport::check_stream;
 use crate::dns::{Wanted, ensure_resolved};
 use crate::error::{after_cleanup, cleaned_in_drop, errno_of};
+use crate::event_loop::EventLoop;
+use crate::event_loop::exceptions::log_exception;
 use crate::py::coroutine::{Coroutine, await_python, next_turn};
 use crate::py::imports;
 use crate::py::keywords::Number;

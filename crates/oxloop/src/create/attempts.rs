@@ -8,11 +8,11 @@
 //! - a socket has one owner at any time, an `OpenSocket` or the result of an attempt's task, and is
 //!   closed once: by the attempt that failed or was cancelled, or by the race if it came second.
 
-use super::EventLoop;
-use super::connected::OpenSocket;
-use super::race;
+use super::happy_eyeballs;
+use super::transport::OpenSocket;
 use crate::dns::is_resolved;
 use crate::error::caught;
+use crate::event_loop::EventLoop;
 use crate::py::imports;
 use crate::sock::connect_made;
 use pyo3::exceptions::{PyOSError, PyTimeoutError};
@@ -94,7 +94,7 @@ impl Attempts {
     ) -> PyResult<OpenSocket> {
         let connected = match &next.happy_eyeballs_delay {
             None => self.in_turn(this).await?,
-            Some(delay) => race::staggered(this, &self, delay).await?,
+            Some(delay) => happy_eyeballs::staggered(this, &self, delay).await?,
         };
         match connected {
             Some(sock) => Ok(sock),

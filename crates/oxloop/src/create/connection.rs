@@ -1,9 +1,14 @@
 //! `create_connection` and `create_unix_connection`.
 
-use super::EventLoop;
-use super::attempts::{Attempts, NextAddress};
-use super::connected::{Caller, OpenSocket, Pair, check_stream, open_transport};
+use crate::create::attempts::Attempts;
+use crate::create::attempts::NextAddress;
+use crate::create::transport::Caller;
+use crate::create::transport::OpenSocket;
+use crate::create::transport::Pair;
+use crate::create::transport::check_stream;
+use crate::create::transport::open_transport;
 use crate::dns::{Wanted, ensure_resolved};
+use crate::event_loop::EventLoop;
 use crate::py::coroutine::Coroutine;
 use crate::py::imports;
 use crate::py::keywords::Number;

@@ -1,9 +1,12 @@
 //! `create_unix_server`: paths, abstract names, stale files.
 
-use super::EventLoop;
-use super::connect::check_unix_stream;
-use super::listen::{BACKLOG, OpenSockets, Serving, serve};
+use super::connection::check_unix_stream;
+use crate::create::server::BACKLOG;
+use crate::create::server::OpenSockets;
+use crate::create::server::Serving;
+use crate::create::server::serve;
 use crate::error::{errno_error_with, errno_of};
+use crate::event_loop::EventLoop;
 use crate::file;
 use crate::py::coroutine::Coroutine;
 use crate::py::imports;

@@ -1,9 +1,11 @@
 //! `create_datagram_endpoint`.
 
-use super::EventLoop;
-use super::connected::{Caller, OpenSocket, Pair};
-use super::listen_unix::remove_stale;
+use super::unix_server::remove_stale;
+use crate::create::transport::Caller;
+use crate::create::transport::OpenSocket;
+use crate::create::transport::Pair;
 use crate::dns::{Wanted, ensure_resolved};
+use crate::event_loop::EventLoop;
 use crate::py::context::Captured;
 use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::imports;

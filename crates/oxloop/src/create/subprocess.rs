@@ -7,8 +7,8 @@
 //! executed the program: asyncio's frame on the stack tells programs that look for such calls that
 //! asyncio does the same.
 
-use super::EventLoop;
 use crate::error::after_cleanup;
+use crate::event_loop::EventLoop;
 use crate::py::coroutine::{Coroutine, await_python, await_python_keeping};
 use crate::py::imports;
 use crate::transport::subprocess::{Command, SubprocessTransport};

@@ -1,7 +1,7 @@
 //! `start_tls`: TLS over a transport that is open already.
 
-use super::EventLoop;
 use crate::error::after_cleanup;
+use crate::event_loop::EventLoop;
 use crate::py::buffer::copy_to_bytes;
 use crate::py::class::Ref;
 use crate::py::coroutine::{Coroutine, await_python_keeping};

@@ -1,7 +1,7 @@
 //! From a connected socket to a transport and its protocol; and `connect_accepted_socket`.
 
-use super::EventLoop;
 use crate::error::{after_cleanup, cleaned_in_drop};
+use crate::event_loop::EventLoop;
 use crate::py::context::Captured;
 use crate::py::coroutine::{Coroutine, await_python_keeping};
 use crate::py::imports;

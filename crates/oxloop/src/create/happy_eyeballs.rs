@@ -1,8 +1,8 @@
 //! Staggered attempts: the part of happy eyeballs that starts, awaits and cancels tasks.
 
-use super::EventLoop;
 use super::attempts::Attempts;
-use super::connected::OpenSocket;
+use super::transport::OpenSocket;
+use crate::event_loop::EventLoop;
 use crate::py::coroutine::{Coroutine, await_python_keeping};
 use crate::py::imports;
 use pyo3::intern;
