@@ -14,7 +14,6 @@ mod dns;
 mod error;
 mod event_loop;
 mod file;
-mod handle;
 #[expect(
     unsafe_code,
     reason = "the boundary to CPython: see its module documentation"
@@ -29,7 +28,8 @@ use pyo3::pymodule;
 
 #[pymodule(gil_used = true)]
 mod _oxloop {
-    use super::{dns, event_loop, handle, py, server, tls, transport};
+    use crate::event_loop::handle;
+    use crate::{dns, event_loop, py, server, tls, transport};
     use pyo3::prelude::*;
 
     #[pymodule_export]

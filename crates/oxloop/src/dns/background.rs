@@ -12,7 +12,7 @@
 use super::answer;
 use super::native::NativeQuestion;
 use crate::event_loop::EventLoop;
-use crate::event_loop::names::soon_from_thread;
+use crate::event_loop::schedule::soon_from_thread;
 use crate::py::coroutine::await_python;
 use crate::py::object::call_with_tuple;
 use pyo3::exceptions::PyRuntimeError;

@@ -1,5 +1,6 @@
 //! Making, running, stopping and closing a loop.
 
+use super::record_memory::RecordMemory;
 use super::registrations::Numbers;
 use super::schedule::thread_ident;
 use super::signals::Signals;
@@ -11,7 +12,6 @@ use crate::py::handle::HandleRef;
 use crate::py::object::TypeWatch;
 use crate::py::signals::Breaker;
 use crate::py::{imports, interpreter};
-use crate::tls::RecordMemory;
 use crate::transport::visit_cell;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;

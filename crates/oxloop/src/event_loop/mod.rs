@@ -9,7 +9,7 @@
 //! | add_signal_handler, remove_signal_handler | `signals`, `wakeup_fd` |
 //! | run_in_executor and the default executor | `executor` |
 //! | exception handlers | `exceptions` |
-//! | getaddrinfo, getnameinfo | `names`, and `dns/` |
+//! | getaddrinfo, getnameinfo | `dns/` |
 //! | create_*, connect_*, start_tls, subprocess_* | `create/` |
 //! | sock_recv and every other sock_* | `sock/`, `readiness` |
 //! | debug mode | `debug` |
@@ -25,15 +25,15 @@
 //!   table.
 
 mod asyncgens;
-mod confirm;
 mod debug;
 pub(crate) mod exceptions;
 mod executor;
 pub(crate) mod fork;
+pub(crate) mod handle;
 pub(crate) mod lifecycle;
-pub(crate) mod names;
 mod poll;
 pub(crate) mod readiness;
+pub(crate) mod record_memory;
 pub(crate) mod registrations;
 pub(crate) mod schedule;
 pub(crate) mod sendfile;
@@ -41,6 +41,7 @@ mod signals;
 pub(crate) mod source;
 mod tasks;
 pub(crate) mod turn;
+mod unconfirmed;
 mod wakeup_fd;
 pub(crate) mod watchers;
 
@@ -51,9 +52,7 @@ use crate::py::handle::HandleRef;
 use crate::py::method::{Methods, OfPyClass, extend_class};
 use crate::py::object::TypeWatch;
 use crate::py::signals::Breaker;
-use crate::tls::RecordMemory;
 use crate::transport::Written;
-use confirm::Unconfirmed;
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -63,12 +62,14 @@ use reactor::resolver::Resolver;
 use reactor::timer::TimerHeap;
 use reactor::token::Registry;
 use readiness::Stale;
+use record_memory::RecordMemory;
 use registrations::Numbers;
 use signals::Signals;
 use source::Source;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use unconfirmed::Unconfirmed;
 
 /// A receiver of a loop method.
 pub(crate) type LoopThis<'a, 'py> = This<'a, 'py, EventLoop>;

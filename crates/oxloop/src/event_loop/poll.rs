@@ -10,12 +10,13 @@
 //! Cost: nothing is allocated or copied for a poll; one that finds nothing is its system call. A
 //! handle for each event while something is queued.
 
-use super::confirm::{Plan, confirm};
 use super::readiness::{Woken, wake, wake_soon};
 use super::source::Source;
 use super::turn::leaves_the_loop;
 use super::{EventLoop, State};
 use crate::error::{after_cleanup, os_error};
+use crate::event_loop::unconfirmed::Plan;
+use crate::event_loop::unconfirmed::confirm;
 use crate::py::class::Ref;
 use crate::py::context::Captured;
 use crate::py::handle::HandleRef;

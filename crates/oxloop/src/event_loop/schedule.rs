@@ -8,20 +8,25 @@
 //! cancellation and not in the next turn, so timeouts that never fire stay in the cache. What is no
 //! number is refused as a time when it is given, and not by the run, which asyncio ends for it.
 
+use super::record_memory::RecordMemory;
 use super::{EventLoop, LoopThis, State};
 use crate::py::args::Args;
 use crate::py::context::Captured;
 use crate::py::handle::HandleRef;
 use crate::py::imports;
 use crate::py::method::{Methods, OfPyClass};
-use crate::py::schedule::Scheduled;
-use crate::tls::RecordMemory;
+use crate::py::schedule::{Scheduled, handle_for};
 use crate::transport::Written;
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyInt, PyString};
 use pyo3::{Borrowed, intern};
 use reactor::clock;
+use reactor::resolver::Resolver;
+use std::sync::Arc;
+
+/// Most lookups that run at once; more wait.
+const THREADS_MOST: usize = 64;
 
 pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
     methods.hot_method(
@@ -132,6 +137,12 @@ impl State {
         let result = body(&mut scratch);
         self.scratch.set(Some(scratch));
         result
+    }
+
+    /// The loop's resolver, made when it is first needed.
+    pub(crate) fn resolver(&self) -> Arc<Resolver> {
+        let mut resolver = self.resolver.borrow_mut();
+        Arc::clone(resolver.get_or_insert_with(|| Arc::new(Resolver::new(THREADS_MOST))))
     }
 
     #[inline]
@@ -368,7 +379,7 @@ pub(crate) fn soon_method(
     if state.is_debug() {
         super::debug::check_thread(py, state)?;
     }
-    let handle = crate::py::schedule::handle_for(
+    let handle = handle_for(
         py,
         event_loop.as_any().as_borrowed(),
         method,
@@ -399,5 +410,26 @@ pub(crate) fn reject_coroutines(
             callback.repr()?.cast::<PyString>()?.to_str()?
         )));
     }
+    Ok(())
+}
+
+/// Schedules a callback of a thread of the loop's own; nothing happens if the loop is closed. Where
+/// it was made is not remembered in debug mode: such a thread has no Python code.
+///
+/// # Errors
+/// MemoryError.
+pub(crate) fn soon_from_thread(
+    event_loop: &Bound<'_, EventLoop>,
+    callback: &Bound<'_, PyAny>,
+    arguments: &[&Bound<'_, PyAny>],
+) -> PyResult<()> {
+    let (py, state) = (event_loop.py(), event_loop.get().state(event_loop.py()));
+    if state.check_closed().is_err() {
+        return Ok(());
+    }
+    let owner = event_loop.as_any().as_borrowed();
+    let handle = handle_for(py, owner, callback, arguments, Captured::empty())?;
+    state.enqueue(handle);
+    state.wake();
     Ok(())
 }

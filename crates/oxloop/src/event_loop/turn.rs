@@ -192,7 +192,7 @@ fn run_handles(this: &Bound<'_, EventLoop>, state: &State, count: usize) -> PyRe
 pub(super) fn run_handle(this: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyResult<()> {
     let outcome = handle.run(this.py());
     if handle.is_thread_safe() {
-        crate::handle::callback_ended(this.py());
+        crate::event_loop::handle::callback_ended(this.py());
     }
     match outcome {
         Ok(()) => look_behind(this, handle),

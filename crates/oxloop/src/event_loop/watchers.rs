@@ -13,7 +13,7 @@ use super::registrations::{Holder, Registration};
 use super::source::Source;
 use super::{EventLoop, LoopThis, State};
 use crate::error::os_error;
-use crate::handle::cancel_aloud;
+use super::handle::cancel_aloud;
 use crate::py::args::Args;
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::file::too_large_for_int;

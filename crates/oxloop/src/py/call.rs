@@ -10,7 +10,7 @@
 
 use super::class::{Visit, VisitStopped};
 use super::context::{Captured, Entered};
-use super::ending;
+use super::interpreter_exit;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -222,7 +222,7 @@ impl Call {
         self.set(RUNNING);
         // SAFETY: the callback and `count` arguments are owned and not released while RUNNING.
         let result = unsafe {
-            ending::vectorcall(
+            interpreter_exit::vectorcall(
                 self.callback.get(),
                 self.arguments_ptr(),
                 self.count(),

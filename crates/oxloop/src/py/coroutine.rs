@@ -21,8 +21,8 @@
 use super::args::Args;
 use super::attached::Attached;
 use super::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitStopped, create};
-use super::ending;
 use super::imports;
+use super::interpreter_exit;
 use super::method::{Methods, guarded};
 use pyo3::exceptions::{
     PyBaseException, PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration,
@@ -352,7 +352,7 @@ fn send_into(
     let mut result = ptr::null_mut();
     // SAFETY: both objects are alive; the call stores a new reference in `result` unless it fails.
     unsafe {
-        match ending::iter_send(iterator.as_ptr(), value.as_ptr(), &raw mut result) {
+        match interpreter_exit::iter_send(iterator.as_ptr(), value.as_ptr(), &raw mut result) {
             ffi::PySendResult::PYGEN_RETURN => Ok(Ok(Bound::from_owned_ptr(py, result).unbind())),
             ffi::PySendResult::PYGEN_NEXT => Ok(Err(Bound::from_owned_ptr(py, result).unbind())),
             ffi::PySendResult::PYGEN_ERROR => Err(PyErr::fetch(py)),

@@ -1,7 +1,8 @@
 //! Small things that PyO3's safe API does not offer: generic attribute setting, type versions,
 //! calls without a tuple, audit events.
 
-use super::{ending, imports};
+use super::imports;
+use crate::py::interpreter_exit;
 use pyo3::prelude::*;
 use pyo3::types::{PyFunction, PyString, PyTuple, PyType};
 use pyo3::{Borrowed, ffi, intern};
@@ -186,7 +187,8 @@ pub(crate) fn call_with_tuple<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     // SAFETY: both objects are alive, and a null means no keywords.
     unsafe {
-        let result = ending::object_call(callable.as_ptr(), arguments.as_ptr(), ptr::null_mut());
+        let result =
+            interpreter_exit::object_call(callable.as_ptr(), arguments.as_ptr(), ptr::null_mut());
         Bound::from_owned_ptr_or_err(callable.py(), result)
     }
 }
@@ -203,7 +205,7 @@ fn vectorcall<'py, const N: usize>(
     // SAFETY: the arguments are live objects behind one spare place, as the offset flag promises,
     // and `names` has one name for each value after the positional arguments.
     unsafe {
-        let result = ending::vectorcall(
+        let result = interpreter_exit::vectorcall(
             callable.as_ptr(),
             arguments.as_mut_ptr().add(1),
             positional | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
@@ -229,7 +231,7 @@ pub(crate) fn call_method<'py>(
     debug_assert!(arguments.len() + 2 <= MOST);
     // SAFETY: the values are live objects behind one spare place, as the offset flag promises.
     unsafe {
-        let result = ending::vectorcall_method(
+        let result = interpreter_exit::vectorcall_method(
             name.as_ptr(),
             values.as_mut_ptr().add(1),
             (arguments.len() + 1) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,

@@ -7,8 +7,8 @@
 //! way, and CPython makes the very exception of it that its users know.
 
 use super::chunks::Chunks;
-use super::record_memory::RecordMemory;
 use super::records::{Decrypted, Encrypted, End, READ_MOST};
+use crate::event_loop::record_memory::RecordMemory;
 use crate::py::buffer::{WritableBuffer, bytearray_extended_by, bytes_filled_by};
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::imports;

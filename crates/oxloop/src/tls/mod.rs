@@ -39,7 +39,6 @@ mod memory_bio;
 pub(crate) mod options;
 mod protocol;
 mod read;
-mod record_memory;
 mod records;
 mod shutdown;
 mod transport;
@@ -47,7 +46,6 @@ mod write;
 
 pub(crate) use data_path::choose;
 pub(crate) use protocol::{Options, TlsProtocol, TlsThis, Waiter};
-pub(crate) use record_memory::RecordMemory;
 pub(crate) use transport::TlsTransport;
 
 use crate::py::class::{OfNative, Slots, create};

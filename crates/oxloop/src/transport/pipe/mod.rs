@@ -22,8 +22,8 @@
 //! refuse the descriptor of a pipe transport while it is registered, as they refuse a socket
 //! transport's.
 
-mod end;
 mod read;
+mod transport;
 mod write;
 
 pub(crate) use read::ReadPipeTransport;

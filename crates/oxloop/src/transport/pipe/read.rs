@@ -1,7 +1,7 @@
 //! `ReadPipeTransport`: what `connect_read_pipe` makes.
 
 use super::Kind;
-use super::end::{self, PipeThis, PipeTransport, Side};
+use super::transport;
 use crate::error::{errno_of, os_error};
 use crate::event_loop::source::Source;
 use crate::py::class::{Class, OfNative, Ref, Slots, create};
@@ -9,6 +9,9 @@ use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
 use crate::transport::base::BaseTransport;
+use crate::transport::pipe::transport::PipeThis;
+use crate::transport::pipe::transport::PipeTransport;
+use crate::transport::pipe::transport::Side;
 use crate::transport::polled::Polled;
 use crate::transport::reading_switch::ReadingSwitch;
 use pyo3::intern;
@@ -175,7 +178,7 @@ impl<'py> ReadThis<'_, 'py> {
 pub(super) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let mut methods = Methods::<OfNative<ReadPipeTransport>>::new();
-    end::add_methods(&mut methods);
+    transport::add_methods(&mut methods);
     methods.nullary(
         c"pause_reading",
         |this| this.pause_reading(),
@@ -198,7 +201,7 @@ pub(super) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
         c"The reading end of a pipe, see asyncio.ReadTransport.",
         base,
         methods,
-        Slots::with_repr::<OfNative<ReadPipeTransport>, _>(end::repr),
+        Slots::with_repr::<OfNative<ReadPipeTransport>, _>(transport::repr),
     )?;
     module.add("ReadPipeTransport", CLASS.type_object(py))
 }

@@ -4,7 +4,7 @@
 //! away is noticed without a write. A character device has no such sign.
 
 use super::Kind;
-use super::end::{self, PipeThis, PipeTransport, Side};
+use super::transport;
 use crate::error::os_error;
 use crate::event_loop::source::Source;
 use crate::py::class::{Class, OfNative, Ref, Slots, create};
@@ -12,6 +12,9 @@ use crate::py::imports;
 use crate::py::method::Methods;
 use crate::transport::base::{BaseTransport, count_lost_write};
 use crate::transport::flow_control::{self, FlowControl, FlowControlled};
+use crate::transport::pipe::transport::PipeThis;
+use crate::transport::pipe::transport::PipeTransport;
+use crate::transport::pipe::transport::Side;
 use crate::transport::polled::Polled;
 use crate::transport::write_queue::{Sends, WriteQueue, chunk_of, is_writable_data};
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyOSError};
@@ -302,7 +305,7 @@ fn add_writing(methods: &mut Methods<OfNative<WritePipeTransport>>) {
 pub(super) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let mut methods = Methods::<OfNative<WritePipeTransport>>::new();
-    end::add_methods(&mut methods);
+    transport::add_methods(&mut methods);
     flow_control::add_methods(&mut methods);
     add_writing(&mut methods);
     // asyncio's is an asyncio.Transport too.
@@ -313,7 +316,7 @@ pub(super) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
         c"The writing end of a pipe, see asyncio.WriteTransport.",
         base,
         methods,
-        Slots::with_repr::<OfNative<WritePipeTransport>, _>(end::repr),
+        Slots::with_repr::<OfNative<WritePipeTransport>, _>(transport::repr),
     )?;
     module.add("WritePipeTransport", CLASS.type_object(py))
 }

@@ -11,7 +11,7 @@
 //! Cost: all of it is compiled into the two types; nothing is looked up at run time.
 
 mod extra_info;
-mod life;
+mod lifecycle;
 
 use super::base::{BaseTransport, Parties};
 use super::flow_control::{FlowControl, FlowControlled};
@@ -37,7 +37,7 @@ use std::ops::Deref;
 use std::os::fd::RawFd;
 
 pub(super) use extra_info::ask_names;
-pub(super) use life::add_methods;
+pub(super) use lifecycle::add_methods;
 
 /// The part of a transport's payload that does not depend on the kind of its socket.
 pub(crate) struct SelectorState {

@@ -4,7 +4,7 @@
 //! the process instead, without reaping it.
 
 use super::{SubprocessThis, SubprocessTransport};
-use crate::event_loop::names::soon_from_thread;
+use crate::event_loop::schedule::soon_from_thread;
 use crate::event_loop::source::Source;
 use crate::py::class::{OfNative, Ref};
 use crate::py::coroutine::{Coroutine, await_python};

@@ -19,12 +19,12 @@ pub(crate) struct RecordMemory {
 }
 
 impl RecordMemory {
-    pub(super) const fn kept(&self) -> &Rc<KeptBuffers> {
+    pub(crate) const fn kept(&self) -> &Rc<KeptBuffers> {
         &self.kept
     }
 
     /// Memory for ciphertext; without any, what is made of it allocates.
-    pub(super) fn take(&self) -> Vec<u8> {
+    pub(crate) fn take(&self) -> Vec<u8> {
         self.sent.take()
     }
 

@@ -1,17 +1,11 @@
-//! `getaddrinfo` and `getnameinfo`; the work is in `dns/`.
+//! `getaddrinfo` and `getnameinfo`, as the loop has them.
 
-use super::{EventLoop, State};
-use crate::dns::{self, Question};
-use crate::py::context::Captured;
+use super::Question;
+use crate::dns;
+use crate::event_loop::EventLoop;
 use crate::py::coroutine::Coroutine;
 use crate::py::keywords::Number;
-use crate::py::schedule::handle_for;
 use pyo3::prelude::*;
-use reactor::resolver::Resolver;
-use std::sync::Arc;
-
-/// Most lookups that run at once; more wait.
-const THREADS_MOST: usize = 64;
 
 #[pymethods]
 impl EventLoop {
@@ -59,33 +53,4 @@ impl EventLoop {
         let answer = dns::getnameinfo(slf.clone().unbind(), sockaddr, flags.or(py, 0)?);
         Coroutine::object(py, "EventLoop.getnameinfo", answer)
     }
-}
-
-impl State {
-    /// The loop's resolver, made when it is first needed.
-    pub(crate) fn resolver(&self) -> Arc<Resolver> {
-        let mut resolver = self.resolver.borrow_mut();
-        Arc::clone(resolver.get_or_insert_with(|| Arc::new(Resolver::new(THREADS_MOST))))
-    }
-}
-
-/// Schedules a callback of a thread of the loop's own; nothing happens if the loop is closed. Where
-/// it was made is not remembered in debug mode: such a thread has no Python code.
-///
-/// # Errors
-/// MemoryError.
-pub(crate) fn soon_from_thread(
-    event_loop: &Bound<'_, EventLoop>,
-    callback: &Bound<'_, PyAny>,
-    arguments: &[&Bound<'_, PyAny>],
-) -> PyResult<()> {
-    let (py, state) = (event_loop.py(), event_loop.get().state(event_loop.py()));
-    if state.check_closed().is_err() {
-        return Ok(());
-    }
-    let owner = event_loop.as_any().as_borrowed();
-    let handle = handle_for(py, owner, callback, arguments, Captured::empty())?;
-    state.enqueue(handle);
-    state.wake();
-    Ok(())
 }
