@@ -1,8 +1,10 @@
 //! Errors on their way to Python: one exit from `io::Error`, with errno kept.
 
-use crate::event_loop::turn::leaves_the_loop;
 use crate::py::coroutine::raise_in_step;
-use pyo3::exceptions::{PyBaseException, PyBlockingIOError, PyInterruptedError, PyOSError};
+use pyo3::exceptions::{
+    PyBaseException, PyBlockingIOError, PyInterruptedError, PyKeyboardInterrupt, PyOSError,
+    PySystemExit,
+};
 use pyo3::intern;
 use pyo3::prelude::*;
 use std::io;
@@ -97,4 +99,9 @@ pub(crate) fn errno_of(py: Python<'_>, error: &PyErr) -> PyResult<Option<i32>> {
 /// True for what a method of a socket raises when the kernel has nothing for it now.
 pub(crate) fn asks_to_wait(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PyBlockingIOError>(py) || error.is_instance_of::<PyInterruptedError>(py)
+}
+
+/// True for the exceptions that no handler may swallow.
+pub(crate) fn leaves_the_loop(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
 }

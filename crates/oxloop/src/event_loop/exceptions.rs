@@ -5,8 +5,8 @@
 //! A program's context is whatever has `get` and can be iterated; what cannot is reported as a
 //! failure of the handler.
 
-use super::turn::leaves_the_loop;
 use super::{EventLoop, State};
+use crate::error::leaves_the_loop;
 use crate::py::handle::HandleRef;
 use crate::py::handled::handling;
 use crate::py::imports;

@@ -10,7 +10,7 @@
 
 use super::registrations::Registration;
 use super::source::Source;
-use super::{EventLoop, State, turn};
+use super::{EventLoop, State};
 use crate::py::file::has_descriptor;
 use pyo3::prelude::*;
 use reactor::notifier::Notifier;
@@ -45,7 +45,7 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     fn _before_fork(py: Python<'_>) -> PyResult<()> {
         let running = crate::py::imports::get_running_loop(py)?.call0()?;
         if let Ok(running) = running.cast::<EventLoop>() {
-            turn::flush_writes(py, running.get().state(py));
+            super::written::flush_writes(py, running.get().state(py));
         }
         Ok(())
     }

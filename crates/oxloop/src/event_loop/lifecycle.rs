@@ -6,7 +6,7 @@ use super::schedule::thread_ident;
 use super::signals::Signals;
 use super::source::Source;
 use super::{EventLoop, Hooks, State, turn};
-use crate::error::{os_error, then_cleaned};
+use crate::error::{leaves_the_loop, os_error, then_cleaned};
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::handle::HandleRef;
 use crate::py::object::TypeWatch;
@@ -168,7 +168,7 @@ impl EventLoop {
             state.stopping.set(false);
             outcome
         });
-        turn::flush_writes(py, state);
+        super::written::flush_writes(py, state);
         let outcome = then_cleaned(py, outcome, state.raise_interruption(py));
         let cleaned = run_forever_cleanup(slf);
         first_failure(slf, outcome, cleaned)
@@ -428,7 +428,7 @@ fn first_failure(
     let py = this.py();
     match (outcome, cleaned) {
         (Err(error), Err(later)) => {
-            let leaves = |error| turn::leaves_the_loop(py, error);
+            let leaves = |error| leaves_the_loop(py, error);
             let (first, second) = if leaves(&later) && !leaves(&error) {
                 (later, error)
             } else {

@@ -44,6 +44,7 @@ pub(crate) mod turn;
 mod unconfirmed;
 mod wakeup_fd;
 pub(crate) mod watchers;
+mod written;
 
 use crate::py::attached::Attached;
 use crate::py::class::{This, Visit};

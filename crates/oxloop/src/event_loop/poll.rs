@@ -12,8 +12,8 @@
 
 use super::readiness::{Woken, wake, wake_soon};
 use super::source::Source;
-use super::turn::leaves_the_loop;
 use super::{EventLoop, State};
+use crate::error::leaves_the_loop;
 use crate::error::{after_cleanup, os_error};
 use crate::event_loop::unconfirmed::Plan;
 use crate::event_loop::unconfirmed::confirm;
@@ -154,7 +154,7 @@ fn dispatch_all(this: &Bound<'_, EventLoop>, state: &State, events: &Events) -> 
     state.in_callback.set(true);
     let outcome = (0..events.len()).try_for_each(|index| {
         let outcome = dispatch(this, state, events.get(index), queue);
-        super::turn::flush_writes(this.py(), state);
+        super::written::flush_writes(this.py(), state);
         match outcome.or_else(|error| report(this, error)) {
             Err(error) if !queue => {
                 let rest = queue_first(this, state, events, index + 1);

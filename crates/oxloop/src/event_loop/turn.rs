@@ -17,9 +17,10 @@
 //! Cost: a batch asks epoll_wait(2) once, without a timeout and with the GIL held, if anything is
 //! watched; it reads the clock once, if there is a timer.
 
+use super::written::flush_written;
 use super::{EventLoop, State};
+use crate::error::leaves_the_loop;
 use crate::py::handle::HandleRef;
-use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::prelude::*;
 use std::time::Duration;
 
@@ -210,27 +211,6 @@ fn look_behind(this: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyResult<()> 
     }
 }
 
-/// Sends what the last callback wrote.
-#[inline(always)]
-pub(crate) fn flush_writes(py: Python<'_>, state: &State) {
-    if !state.written.borrow().is_empty() {
-        flush_written(py, state);
-    }
-}
-
-#[inline(never)]
-fn flush_written(py: Python<'_>, state: &State) {
-    let mut written = state.written.take();
-    for transport in written.drain(..) {
-        transport.flush(py);
-    }
-    // Keep the allocation, unless a flush wrote again.
-    let mut current = state.written.borrow_mut();
-    if current.is_empty() {
-        *current = written;
-    }
-}
-
 impl State {
     /// Keeps what came up where nobody can receive it. An interruption is for the run to end with.
     #[cold]
@@ -257,9 +237,4 @@ impl State {
             None => Ok(()),
         }
     }
-}
-
-/// True for the exceptions that no handler may swallow.
-pub(crate) fn leaves_the_loop(py: Python<'_>, error: &PyErr) -> bool {
-    error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
 }

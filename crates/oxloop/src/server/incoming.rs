@@ -12,10 +12,10 @@
 
 use super::accept::Accepted;
 use super::{Inner, Server};
+use crate::error::leaves_the_loop;
 use crate::error::{after_cleanup, then_cleaned};
 use crate::event_loop::exceptions;
 use crate::event_loop::schedule::soon_method;
-use crate::event_loop::turn::leaves_the_loop;
 use crate::py::class::{Ref, Visit, VisitStopped};
 use crate::py::context::Captured;
 use crate::py::imports;

@@ -7,7 +7,7 @@ use super::lower::Lower;
 use super::protocol::{AppState, State, TlsProtocol, TlsThis};
 use super::records::{Decrypted, End};
 use crate::error::after_cleanup;
-use crate::event_loop::turn::leaves_the_loop;
+use crate::error::leaves_the_loop;
 use crate::py::class::{OfNative, Ref};
 use crate::py::imports;
 use crate::py::method::Methods;

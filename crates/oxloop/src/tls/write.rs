@@ -5,7 +5,7 @@
 
 use super::protocol::{State, TlsProtocol, TlsThis};
 use super::records::Encrypted;
-use crate::event_loop::turn::leaves_the_loop;
+use crate::error::leaves_the_loop;
 use crate::py::class::OfNative;
 use crate::py::method::Methods;
 use crate::py::object::call_method;

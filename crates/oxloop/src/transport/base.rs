@@ -3,8 +3,8 @@
 //! asyncio's transports inherit it from classes; here it is a trait, and its methods are generic
 //! over the native type. A type says where its `Parties` are and what closing means for it.
 
+use crate::error::leaves_the_loop;
 use crate::event_loop::schedule::soon_method;
-use crate::event_loop::turn::leaves_the_loop;
 use crate::event_loop::{EventLoop, State, exceptions};
 use crate::py::class::{Native, OfNative, This, Visit, VisitStopped};
 use crate::py::context::Captured;

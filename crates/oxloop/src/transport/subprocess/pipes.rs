@@ -4,9 +4,9 @@
 //! `WriteSubprocessPipeProto`, which hand everything to the methods here.
 
 use super::{Inner, Pending, SubprocessThis, SubprocessTransport};
+use crate::error::leaves_the_loop;
 use crate::error::{after_cleanup, then_cleaned};
 use crate::event_loop::EventLoop;
-use crate::event_loop::turn::leaves_the_loop;
 use crate::py::args::Args;
 use crate::py::attached::Attached;
 use crate::py::class::{OfNative, Ref};
