@@ -39,6 +39,7 @@ pub(crate) mod schedule;
 pub(crate) mod sendfile;
 mod signals;
 pub(crate) mod source;
+mod state;
 mod tasks;
 pub(crate) mod turn;
 mod unconfirmed;
@@ -49,28 +50,12 @@ mod written;
 use crate::py::attached::Attached;
 use crate::py::class::{This, Visit};
 use crate::py::coroutine_method;
-use crate::py::handle::HandleRef;
 use crate::py::method::{Methods, OfPyClass, extend_class};
-use crate::py::object::TypeWatch;
-use crate::py::signals::Breaker;
-use crate::transport::Written;
-use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
-use reactor::poller::{Events, Poller};
-use reactor::resolver::Resolver;
-use reactor::timer::TimerHeap;
-use reactor::token::Registry;
-use readiness::Stale;
-use record_memory::RecordMemory;
-use registrations::Numbers;
-use signals::Signals;
-use source::Source;
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::sync::Arc;
-use unconfirmed::Unconfirmed;
+
+pub(crate) use state::{Hooks, State};
 
 /// A receiver of a loop method.
 pub(crate) type LoopThis<'a, 'py> = This<'a, 'py, EventLoop>;
@@ -86,80 +71,6 @@ pub(crate) type LoopThis<'a, 'py> = This<'a, 'py, EventLoop>;
 )]
 pub(crate) struct EventLoop {
     state: Attached<State>,
-}
-
-/// Everything a loop knows. Field order is drop order.
-pub(crate) struct State {
-    /// Callbacks that run in this turn or the next.
-    ready: RefCell<VecDeque<HandleRef>>,
-    /// How many of them, from the front, are this turn's, once that is known.
-    batch: Cell<Option<usize>>,
-    /// What the loop's own clock showed when `call_later` made a timer last; NaN before.
-    clock_read: Cell<f64>,
-    timers: RefCell<TimerHeap<HandleRef>>,
-    /// What is registered with the kernel, by token.
-    sources: RefCell<Registry<Source>>,
-    /// Which registration a descriptor's number has.
-    numbers: RefCell<Numbers>,
-    signals: RefCell<Signals>,
-    /// Tells in the main thread, while the loop runs there, that a signal may have arrived.
-    breaker: Cell<Breaker>,
-    /// How many turns there have been.
-    turns: Cell<u32>,
-    /// Transports that the callback that runs now wrote to.
-    written: RefCell<Vec<Written>>,
-    /// A KeyboardInterrupt or SystemExit that came up where nobody can receive it: it ends the run.
-    interruption: RefCell<Option<Py<PyBaseException>>>,
-    /// None once the loop is closed. Shared with the wait that is under way.
-    poller: RefCell<Option<Arc<Poller>>>,
-    /// Tokens that events came with after their registrations had ended.
-    stale: RefCell<Stale>,
-    unconfirmed: RefCell<Unconfirmed>,
-    /// How many waits for descriptors there have been.
-    wait_numbers: Cell<u64>,
-    /// What a poll brought; whoever polls takes it, until its events are dispatched.
-    events: Cell<Option<Box<Events>>>,
-    notifier: RefCell<Option<Arc<reactor::notifier::Notifier>>>,
-    /// True while the loop's thread waits in the kernel without the GIL.
-    waiting: Cell<bool>,
-    closed: Cell<bool>,
-    stopping: Cell<bool>,
-    debug: Cell<bool>,
-    /// `threading.get_ident()` of the running thread, 0 when not running.
-    thread: Cell<u64>,
-    /// True while a callback of this loop runs: what it writes leaves when it returns.
-    in_callback: Cell<bool>,
-    /// An override of `time` on the instance or in a subclass.
-    custom_time: Cell<bool>,
-    /// The same of `sock_connect`.
-    pub(crate) custom_sock_connect: Cell<bool>,
-    /// Tells whether somebody patched the `_run` of asyncio's handles, as profilers do.
-    handle_run: TypeWatch,
-    resolver: RefCell<Option<Arc<Resolver>>>,
-    /// The fork generation that the kernel objects belong to.
-    forks: Cell<u32>,
-    /// Where transports read before the size is known; shared, since one read runs at a time.
-    scratch: Cell<Option<Box<[u8]>>>,
-    /// How much the latest `sock_recv` of any socket got.
-    pub(crate) last_sock_recv: Cell<usize>,
-    record_memory: RecordMemory,
-    hooks: RefCell<Hooks>,
-}
-
-/// The Python objects that a program sets on its loop.
-#[derive(Default)]
-pub(crate) struct Hooks {
-    exception_handler: Option<Py<PyAny>>,
-    task_factory: Option<Py<PyAny>>,
-    default_executor: Option<Py<PyAny>>,
-    slow_callback_duration: Option<Py<PyAny>>,
-    asyncgens: Option<Py<PyAny>>,
-    old_asyncgen_hooks: Option<Py<PyTuple>>,
-    current_handle: Option<HandleRef>,
-    executor_shutdown: bool,
-    asyncgens_shutdown: bool,
-    /// The depth to restore when origin tracking ends.
-    origin_tracking: Option<Py<PyAny>>,
 }
 
 impl EventLoop {
