@@ -44,7 +44,8 @@ mod tasks;
 pub(crate) mod turn;
 mod unconfirmed;
 mod wakeup_fd;
-pub(crate) mod watchers;
+pub(crate) mod watch;
+mod watchers;
 mod written;
 
 use crate::py::attached::Attached;

@@ -10,8 +10,9 @@
 //! Cost: nothing is allocated or copied for a poll; one that finds nothing is its system call. A
 //! handle for each event while something is queued.
 
-use super::readiness::{Woken, wake, wake_soon};
+use super::readiness::{wake, wake_soon};
 use super::source::Source;
+use super::watch::Woken;
 use super::{EventLoop, State};
 use crate::error::leaves_the_loop;
 use crate::error::{after_cleanup, os_error};

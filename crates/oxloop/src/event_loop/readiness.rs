@@ -20,7 +20,7 @@
 use super::schedule::soon_method;
 use super::source::Source;
 use super::tasks::new_future;
-use super::watchers::{Side, Watch};
+use super::watch::{Side, Waiter, Watch, Woken};
 use super::{EventLoop, State};
 use crate::py::context::Captured;
 use crate::py::coroutine::await_python;
@@ -31,17 +31,6 @@ use pyo3::prelude::*;
 use reactor::poller::{Event, Interest};
 use reactor::token::Token;
 use std::os::fd::RawFd;
-
-/// A future that is done at the descriptor's next event.
-pub(super) struct Waiter {
-    pub(super) side: Side,
-    /// Tells it from others of its descriptor.
-    number: u64,
-    pub(super) future: Py<PyAny>,
-}
-
-/// The waiters that one event takes out.
-pub(super) type Woken = Vec<Waiter>;
 
 /// Tokens of events that led nowhere, seen once, and whether one was seen again.
 #[derive(Default)]
@@ -112,26 +101,6 @@ impl Drop for Readiness<'_> {
             let state = self.event_loop.get().state(py);
             state.end_wait(self.fd, self.number);
         });
-    }
-}
-
-impl Watch {
-    pub(super) fn take_waiters(&mut self, event: Event) -> Woken {
-        let ready = |waiter: &mut Waiter| waiter.side.is_ready(event);
-        self.waiters.extract_if(.., ready).collect()
-    }
-
-    /// What the kernel need not report any more after `event`.
-    fn unwanted(&self, event: Event, woken: &Woken) -> bool {
-        let wanted = self.interest();
-        let superfluous = |side: Side| {
-            let interest = side.interest();
-            side.is_ready(event) && self.registered.contains(interest) && !wanted.contains(interest)
-        };
-        let reading = woken
-            .iter()
-            .any(|waiter| matches!(waiter.side, Side::Reader));
-        superfluous(Side::Writer) || (!reading && superfluous(Side::Reader))
     }
 }
 

@@ -1,7 +1,7 @@
 //! `Source`: what a registration with the kernel stands for.
 
 use super::registrations::Holder;
-use super::watchers::Watch;
+use super::watch::Watch;
 use crate::py::class::{Ref, Visit, VisitStopped};
 use crate::server::Server;
 use crate::transport::base::BaseTransport;

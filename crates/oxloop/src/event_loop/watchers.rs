@@ -8,14 +8,14 @@
 //!
 //! Cost: epoll_ctl(2) once for each change of interest, as asyncio has it.
 
-use super::readiness::{Waiter, wake};
-use super::registrations::{Holder, Registration};
+use super::readiness::wake;
+use super::registrations::Holder;
 use super::source::Source;
+use super::watch::{Side, Watch};
 use super::{EventLoop, LoopThis, State};
 use crate::error::os_error;
 use super::handle::cancel_aloud;
 use crate::py::args::Args;
-use crate::py::class::{Visit, VisitStopped};
 use crate::py::file::too_large_for_int;
 use crate::py::handle::HandleRef;
 use crate::py::method::{Methods, OfPyClass};
@@ -23,131 +23,10 @@ use crate::py::schedule::Scheduled;
 use pyo3::exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
-use reactor::poller::{Event, Interest};
+use reactor::poller::Interest;
 use reactor::token::Token;
 use std::io::{self, ErrorKind};
 use std::os::fd::RawFd;
-
-/// The callbacks on one descriptor.
-pub(crate) struct Watch {
-    pub(super) fd: RawFd,
-    /// The object that was given instead of a number: it is still known when it is closed.
-    file: Option<Py<PyAny>>,
-    reader: Option<HandleRef>,
-    writer: Option<HandleRef>,
-    /// Coroutines that wait for one event.
-    pub(super) waiters: Vec<Waiter>,
-    /// What the kernel was told last.
-    pub(super) registered: Interest,
-    /// Listed to be confirmed before the loop sleeps, see `confirm`.
-    pub(super) unconfirmed: bool,
-}
-
-impl Watch {
-    pub(super) const fn new(fd: RawFd) -> Self {
-        Self {
-            fd,
-            file: None,
-            reader: None,
-            writer: None,
-            waiters: Vec::new(),
-            registered: Interest::NONE,
-            unconfirmed: false,
-        }
-    }
-
-    /// True if the program has a callback here.
-    #[inline]
-    pub(super) const fn has_handles(&self) -> bool {
-        self.reader.is_some() || self.writer.is_some()
-    }
-
-    /// What somebody waits for.
-    pub(super) fn interest(&self) -> Interest {
-        let handles = [
-            self.reader.as_ref().map(|_| Interest::READABLE),
-            self.writer.as_ref().map(|_| Interest::WRITABLE),
-        ];
-        let waiters = self.waiters.iter().map(|waiter| waiter.side.interest());
-        let all = handles.into_iter().flatten().chain(waiters);
-        all.fold(Interest::NONE, Interest::with)
-    }
-
-    /// What a new epoll instance must be told. A registration that is only kept for later is made
-    /// again when it is wanted.
-    pub(super) fn registration(&self, py: Python<'_>, token: Token) -> Option<Registration> {
-        let interest = self.interest();
-        (!interest.is_empty()).then(|| Registration {
-            fd: self.fd,
-            token,
-            interest,
-            to_ask: self.file.as_ref().map(|file| file.clone_ref(py)),
-        })
-    }
-
-    pub(super) fn ready_reader(&self, py: Python<'_>, event: Event) -> Option<HandleRef> {
-        ready(py, event.readable, self.reader.as_ref())
-    }
-
-    pub(super) fn ready_writer(&self, py: Python<'_>, event: Event) -> Option<HandleRef> {
-        ready(py, event.writable, self.writer.as_ref())
-    }
-
-    pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
-        visit.option(self.file.as_ref())?;
-        for waiter in &self.waiters {
-            visit.object(&waiter.future)?;
-        }
-        for handle in [&self.reader, &self.writer].into_iter().flatten() {
-            handle.traverse_queued(visit)?;
-        }
-        Ok(())
-    }
-
-    /// Takes the handles out that watched another descriptor with this number.
-    fn end_handles_but(&mut self, side: Option<Side>) -> [Option<HandleRef>; 2] {
-        match side {
-            Some(Side::Reader) => [self.writer.take(), None],
-            Some(Side::Writer) => [self.reader.take(), None],
-            None => [self.reader.take(), self.writer.take()],
-        }
-    }
-
-    const fn side(&mut self, side: Side) -> &mut Option<HandleRef> {
-        match side {
-            Side::Reader => &mut self.reader,
-            Side::Writer => &mut self.writer,
-        }
-    }
-}
-
-fn ready(py: Python<'_>, ready: bool, handle: Option<&HandleRef>) -> Option<HandleRef> {
-    handle
-        .filter(|handle| ready && !handle.is_cancelled())
-        .map(|handle| handle.clone_ref(py))
-}
-
-#[derive(Clone, Copy)]
-pub(crate) enum Side {
-    Reader,
-    Writer,
-}
-
-impl Side {
-    pub(super) const fn interest(self) -> Interest {
-        match self {
-            Self::Reader => Interest::READABLE,
-            Self::Writer => Interest::WRITABLE,
-        }
-    }
-
-    pub(super) const fn is_ready(self, event: Event) -> bool {
-        match self {
-            Self::Reader => event.readable,
-            Self::Writer => event.writable,
-        }
-    }
-}
 
 pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
     methods.method(

@@ -4,7 +4,7 @@ use crate::dns::{Wanted, ensure_resolved};
 use crate::error::{asks_to_wait, errno_error, errno_error_with};
 use crate::event_loop::EventLoop;
 use crate::event_loop::readiness::Readiness;
-use crate::event_loop::watchers::Side;
+use crate::event_loop::watch::Side;
 use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::socket::is_plain;
 use crate::sock::blocks;

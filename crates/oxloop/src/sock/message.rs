@@ -5,7 +5,7 @@
 
 use super::method_coroutine;
 use crate::event_loop::EventLoop;
-use crate::event_loop::watchers::Side;
+use crate::event_loop::watch::Side;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;

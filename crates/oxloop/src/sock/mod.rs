@@ -22,7 +22,7 @@ mod send;
 
 use super::event_loop::EventLoop;
 use super::event_loop::readiness::Readiness;
-use super::event_loop::watchers::Side;
+use super::event_loop::watch::Side;
 use crate::error::{asks_to_wait, os_error};
 use crate::py::coroutine::Coroutine;
 use crate::py::imports;

@@ -1,6 +1,6 @@
 //! Receiving, and accepting.
 
-use crate::event_loop::watchers::Side;
+use crate::event_loop::watch::Side;
 use crate::event_loop::{EventLoop, State};
 use crate::py::buffer::{WritableBuffer, bytes_filled_by};
 use crate::py::coroutine::Coroutine;

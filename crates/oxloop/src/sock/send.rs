@@ -1,7 +1,7 @@
 //! Sending: everything, or one datagram.
 
 use crate::event_loop::EventLoop;
-use crate::event_loop::watchers::Side;
+use crate::event_loop::watch::Side;
 use crate::py::buffer::ReadableBuffer;
 use crate::py::coroutine::Coroutine;
 use crate::sock::attempt_method;
