@@ -58,7 +58,7 @@ mod _oxloop {
         transport::datagram::create_type(module)?;
         tls::create_types(module)?;
         tls::choose(module)?;
-        transport::stream::remember_methods(py)?;
+        transport::stream_reader::remember_methods(py)?;
         event_loop::add_methods(py)?;
         server::declare(py)?;
         event_loop::sendfile::add_functions(module)?;

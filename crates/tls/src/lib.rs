@@ -18,14 +18,14 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs, missing_debug_implementations)]
 
-pub mod kept;
+pub mod kept_buffers;
 pub mod library;
 pub mod outgoing;
 pub mod session;
 #[expect(unsafe_code, reason = "the one place that calls OpenSSL")]
 mod sys;
 
-pub use kept::KeptBuffers;
+pub use kept_buffers::KeptBuffers;
 pub use library::{Library, Unavailable};
 pub use outgoing::Outgoing;
 pub use session::{Failure, Outcome, Session};

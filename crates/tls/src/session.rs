@@ -23,7 +23,7 @@ use std::fmt;
 use std::mem::MaybeUninit;
 use std::rc::Rc;
 
-use crate::kept::{KeptBuffers, Share};
+use crate::kept_buffers::{KeptBuffers, Share};
 use crate::library::{Library, Unavailable};
 use crate::outgoing::Outgoing;
 use crate::sys::bio::{self, Wire};

@@ -1,22 +1,14 @@
 //! `create_connection` and `create_unix_connection`.
 
-use crate::create::attempts::Attempts;
-use crate::create::attempts::NextAddress;
-use crate::create::transport::Caller;
-use crate::create::transport::OpenSocket;
-use crate::create::transport::Pair;
-use crate::create::transport::check_stream;
-use crate::create::transport::open_transport;
+use super::attempts::{Attempts, NextAddress};
+use super::transport::{Caller, OpenSocket, Pair, check_stream, open_transport};
 use crate::dns::{Wanted, ensure_resolved};
 use crate::event_loop::EventLoop;
 use crate::py::coroutine::Coroutine;
 use crate::py::imports;
-use crate::py::keywords::Number;
-use crate::py::keywords::Truth;
-use crate::sock::check_not_ssl;
-use crate::sock::connect_made;
-use crate::tls::options::TlsOptions;
-use crate::tls::options::only_with_ssl;
+use crate::py::keywords::{Number, Truth};
+use crate::sock::{check_not_ssl, connect_made};
+use crate::tls::options::{TlsOptions, only_with_ssl};
 use pyo3::exceptions::{PyAssertionError, PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -1,9 +1,7 @@
 //! `create_datagram_endpoint`.
 
+use super::transport::{Caller, OpenSocket, Pair};
 use super::unix_server::remove_stale;
-use crate::create::transport::Caller;
-use crate::create::transport::OpenSocket;
-use crate::create::transport::Pair;
 use crate::dns::{Wanted, ensure_resolved};
 use crate::event_loop::EventLoop;
 use crate::py::context::Captured;

@@ -1,7 +1,6 @@
 //! `connect_read_pipe` and `connect_write_pipe`; the transports are in `transport/pipe/`.
 
-use crate::create::transport::Caller;
-use crate::create::transport::Pair;
+use super::transport::{Caller, Pair};
 use crate::event_loop::EventLoop;
 use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::imports;

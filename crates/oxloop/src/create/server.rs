@@ -1,16 +1,14 @@
 //! `create_server`.
 
 use super::attempts::bind_error;
-use crate::create::transport::Caller;
-use crate::create::transport::check_stream;
+use super::transport::{Caller, check_stream};
 use crate::dns::{Wanted, ensure_resolved};
 use crate::error::{after_cleanup, cleaned_in_drop, errno_of};
 use crate::event_loop::EventLoop;
 use crate::event_loop::exceptions::log_exception;
 use crate::py::coroutine::{Coroutine, await_python, next_turn};
 use crate::py::imports;
-use crate::py::keywords::Number;
-use crate::py::keywords::Truth;
+use crate::py::keywords::{Number, Truth};
 use crate::server::{BoundSocket, Server, begin_serving};
 use crate::sock::check_not_ssl;
 use crate::tls::options::TlsOptions;

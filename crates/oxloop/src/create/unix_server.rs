@@ -1,17 +1,13 @@
 //! `create_unix_server`: paths, abstract names, stale files.
 
 use super::connection::check_unix_stream;
-use crate::create::server::BACKLOG;
-use crate::create::server::OpenSockets;
-use crate::create::server::Serving;
-use crate::create::server::serve;
+use super::server::{BACKLOG, OpenSockets, Serving, serve};
 use crate::error::{errno_error_with, errno_of};
 use crate::event_loop::EventLoop;
 use crate::file;
 use crate::py::coroutine::Coroutine;
 use crate::py::imports;
-use crate::py::keywords::Number;
-use crate::py::keywords::Truth;
+use crate::py::keywords::{Number, Truth};
 use crate::tls::options::TlsOptions;
 use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyValueError};
 use pyo3::intern;

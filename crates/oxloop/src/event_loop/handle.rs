@@ -7,7 +7,7 @@
 //! only when it is cancelled (asyncio never releases the loop). `asyncio.Handle` is the `__class__`
 //! of a handle but not a base of its type.
 
-use crate::event_loop::schedule::{runs_in_this_thread, timer_cancelled};
+use super::schedule::{runs_in_this_thread, timer_cancelled};
 use crate::py::args::Args;
 use crate::py::call::{Call, Trace};
 use crate::py::class::This;

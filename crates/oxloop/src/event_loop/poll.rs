@@ -12,12 +12,10 @@
 
 use super::readiness::{wake, wake_soon};
 use super::source::Source;
+use super::unconfirmed::{Plan, confirm};
 use super::watch::Woken;
 use super::{EventLoop, State};
-use crate::error::leaves_the_loop;
-use crate::error::{after_cleanup, os_error};
-use crate::event_loop::unconfirmed::Plan;
-use crate::event_loop::unconfirmed::confirm;
+use crate::error::{after_cleanup, leaves_the_loop, os_error};
 use crate::py::class::Ref;
 use crate::py::context::Captured;
 use crate::py::handle::HandleRef;

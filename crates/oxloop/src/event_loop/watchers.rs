@@ -8,13 +8,13 @@
 //!
 //! Cost: epoll_ctl(2) once for each change of interest, as asyncio has it.
 
+use super::handle::cancel_aloud;
 use super::readiness::wake;
 use super::registrations::Holder;
 use super::source::Source;
 use super::watch::{Side, Watch};
 use super::{EventLoop, LoopThis, State};
 use crate::error::os_error;
-use super::handle::cancel_aloud;
 use crate::py::args::Args;
 use crate::py::file::too_large_for_int;
 use crate::py::handle::HandleRef;

@@ -21,9 +21,8 @@
 use super::args::Args;
 use super::attached::Attached;
 use super::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitStopped, create};
-use super::imports;
-use super::interpreter_exit;
 use super::method::{Methods, guarded};
+use super::{imports, interpreter_exit};
 use pyo3::exceptions::{
     PyBaseException, PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration,
     PyTypeError, PyValueError,

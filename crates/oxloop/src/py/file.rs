@@ -16,10 +16,9 @@
 //!
 //! Cost: a load and a comparison for the files that `open` makes and for sockets, else a call.
 
-use super::imports;
 use super::layout::{Layout, has_room};
 use super::object::call_method;
-use super::socket;
+use super::{imports, socket};
 use pyo3::exceptions::{PyOSError, PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::{ffi, intern};

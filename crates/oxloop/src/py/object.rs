@@ -1,8 +1,7 @@
 //! Small things that PyO3's safe API does not offer: generic attribute setting, type versions,
 //! calls without a tuple, audit events.
 
-use super::imports;
-use crate::py::interpreter_exit;
+use super::{imports, interpreter_exit};
 use pyo3::prelude::*;
 use pyo3::types::{PyFunction, PyString, PyTuple, PyType};
 use pyo3::{Borrowed, ffi, intern};

@@ -12,8 +12,7 @@
 
 use super::accept::Accepted;
 use super::{Inner, Server};
-use crate::error::leaves_the_loop;
-use crate::error::{after_cleanup, then_cleaned};
+use crate::error::{after_cleanup, leaves_the_loop, then_cleaned};
 use crate::event_loop::exceptions;
 use crate::event_loop::schedule::soon_method;
 use crate::py::class::{Ref, Visit, VisitStopped};

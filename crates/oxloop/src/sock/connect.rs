@@ -1,5 +1,6 @@
 //! `sock_connect`.
 
+use super::{blocks, check_sock};
 use crate::dns::{Wanted, ensure_resolved};
 use crate::error::{asks_to_wait, errno_error, errno_error_with};
 use crate::event_loop::EventLoop;
@@ -7,8 +8,6 @@ use crate::event_loop::readiness::Readiness;
 use crate::event_loop::watch::Side;
 use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::socket::is_plain;
-use crate::sock::blocks;
-use crate::sock::check_sock;
 use pyo3::intern;
 use pyo3::prelude::*;
 

@@ -1,16 +1,11 @@
 //! Receiving, and accepting.
 
+use super::{attempt_method, attempted, blocks, method_coroutine, plain_descriptor, until_ready};
 use crate::event_loop::watch::Side;
 use crate::event_loop::{EventLoop, State};
 use crate::py::buffer::{WritableBuffer, bytes_filled_by};
 use crate::py::coroutine::Coroutine;
 use crate::py::object::call_method;
-use crate::sock::attempt_method;
-use crate::sock::attempted;
-use crate::sock::blocks;
-use crate::sock::method_coroutine;
-use crate::sock::plain_descriptor;
-use crate::sock::until_ready;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};

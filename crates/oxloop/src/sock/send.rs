@@ -1,16 +1,12 @@
 //! Sending: everything, or one datagram.
 
+use super::{
+    attempt_method, attempted, blocks, check_sock, method_coroutine, plain_descriptor, ready,
+};
 use crate::event_loop::EventLoop;
 use crate::event_loop::watch::Side;
 use crate::py::buffer::ReadableBuffer;
 use crate::py::coroutine::Coroutine;
-use crate::sock::attempt_method;
-use crate::sock::attempted;
-use crate::sock::blocks;
-use crate::sock::check_sock;
-use crate::sock::method_coroutine;
-use crate::sock::plain_descriptor;
-use crate::sock::ready;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyMemoryView, PySlice, PyTuple};

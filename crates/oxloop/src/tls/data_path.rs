@@ -7,8 +7,7 @@
 //! why it is not *direct*.
 
 use crate::config::{self, TLS_VARIABLE, Tls};
-use crate::py::imports;
-use crate::py::ssl;
+use crate::py::{imports, ssl};
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 use std::path::PathBuf;

@@ -7,13 +7,13 @@
 //! way, and CPython makes the very exception of it that its users know.
 
 use super::chunks::Chunks;
-use super::records::{Decrypted, Encrypted, End, READ_MOST};
+use super::outcome::{Decrypted, Encrypted, End};
+use super::records::READ_MOST;
 use crate::event_loop::record_memory::RecordMemory;
 use crate::py::buffer::{WritableBuffer, bytearray_extended_by, bytes_filled_by};
 use crate::py::class::{Visit, VisitStopped};
-use crate::py::imports;
 use crate::py::object::call_method;
-use crate::py::ssl;
+use crate::py::{imports, ssl};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyInt, PyString};

@@ -1,6 +1,6 @@
 //! `Lower`: the transport below a TLS connection. One of our own is called without Python.
 
-use super::records::Ciphertext;
+use super::outcome::Ciphertext;
 use super::transport::TlsTransport;
 use crate::error::caught;
 use crate::py::class::{Ref, Visit, VisitStopped};

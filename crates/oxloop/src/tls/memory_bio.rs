@@ -5,7 +5,8 @@
 //! without the Python code around them.
 
 use super::chunks::Chunks;
-use super::records::{Decrypted, Encrypted, End, READ_MOST, is_again};
+use super::outcome::{Decrypted, Encrypted, End};
+use super::records::{READ_MOST, is_again};
 use crate::py::buffer::{WritableBuffer, append_to_bytearray};
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::imports;

@@ -3,13 +3,14 @@
 //! | Part | File |
 //! |---|---|
 //! | which way data takes through OpenSSL, decided at import | `data_path` |
-//! | plaintext and ciphertext: one connection's records | `records`, `direct`, `memory_bio` |
+//! | what `ssl=` and its companions ask for | `options` |
+//! | plaintext and ciphertext: the records of one connection | `records`, `direct`, `memory_bio` |
+//! | what encrypting and decrypting come to | `outcome` |
 //! | plaintext as it comes | `chunks` |
-//! | memory that a loop's connections take turns in | `record_memory` |
 //! | what the transport below calls | `protocol` |
 //! | handshake and its timeout | `handshake` |
 //! | decrypting, delivering, read flow control | `read` |
-//! | encrypting, the backlog, write flow control | `write` |
+//! | encrypting, the backlog, write flow control | `write`, `backlog` |
 //! | close_notify, the shutdown timeout, the end | `shutdown` |
 //! | what the program sees | `transport` |
 //! | the transport below, ours or somebody else's | `lower` |
@@ -30,6 +31,7 @@
 //!
 //! Differs from asyncio: see docs/compatibility.md (what counts as queued).
 
+mod backlog;
 mod chunks;
 mod data_path;
 mod direct;
@@ -37,6 +39,7 @@ mod handshake;
 mod lower;
 mod memory_bio;
 pub(crate) mod options;
+mod outcome;
 mod protocol;
 mod read;
 mod records;

@@ -1,8 +1,8 @@
 //! `ssl=` and its companions: the checks, and the way into `tls`.
 
+use super::{Options, TlsProtocol, Waiter};
 use crate::event_loop::EventLoop;
 use crate::py::class::{Ref, Visit, VisitStopped};
-use crate::tls::{Options, TlsProtocol, Waiter};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBool;

@@ -20,7 +20,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict, PyString};
 use std::cell::{Cell, RefCell};
 
-use super::write::Backlog;
+use super::backlog::Backlog;
 
 /// A borrowed protocol while one of its methods runs.
 pub(crate) type TlsThis<'a, 'py> = This<'a, 'py, TlsProtocol>;

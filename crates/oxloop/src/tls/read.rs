@@ -4,16 +4,15 @@
 //! reported; asyncio drops it.
 
 use super::lower::Lower;
+use super::outcome::{Decrypted, End};
 use super::protocol::{AppState, State, TlsProtocol, TlsThis};
-use super::records::{Decrypted, End};
-use crate::error::after_cleanup;
-use crate::error::leaves_the_loop;
+use crate::error::{after_cleanup, leaves_the_loop};
 use crate::py::class::{OfNative, Ref};
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
 use crate::transport::delivery::{Delivery, get_buffer};
-use crate::transport::stream::PlainReader;
+use crate::transport::stream_reader::PlainReader;
 use pyo3::exceptions::PyException;
 use pyo3::intern;
 use pyo3::prelude::*;

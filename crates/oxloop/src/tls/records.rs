@@ -3,6 +3,7 @@
 use super::data_path::DataPath;
 use super::direct::Direct;
 use super::memory_bio::MemoryBio;
+use super::outcome::{Ciphertext, Decrypted, Encrypted};
 use crate::event_loop::record_memory::RecordMemory;
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::imports;
@@ -11,36 +12,6 @@ use pyo3::types::{PyByteArray, PyBytes};
 
 /// What one read asks for at most, as in asyncio.
 pub(super) const READ_MOST: usize = 256 * 1024;
-
-/// How decrypting what has arrived ended.
-pub(super) enum End {
-    /// More has to arrive first.
-    WantsMore,
-    /// The peer said that it sends no more.
-    CloseNotify,
-    /// The buffer that was lent is full, and there is more.
-    Full,
-    Failed(PyErr),
-}
-
-/// Plaintext, and what came after it.
-pub(super) struct Decrypted<T> {
-    pub(super) plaintext: T,
-    pub(super) end: End,
-}
-
-/// How encrypting ended.
-pub(super) enum Encrypted {
-    /// So many bytes were taken: all, unless the handshake of a renegotiation comes first.
-    Taken(usize),
-    Failed(PyErr),
-}
-
-/// Ciphertext on its way to the peer.
-pub(super) enum Ciphertext {
-    Owned(Vec<u8>),
-    Bytes(Py<PyBytes>),
-}
 
 /// The two ways.
 pub(super) enum Records {

@@ -1,10 +1,10 @@
 //! Closing: close_notify both ways, the shutdown timeout, and the end of the connection.
 
+use super::backlog::Backlog;
 use super::handshake::cancel;
 use super::lower::Lower;
 use super::protocol::{AppState, State, TlsProtocol, TlsThis};
 use super::records::is_again;
-use super::write::Backlog;
 use crate::py::args::Args;
 use crate::py::class::OfNative;
 use crate::py::imports;

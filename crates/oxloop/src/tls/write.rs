@@ -3,8 +3,8 @@
 //! What is written during the handshake, or while OpenSSL wants to read first, waits in the
 //! backlog as plaintext. Everything else is encrypted at once and queued below.
 
+use super::outcome::Encrypted;
 use super::protocol::{State, TlsProtocol, TlsThis};
-use super::records::Encrypted;
 use crate::error::leaves_the_loop;
 use crate::py::class::OfNative;
 use crate::py::method::Methods;
@@ -13,52 +13,6 @@ use crate::transport::base::{count_lost_write, report_error};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use std::collections::VecDeque;
-
-/// Plaintext that waits to be encrypted.
-#[derive(Default)]
-pub(super) struct Backlog {
-    chunks: VecDeque<Py<PyBytes>>,
-    /// How much of the first chunk is encrypted already.
-    offset: usize,
-    size: usize,
-}
-
-impl Backlog {
-    pub(super) fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
-    }
-
-    pub(super) const fn size(&self) -> usize {
-        self.size
-    }
-
-    pub(super) fn push(&mut self, chunk: Bound<'_, PyBytes>) {
-        self.size += chunk.as_bytes().len();
-        self.chunks.push_back(chunk.unbind());
-    }
-
-    /// The first chunk, and how much of it is done.
-    fn first<'py>(&self, py: Python<'py>) -> Option<(Bound<'py, PyBytes>, usize)> {
-        let first = self.chunks.front()?;
-        Some((first.bind(py).clone(), self.offset))
-    }
-
-    /// `count` more bytes of the first chunk are done.
-    fn advance(&mut self, py: Python<'_>, count: usize) {
-        self.size -= count;
-        self.offset += count;
-        let done = self
-            .chunks
-            .front()
-            .is_some_and(|first| first.as_bytes(py).len() <= self.offset);
-        if done {
-            self.offset = 0;
-            // A bytes object has no destructor that could come back here.
-            drop(self.chunks.pop_front());
-        }
-    }
-}
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
     methods.nullary(

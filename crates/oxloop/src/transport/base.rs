@@ -3,6 +3,7 @@
 //! asyncio's transports inherit it from classes; here it is a trait, and its methods are generic
 //! over the native type. A type says where its `Parties` are and what closing means for it.
 
+use super::visit_cell;
 use crate::error::leaves_the_loop;
 use crate::event_loop::schedule::soon_method;
 use crate::event_loop::{EventLoop, State, exceptions};
@@ -11,7 +12,6 @@ use crate::py::context::Captured;
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
-use crate::transport::visit_cell;
 use pyo3::exceptions::{PyBaseException, PyResourceWarning};
 use pyo3::intern;
 use pyo3::prelude::*;

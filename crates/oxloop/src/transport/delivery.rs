@@ -1,6 +1,6 @@
 //! `Delivery`: how a protocol takes what a stream brings.
 
-use super::stream::is_plain_stream_reader_protocol;
+use super::stream_reader::is_plain_stream_reader_protocol;
 use crate::py::class::Ref;
 use crate::py::imports;
 use crate::py::object::call_method;

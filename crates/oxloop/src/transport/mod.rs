@@ -18,6 +18,7 @@ pub(crate) mod polled;
 mod reading_switch;
 mod selector;
 pub(crate) mod stream;
+pub(crate) mod stream_reader;
 pub(crate) mod subprocess;
 mod write_queue;
 

@@ -4,13 +4,13 @@
 //! the same for Python. What an event's callback raises and nobody else takes, such as an exception
 //! of `connection_lost` behind the last bytes, is reported as that of a handle in either case.
 
+use super::base::BaseTransport;
 use crate::event_loop::exceptions;
 use crate::py::class::{OfNative, This};
 use crate::py::context::Captured;
 use crate::py::handle::HandleRef;
 use crate::py::method::Methods;
 use crate::py::schedule::handle_for;
-use crate::transport::base::BaseTransport;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt};
 use pyo3::{Borrowed, intern};

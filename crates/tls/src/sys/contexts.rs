@@ -14,7 +14,7 @@ use libloading::os::unix::Library as Object;
 
 use super::borrowed::BorrowedSsl;
 use super::symbols::{Opaque, table};
-use crate::kept::KeptBuffers;
+use crate::kept_buffers::KeptBuffers;
 use crate::library::{Library, Unavailable};
 use crate::session::Session;
 

@@ -6,8 +6,7 @@
 use super::peers::object_of;
 use super::send::Flusher;
 use super::{DatagramThis, DatagramTransport, Undelivered};
-use crate::error::leaves_the_loop;
-use crate::error::{asks_to_wait, os_error};
+use crate::error::{asks_to_wait, leaves_the_loop, os_error};
 use crate::event_loop::schedule::soon_method;
 use crate::py::class::OfNative;
 use crate::py::context::Captured;

@@ -5,8 +5,7 @@
 
 use super::queue::{Datagram, Sent, Target};
 use super::{DatagramThis, DatagramTransport};
-use crate::error::leaves_the_loop;
-use crate::error::{asks_to_wait, os_error};
+use crate::error::{asks_to_wait, leaves_the_loop, os_error};
 use crate::py::args::Args;
 use crate::py::class::OfNative;
 use crate::py::method::Methods;

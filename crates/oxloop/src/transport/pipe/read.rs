@@ -1,7 +1,6 @@
 //! `ReadPipeTransport`: what `connect_read_pipe` makes.
 
-use super::Kind;
-use super::transport;
+use super::{Kind, transport};
 use crate::error::{errno_of, os_error};
 use crate::event_loop::source::Source;
 use crate::py::class::{Class, OfNative, Ref, Slots, create};
@@ -9,9 +8,7 @@ use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
 use crate::transport::base::BaseTransport;
-use crate::transport::pipe::transport::PipeThis;
-use crate::transport::pipe::transport::PipeTransport;
-use crate::transport::pipe::transport::Side;
+use crate::transport::pipe::transport::{PipeThis, PipeTransport, Side};
 use crate::transport::polled::Polled;
 use crate::transport::reading_switch::ReadingSwitch;
 use pyo3::intern;

@@ -3,8 +3,7 @@
 //! The writing end of a pipe or socket is polled for reading too: that is how the reader's going
 //! away is noticed without a write. A character device has no such sign.
 
-use super::Kind;
-use super::transport;
+use super::{Kind, transport};
 use crate::error::os_error;
 use crate::event_loop::source::Source;
 use crate::py::class::{Class, OfNative, Ref, Slots, create};
@@ -12,9 +11,7 @@ use crate::py::imports;
 use crate::py::method::Methods;
 use crate::transport::base::{BaseTransport, count_lost_write};
 use crate::transport::flow_control::{self, FlowControl, FlowControlled};
-use crate::transport::pipe::transport::PipeThis;
-use crate::transport::pipe::transport::PipeTransport;
-use crate::transport::pipe::transport::Side;
+use crate::transport::pipe::transport::{PipeThis, PipeTransport, Side};
 use crate::transport::polled::Polled;
 use crate::transport::write_queue::{Sends, WriteQueue, chunk_of, is_writable_data};
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyOSError};

@@ -9,8 +9,7 @@
 
 use super::StreamThis;
 use super::connection::FatalError;
-use crate::error::asks_to_wait;
-use crate::error::leaves_the_loop;
+use crate::error::{asks_to_wait, leaves_the_loop};
 use crate::py::imports;
 use crate::py::object::call_method;
 use crate::transport::delivery::Delivery;

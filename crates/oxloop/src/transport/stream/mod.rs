@@ -61,7 +61,6 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use accept::Accept;
 
 pub(crate) use connection::{Connected, Peer, start};
-pub(crate) use reader::{PlainReader, is_plain_stream_reader_protocol, remember_methods};
 
 /// A borrowed transport while one of its methods runs.
 pub(crate) type StreamThis<'a, 'py> = This<'a, 'py, StreamTransport>;

@@ -27,9 +27,8 @@ pub(crate) use pipes::Command;
 
 use crate::py::attached::Attached;
 use crate::py::class::{Class, Native, OfNative, Slots, This, Visit, VisitStopped, create};
-use crate::py::coroutine_method;
-use crate::py::imports;
 use crate::py::method::Methods;
+use crate::py::{coroutine_method, imports};
 use crate::transport::base::{self, BaseTransport, Parties, warn_unclosed};
 use crate::transport::visit_cell;
 use pyo3::exceptions::{PyPermissionError, PyProcessLookupError};

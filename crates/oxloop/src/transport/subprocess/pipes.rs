@@ -4,8 +4,7 @@
 //! `WriteSubprocessPipeProto`, which hand everything to the methods here.
 
 use super::{Inner, Pending, SubprocessThis, SubprocessTransport};
-use crate::error::leaves_the_loop;
-use crate::error::{after_cleanup, then_cleaned};
+use crate::error::{after_cleanup, leaves_the_loop, then_cleaned};
 use crate::event_loop::EventLoop;
 use crate::py::args::Args;
 use crate::py::attached::Attached;
