@@ -12,7 +12,6 @@ use crate::py::handle::HandleRef;
 use crate::py::object::TypeWatch;
 use crate::py::signals::Breaker;
 use crate::py::{imports, interpreter};
-use crate::transport::visit_cell;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -116,7 +115,7 @@ impl State {
         if let Ok(hooks) = self.hooks.try_borrow() {
             hooks.traverse(visit)?;
         }
-        visit_cell(visit, &self.interruption)
+        visit.cell(&self.interruption)
     }
 }
 

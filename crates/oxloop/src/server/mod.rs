@@ -35,7 +35,6 @@ use crate::py::socket::{SocketObject, no_descriptor};
 use crate::py::{coroutine_method, imports};
 use crate::tls::options::TlsOptions;
 use crate::transport::stream::StreamTransport;
-use crate::transport::visit_cell;
 use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -292,8 +291,8 @@ impl Inner {
                 visit.object(waiter)?;
             }
         }
-        visit_cell(visit, &self.shown)?;
-        visit_cell(visit, &self.serving_forever)
+        visit.cell(&self.shown)?;
+        visit.cell(&self.serving_forever)
     }
 }
 

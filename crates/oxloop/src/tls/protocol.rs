@@ -13,7 +13,6 @@ use crate::py::method::Methods;
 use crate::transport::base::log_in_debug;
 use crate::transport::delivery::Delivery;
 use crate::transport::flow_control::FlowControl;
-use crate::transport::visit_cell;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -134,14 +133,14 @@ impl Native for TlsProtocol {
         visit.object(&inner.handshake_timeout)?;
         visit.object(&inner.shutdown_timeout)?;
         inner.records.traverse(visit)?;
-        visit_cell(visit, &inner.app_protocol)?;
+        visit.cell(&inner.app_protocol)?;
         if let Ok(waiter) = inner.waiter.try_borrow()
             && let Waiter::Future(waiter) = &*waiter
         {
             visit.object(waiter)?;
         }
-        visit_cell(visit, &inner.handshake_timer)?;
-        visit_cell(visit, &inner.shutdown_timer)?;
+        visit.cell(&inner.handshake_timer)?;
+        visit.cell(&inner.shutdown_timer)?;
         if let Ok(transport) = inner.transport.try_borrow()
             && let Some(transport) = &*transport
         {

@@ -3,7 +3,6 @@
 //! asyncio's transports inherit it from classes; here it is a trait, and its methods are generic
 //! over the native type. A type says where its `Parties` are and what closing means for it.
 
-use super::visit_cell;
 use crate::error::leaves_the_loop;
 use crate::event_loop::schedule::soon_method;
 use crate::event_loop::{EventLoop, State, exceptions};
@@ -44,7 +43,7 @@ impl Parties {
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         visit.object(&self.event_loop)?;
         self.context.traverse(visit)?;
-        visit_cell(visit, &self.protocol)
+        visit.cell(&self.protocol)
     }
 
     pub(super) fn clear(&self, py: Python<'_>) {

@@ -22,10 +22,9 @@ pub(crate) mod stream_reader;
 pub(crate) mod subprocess;
 mod write_queue;
 
-use crate::py::class::{Ref, Visit, VisitStopped};
+use crate::py::class::Ref;
 use datagram::DatagramTransport;
 use pyo3::prelude::*;
-use std::cell::RefCell;
 use stream::StreamTransport;
 
 pub(crate) use write_queue::{chunk_of, is_writable_data};
@@ -63,13 +62,4 @@ impl Written {
             }
         }
     }
-}
-
-pub(crate) fn visit_cell<T>(
-    visit: &Visit<'_>,
-    cell: &RefCell<Option<Py<T>>>,
-) -> Result<(), VisitStopped> {
-    // Borrowed: something allocates in the middle of a change. Its content counts as reachable.
-    cell.try_borrow()
-        .map_or(Ok(()), |value| visit.option(value.as_ref()))
 }

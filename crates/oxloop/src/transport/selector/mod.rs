@@ -17,7 +17,6 @@ use super::base::{BaseTransport, Parties};
 use super::flow_control::{FlowControl, FlowControlled};
 use super::polled::Polled;
 use super::reading_switch::ReadingSwitch;
-use super::visit_cell;
 use crate::error::os_error;
 use crate::event_loop::EventLoop;
 use crate::event_loop::registrations::Registration;
@@ -88,7 +87,7 @@ impl SelectorState {
 
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         self.parties.traverse(visit)?;
-        visit_cell(visit, &self.waiter)
+        visit.cell(&self.waiter)
     }
 
     pub(super) fn clear(&self, py: Python<'_>) {

@@ -47,7 +47,6 @@ use crate::server::Server;
 use crate::transport::delivery::Delivery;
 use crate::transport::polled::Polled;
 use crate::transport::selector::{self, SelectorState, SelectorTransport};
-use crate::transport::visit_cell;
 use crate::transport::write_queue::WriteQueue;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -132,9 +131,9 @@ impl Native for StreamTransport {
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         let inner = self.inner.during_collection();
         inner.state.traverse(visit)?;
-        visit_cell(visit, &inner.extra)?;
-        visit_cell(visit, &inner.writable)?;
-        visit_cell(visit, &inner.server)?;
+        visit.cell(&inner.extra)?;
+        visit.cell(&inner.writable)?;
+        visit.cell(&inner.server)?;
         if let Ok(accept) = inner.accept.try_borrow() {
             accept.traverse(visit)?;
         }

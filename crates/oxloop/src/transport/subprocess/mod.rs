@@ -30,7 +30,6 @@ use crate::py::class::{Class, Native, OfNative, Slots, This, Visit, VisitStopped
 use crate::py::method::Methods;
 use crate::py::{coroutine_method, imports};
 use crate::transport::base::{self, BaseTransport, Parties, warn_unclosed};
-use crate::transport::visit_cell;
 use pyo3::exceptions::{PyPermissionError, PyProcessLookupError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -80,7 +79,7 @@ impl Native for SubprocessTransport {
         let inner = self.inner.during_collection();
         inner.parties.traverse(visit)?;
         visit.object(&inner.pipes)?;
-        visit_cell(visit, &inner.process)?;
+        visit.cell(&inner.process)?;
         if let Ok(waiters) = inner.exit_waiters.try_borrow() {
             waiters.iter().try_for_each(|waiter| visit.object(waiter))?;
         }
