@@ -29,6 +29,35 @@ UNSAFE_IN_BENCHES = ("benches/floor/src/tls_sys.rs", "benches/load/src/sys.rs")
 PYTHONLESS = ("crates/reactor/Cargo.toml", "crates/tls/Cargo.toml")
 FFI_DIR = "crates/oxloop/src/py/"
 LONG_DIRS = ("tests", "benches")
+
+# The rooms of the extension: each imports only what stands before it, and its own.
+ROOMS_DIR = "crates/oxloop/src/"
+ROOMS: tuple[tuple[str, ...], ...] = (
+    ("py",),
+    ("error",),
+    ("address", "config", "file"),
+    ("event_loop",),
+    ("dns", "transport"),
+    ("sock", "tls"),
+    ("server",),
+    ("create",),
+    ("lib",),
+)
+# Imports that climb still, by file: the loop names whom it serves, a transport its server and TLS.
+# Nothing is added here.
+CLIMBING: dict[str, frozenset[str]] = {
+    "event_loop/lifecycle.rs": frozenset({"server"}),
+    "event_loop/poll.rs": frozenset({"server", "transport"}),
+    "event_loop/registrations.rs": frozenset({"transport"}),
+    "event_loop/schedule.rs": frozenset({"transport"}),
+    "event_loop/source.rs": frozenset({"server", "transport"}),
+    "event_loop/state.rs": frozenset({"transport"}),
+    "transport/delivery.rs": frozenset({"tls"}),
+    "transport/stream/accept.rs": frozenset({"server", "tls"}),
+    "transport/stream/connection.rs": frozenset({"server"}),
+    "transport/stream/mod.rs": frozenset({"server"}),
+    "transport/stream/read.rs": frozenset({"tls"}),
+}
 BANNED_NAMES = frozenset(
     {"common", "core", "fast", "helper", "helpers", "misc", "new", "util", "utils", "v2"}
 )
@@ -220,6 +249,29 @@ def ffi_place(source: Source) -> Iterator[Finding]:
         yield source.finding(source.line_of(match.start()), f"pyo3::ffi outside {FFI_DIR}")
 
 
+def room_order(source: Source) -> Iterator[Finding]:
+    """Who reads a room needs to know only the rooms below it."""
+    if not source.is_rust or not source.path.startswith(ROOMS_DIR):
+        return
+    path = source.path.removeprefix(ROOMS_DIR)
+    floors = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
+    own = PurePosixPath(path).parts[0].removesuffix(".rs")
+    if own not in floors:
+        yield source.finding(1, f"no room of tidy.py's ROOMS is named {own!r}")
+        return
+    unused = set(CLIMBING.get(path, ()))
+    for match in re.finditer(r"\bcrate::(?:(\w+)|\{([^;]*?)\};)", source.code):
+        names = [match[1]] if match[1] else re.findall(r"(?:^|,)\s*(\w+)", match[2])
+        for name in names:
+            climbs = name != own and floors.get(name, -1) >= floors[own]
+            if climbs and name not in CLIMBING.get(path, ()):
+                line = source.line_of(match.start())
+                yield source.finding(line, f"{own} imports {name}, which does not stand below it")
+            unused.discard(name)
+    for name in sorted(unused):
+        yield source.finding(1, f"does not import {name} any more: take it out of CLIMBING")
+
+
 def crates_without_python(source: Source) -> Iterator[Finding]:
     """The reactor knows the kernel, tls knows OpenSSL: both build and are tested without Python."""
     if source.path not in PYTHONLESS:
@@ -312,6 +364,7 @@ FILE_RULES: tuple[Rule, ...] = (
     unsafe_place,
     unsafe_reason,
     ffi_place,
+    room_order,
     crates_without_python,
     file_name,
     leftovers,
