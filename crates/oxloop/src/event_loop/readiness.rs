@@ -2,8 +2,9 @@
 //!
 //! After a wait for reading has ended with its event, the registration stays for the next wait
 //! on the descriptor. That the descriptor is still the same one costs one epoll_ctl(2) to find out,
-//! but only if the event is not there already at the next poll, see `confirm`. An event that nobody
-//! waits for any more ends the registration.
+//! but only if the event is not there already at the next poll, see `confirm`. The second event in
+//! a row that nobody waits for ends the registration: the first one is usual, since the loop asks
+//! the kernel again before who was woken has read.
 //!
 //! That must not go wrong when a socket is closed while a duplicate of its descriptor lives on,
 //! here or in a child process: the kernel then keeps a registration that no descriptor of ours can
@@ -195,9 +196,12 @@ impl State {
     #[inline]
     pub(super) fn trim(&self, py: Python<'_>, event: Event, woken: &Woken) -> PyResult<()> {
         let (fd, wanted) = {
-            let sources = self.sources.borrow();
-            match sources.get(event.token) {
-                Some(Source::Watch(watch)) if watch.unwanted(event, woken) => {
+            let mut sources = self.sources.borrow_mut();
+            match sources.get_mut(event.token) {
+                Some(Source::Watch(watch)) => {
+                    if !watch.unwanted(event, woken) {
+                        return Ok(());
+                    }
                     (watch.fd, watch.interest())
                 }
                 _ => return Ok(()),

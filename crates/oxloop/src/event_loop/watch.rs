@@ -19,6 +19,8 @@ pub(crate) struct Watch {
     pub(super) waiters: Vec<Waiter>,
     /// What the kernel was told last.
     pub(super) registered: Interest,
+    /// The last event found nobody who waits: who was woken before has had one turn to read.
+    pub(super) spared: bool,
     /// Listed to be confirmed before the loop sleeps, see `confirm`.
     pub(super) unconfirmed: bool,
 }
@@ -32,6 +34,7 @@ impl Watch {
             writer: None,
             waiters: Vec::new(),
             registered: Interest::NONE,
+            spared: false,
             unconfirmed: false,
         }
     }
@@ -89,8 +92,9 @@ impl Watch {
         self.waiters.extract_if(.., ready).collect()
     }
 
-    /// What the kernel need not report any more after `event`.
-    pub(super) fn unwanted(&self, event: Event, woken: &Woken) -> bool {
+    /// True if the kernel need not report any more what `event` says. What can be read is reported
+    /// once more before who was woken by it has run.
+    pub(super) fn unwanted(&mut self, event: Event, woken: &Woken) -> bool {
         let wanted = self.interest();
         let superfluous = |side: Side| {
             let interest = side.interest();
@@ -99,7 +103,9 @@ impl Watch {
         let reading = woken
             .iter()
             .any(|waiter| matches!(waiter.side, Side::Reader));
-        superfluous(Side::Writer) || (!reading && superfluous(Side::Reader))
+        let (written, read) = (superfluous(Side::Writer), superfluous(Side::Reader));
+        let spared = std::mem::replace(&mut self.spared, read && !reading);
+        written || (spared && self.spared)
     }
 
     /// Takes the handles out that watched another descriptor with this number.
