@@ -504,6 +504,55 @@ class TestBetweenCallbacks:
         assert type(report["exception"]) is HandlerError
 
 
+class TestWhatElseWaits:
+    """Between callbacks of nothing but C, asyncio's own Python code lets others have their turn."""
+
+    @pytest.fixture(params=["bare", "beside a connection"])
+    def schedule(self, request, loop):
+        """Schedules a callback that schedules itself, for ever, without a bytecode."""
+        endless = functools.partial(loop.call_soon)
+        endless.__setstate__((loop.call_soon, (endless,), {}, {}))
+        near, far = socket.socketpair()
+        if request.param != "bare":
+            loop.add_reader(near, print)
+        yield lambda: loop.call_soon(endless)
+        loop.remove_reader(near)
+        near.close()
+        far.close()
+
+    @pytest.mark.parametrize("in_thread", [False, True])
+    def test_another_thread(self, loop, schedule, in_thread):
+        order = []
+
+        def stop():
+            order.append("thread")
+            loop.call_soon_threadsafe(loop.stop)
+
+        schedule()
+        loop.call_later(20, order.append, "too late")
+        loop.call_later(20, loop.stop)
+        stopper = threading.Timer(0.05, stop)
+        stopper.start()
+        if in_thread:
+            runner = threading.Thread(target=loop.run_forever)
+            runner.start()
+            runner.join()
+        else:
+            loop.run_forever()
+        stopper.join()
+        assert order == ["thread"]
+
+    def test_a_pending_call(self, loop, schedule):
+        order = []
+        call = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(lambda _: order.append("call") or 0)
+        schedule()
+        loop.call_soon(ctypes.pythonapi.Py_AddPendingCall, call, None)
+        loop.call_later(0.1, order.append, "timer")
+        loop.call_later(0.1, loop.stop)
+        loop.run_forever()
+        assert order == ["call", "timer"]
+
+
 class TestWakeupFd:
     def test_programs_own_wakeup_fd_is_given_back(self, loop, run):
         near, far = socket.socketpair()

@@ -2,8 +2,8 @@
 //!
 //! The reactor crate knows the kernel; this crate knows what asyncio promises. From the name of an
 //! asyncio API to its file: a loop's method is in `event_loop/`, or in `create/` if it makes a
-//! transport or a server, or in `sock/`; a transport's in `transport/`, a server's in `server`, TLS
-//! in `tls/`. `py/` is the boundary to CPython, the only place with unsafe code.
+//! transport or a server, `sock/`, or `dns/`; a transport's in `transport/`, a server's in
+//! `server`, TLS in `tls/`. `py/` is the boundary to CPython, the only place with unsafe code.
 
 #![deny(unsafe_code)]
 

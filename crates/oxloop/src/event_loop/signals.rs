@@ -21,7 +21,7 @@ use crate::py::handle::HandleRef;
 use crate::py::imports;
 use crate::py::method::{Methods, OfPyClass};
 use crate::py::schedule::Scheduled;
-use crate::py::signals::{Breaker, check_signals};
+use crate::py::signals::{Breaker, check_signals, find_breaker};
 use pyo3::exceptions::{PyOSError, PyResourceWarning, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -83,14 +83,16 @@ impl Signals {
 
 impl State {
     /// Runs the Python-level handlers of signals that have arrived, if the loop runs in the main
-    /// thread. Behind each piece of Python code: what comes next must not be interrupted by them.
+    /// thread, and serves what else waits. Behind each callback: what comes next must not be
+    /// interrupted by them.
     ///
     /// # Errors
     /// What a handler raises.
     #[inline(always)]
     pub(crate) fn look_for_signals(&self, py: Python<'_>) -> PyResult<()> {
-        if self.breaker.get().is_set() {
-            return check_signals(py);
+        let breaker = self.breaker.get();
+        if breaker.is_set() {
+            return breaker.serve(py);
         }
         Ok(())
     }
@@ -120,13 +122,18 @@ fn in_main_thread(py: Python<'_>) -> PyResult<bool> {
 pub(super) fn run_begins(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let (py, state) = (this.py(), this.get().state(this.py()));
     let in_main_thread = in_main_thread(py)?;
+    if in_main_thread {
+        find_breaker(py)?;
+    }
+    state
+        .breaker
+        .set(Breaker::of_this_thread(py, in_main_thread));
     if !in_main_thread && state.signals.borrow().handlers.is_empty() {
         return Ok(());
     }
     let channel = watch_channel(state)?;
     if in_main_thread {
         state.signals.borrow_mut().in_main_thread = true;
-        state.breaker.set(Breaker::of_main_thread(py));
         wakeup_fd::run_begins(this, &channel)?;
     }
     Ok(())
@@ -135,12 +142,12 @@ pub(super) fn run_begins(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 /// The loop stopped running, or could not begin.
 pub(super) fn run_ends(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let state = this.get().state(this.py());
+    state.breaker.set(Breaker::never());
     if !state.signals.borrow().in_main_thread {
         return Ok(());
     }
     wakeup_fd::run_ends(this)?;
     state.signals.borrow_mut().in_main_thread = false;
-    state.breaker.set(Breaker::never());
     Ok(())
 }
 
@@ -153,7 +160,8 @@ pub(super) fn look(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let state = this.get().state(this.py());
     let turn = state.turns.get().wrapping_add(1);
     state.turns.set(turn);
-    let asked = turn.is_multiple_of(ASKED_EVERY) || state.breaker.get().is_set();
+    state.look_for_signals(this.py())?;
+    let asked = turn.is_multiple_of(ASKED_EVERY);
     let (in_main_thread, has_handlers, has_arrived) = {
         let signals = state.signals.borrow();
         let has_handlers = signals.has_handlers();

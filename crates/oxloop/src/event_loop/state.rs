@@ -38,7 +38,7 @@ pub(crate) struct State {
     /// Which registration a descriptor's number has.
     pub(super) numbers: RefCell<Numbers>,
     pub(super) signals: RefCell<Signals>,
-    /// Tells in the main thread, while the loop runs there, that a signal may have arrived.
+    /// Tells, while the loop runs, that a signal may have arrived, or that another thread waits.
     pub(super) breaker: Cell<Breaker>,
     /// How many turns there have been.
     pub(super) turns: Cell<u32>,

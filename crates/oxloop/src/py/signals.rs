@@ -41,26 +41,44 @@ static ALWAYS: AtomicU32 = AtomicU32::new(1);
 pub(crate) struct Breaker(&'static AtomicU32);
 
 impl Breaker {
-    /// For a thread that does not run the handlers of signals.
+    /// Of a loop that does not run.
     pub(crate) const fn never() -> Self {
         Self(&NEVER)
     }
 
-    /// That of the main thread, which is the current one. To be used as long as it is.
-    pub(crate) fn of_main_thread(py: Python<'_>) -> Self {
+    /// That of the current thread, which is the only one to use it, as long as it lives.
+    pub(crate) fn of_this_thread(py: Python<'_>, is_main: bool) -> Self {
         let index = FOUND.load(Ordering::Relaxed);
         if index >= SEARCHED {
-            return Self(&ALWAYS);
+            return Self(if is_main { &ALWAYS } else { &NEVER });
         }
-        // SAFETY: the word lies within a struct that lives as long as the main thread, which is the
-        // only one to use the reference; it is aligned, and CPython changes it atomically.
+        // SAFETY: the word lies within a struct that lives as long as the thread, which is the only
+        // one to use the reference; it is aligned, and CPython changes it atomically.
         Self(unsafe { AtomicU32::from_ptr(state(py).add(index)) })
     }
 
-    /// False if no signal waits.
+    /// False if nothing waits.
     #[inline(always)]
     pub(crate) fn is_set(self) -> bool {
         self.0.load(Ordering::Relaxed) & EVENTS != 0
+    }
+
+    /// Serves what waits, as CPython does between bytecodes: handlers of signals and pending calls
+    /// in the main thread, a collection, and threads that want the GIL. An exception that another
+    /// thread sends (`PyThreadState_SetAsyncExc`) is left to the next Python code.
+    ///
+    /// # Errors
+    /// What a handler or a pending call raises.
+    #[inline(never)]
+    pub(crate) fn serve(self, py: Python<'_>) -> PyResult<()> {
+        check_signals(py)?;
+        let is_known = !ptr::eq(self.0, &raw const ALWAYS);
+        if is_known && self.is_set() {
+            make_pending_calls(py)?;
+            // Lets another thread have the GIL, if one asks for it.
+            py.detach(|| ());
+        }
+        Ok(())
     }
 }
 
@@ -68,10 +86,17 @@ impl Breaker {
 ///
 /// # Errors
 /// What a handler raises.
-#[inline(never)]
 pub(crate) fn check_signals(py: Python<'_>) -> PyResult<()> {
     // SAFETY: the thread is attached.
     if unsafe { ffi::PyErr_CheckSignals() } == 0 {
+        return Ok(());
+    }
+    Err(PyErr::fetch(py))
+}
+
+fn make_pending_calls(py: Python<'_>) -> PyResult<()> {
+    // SAFETY: the thread is attached.
+    if unsafe { ffi::Py_MakePendingCalls() } == 0 {
         return Ok(());
     }
     Err(PyErr::fetch(py))
@@ -87,15 +112,18 @@ fn state(_py: Python<'_>) -> *mut u32 {
     return unsafe { ffi::PyInterpreterState_Get() }.cast();
 }
 
-/// Looks for the breaker. Called once, at import; not found outside of the main thread.
+/// Looks for the breaker, unless it is known. Called at import, and before a loop runs in the main
+/// thread: it is not found in others.
 ///
 /// # Errors
 /// What the program's own pending calls and signal handlers raise, which run here.
 pub(crate) fn find_breaker(py: Python<'_>) -> PyResult<()> {
     for _ in 0..ATTEMPTS {
+        if FOUND.load(Ordering::Relaxed) < SEARCHED {
+            break;
+        }
         if let Some(index) = search(py)? {
             FOUND.store(index, Ordering::Relaxed);
-
             break;
         }
         py.detach(|| ());
@@ -112,10 +140,7 @@ fn search(py: Python<'_>) -> PyResult<Option<usize>> {
     // too many calls already, nothing changes, and nothing is found.
     let _added = unsafe { ffi::Py_AddPendingCall(Some(nothing), ptr::null_mut()) };
     let during = words(py);
-    // SAFETY: the thread is attached.
-    if unsafe { ffi::Py_MakePendingCalls() } < 0 {
-        return Err(PyErr::fetch(py));
-    }
+    make_pending_calls(py)?;
     let after = words(py);
     let mut set = (0..SEARCHED).filter(|&index| {
         let [before, during, after] = [before, during, after].map(|words| words[index]);

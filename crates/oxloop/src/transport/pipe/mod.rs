@@ -3,7 +3,7 @@
 //!
 //! | What | File |
 //! |---|---|
-//! | the file object, its registration, its end | `end` |
+//! | the file object, its registration, its end | `transport` |
 //! | data_received, eof_received, pause_reading, resume_reading | `read` |
 //! | write, write_eof, flow control, the reader's going away | `write` |
 //!

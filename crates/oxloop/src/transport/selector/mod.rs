@@ -1,6 +1,6 @@
 //! `SelectorTransport`: what the transports of sockets have in common, asyncio's
-//! `_SelectorTransport`: what the loop waits for on their behalf, and (in `life`) how they begin
-//! and end.
+//! `_SelectorTransport`: what the loop waits for on their behalf, and (in `lifecycle`) how they
+//! begin and end.
 //!
 //! Invariants:
 //! - `interest` is what the kernel has; it may be more than what is wanted, until an unwanted event
