@@ -170,13 +170,18 @@ impl StreamThis<'_, '_> {
         }
     }
 
+    /// Takes the descriptor out; what is kept of it is left in its place.
+    pub(super) fn take_descriptor(&self) -> Descriptor {
+        self.remember_local();
+        let descriptor = &self.own().descriptor;
+        let past = descriptor.borrow().past(self.py());
+        descriptor.replace(Descriptor::Closed(past))
+    }
+
     /// Closes the descriptor, and leaves the server.
     pub(super) fn close_descriptor(&self) -> PyResult<()> {
         let (py, inner) = (self.py(), self.own());
-        self.remember_local();
-        let past = inner.descriptor.borrow().past(py);
-        let descriptor = inner.descriptor.replace(Descriptor::Closed(past));
-        let closed = descriptor.close(py);
+        let closed = self.take_descriptor().close(py);
         let accepted = self.accept_is_over();
         let server = inner.server.take();
         let detached = server.map_or(Ok(()), |server| server::detach(server.bind(py)));

@@ -119,10 +119,7 @@ impl<'py> StreamThis<'_, 'py> {
         if let Descriptor::Socket(socket) = &*self.own().descriptor.borrow() {
             return Ok(Some(socket.object().bind(py).clone()));
         }
-        self.remember_local();
-        let past = self.own().descriptor.borrow().past(py);
-        let descriptor = self.own().descriptor.replace(Descriptor::Closed(past));
-        let Descriptor::Own(fd, kind) = descriptor else {
+        let Descriptor::Own(fd, kind) = self.take_descriptor() else {
             return Ok(None);
         };
         let socket = python_socket(py, Some(fd), kind)?;
