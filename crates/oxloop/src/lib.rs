@@ -28,8 +28,8 @@ use pyo3::pymodule;
 
 #[pymodule(gil_used = true)]
 mod _oxloop {
-    use crate::event_loop::handle;
-    use crate::{dns, event_loop, py, server, tls, transport};
+    use crate::event_loop::{self, handle};
+    use crate::{dns, py, server, tls, transport};
     use pyo3::prelude::*;
 
     #[pymodule_export]

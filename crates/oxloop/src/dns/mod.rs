@@ -17,7 +17,7 @@
 mod answer;
 mod background;
 mod literal;
-pub(crate) mod methods;
+mod methods;
 mod native;
 mod numeric;
 mod question;

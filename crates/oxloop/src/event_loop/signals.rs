@@ -21,7 +21,7 @@ use crate::py::handle::HandleRef;
 use crate::py::imports;
 use crate::py::method::{Methods, OfPyClass};
 use crate::py::schedule::Scheduled;
-use crate::py::signals::{Breaker, check_signals, find_breaker};
+use crate::py::signals::{Breaker, find_breaker};
 use pyo3::exceptions::{PyOSError, PyResourceWarning, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -182,7 +182,7 @@ pub(super) fn look(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 fn look_closer(this: &Bound<'_, EventLoop>, unseen: bool) -> PyResult<()> {
     let (py, state) = (this.py(), this.get().state(this.py()));
     if state.signals.borrow().in_main_thread {
-        check_signals(py)?;
+        py.check_signals()?;
     }
     if unseen {
         wakeup_fd::drain(py);

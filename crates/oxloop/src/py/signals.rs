@@ -4,8 +4,8 @@
 //! itself looks at one word between bytecodes, its *breaker*, which says whether anything at all
 //! waits for the evaluation loop: a signal, a pending call, a request for the GIL, a collection.
 //! While it is zero there is no signal. The word has no public name: up to 3.12 it is in the
-//! interpreter's state, from 3.13 on in the thread's. `find_breaker` finds it at import by what
-//! sets it, a pending call. Where the search is not sure of its find, CPython is asked each time.
+//! interpreter's state, from 3.13 on in the thread's. `find_breaker` finds it, once, by what sets
+//! it: a pending call. Where the search is not sure of its find, CPython is asked each time.
 //!
 //! Invariants:
 //! - only the beginning of the struct is searched, which is smaller than either.
@@ -71,7 +71,7 @@ impl Breaker {
     /// What a handler or a pending call raises.
     #[inline(never)]
     pub(crate) fn serve(self, py: Python<'_>) -> PyResult<()> {
-        check_signals(py)?;
+        py.check_signals()?;
         let is_known = !ptr::eq(self.0, &raw const ALWAYS);
         if is_known && self.is_set() {
             make_pending_calls(py)?;
@@ -80,18 +80,6 @@ impl Breaker {
         }
         Ok(())
     }
-}
-
-/// Runs the Python-level handlers of signals that have arrived, in the main thread.
-///
-/// # Errors
-/// What a handler raises.
-pub(crate) fn check_signals(py: Python<'_>) -> PyResult<()> {
-    // SAFETY: the thread is attached.
-    if unsafe { ffi::PyErr_CheckSignals() } == 0 {
-        return Ok(());
-    }
-    Err(PyErr::fetch(py))
 }
 
 fn make_pending_calls(py: Python<'_>) -> PyResult<()> {
