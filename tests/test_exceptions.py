@@ -14,6 +14,7 @@ import types
 import pytest
 
 from support.peers import until
+from support.schedules import each_schedule
 
 pytestmark = pytest.mark.both_modes
 
@@ -135,16 +136,7 @@ class TestContexts:
         assert isinstance(context["exception"], LookupError)
         assert isinstance(context["handle"], asyncio.Handle)
 
-    @pytest.mark.parametrize(
-        "schedule",
-        [
-            lambda loop, callback: loop.call_soon(callback),
-            lambda loop, callback: loop.call_soon_threadsafe(callback),
-            lambda loop, callback: loop.call_later(0, callback),
-            lambda loop, callback: loop.call_at(0, callback),
-        ],
-        ids=["call_soon", "call_soon_threadsafe", "call_later", "call_at"],
-    )
+    @each_schedule
     def test_callback_that_cancels_its_handle(self, loop, unhandled, schedule):
         """It is not the handle's any more when it raises."""
 

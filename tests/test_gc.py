@@ -15,6 +15,7 @@ import pytest
 
 from support.peers import turns, unix_pair, until
 from support.protocols import Recorder
+from support.schedules import each_schedule
 
 
 def run_once(loop):
@@ -35,16 +36,7 @@ def collected(ref):
 
 
 class TestHandles:
-    @pytest.mark.parametrize(
-        "schedule",
-        [
-            lambda loop, callback: loop.call_soon(callback),
-            lambda loop, callback: loop.call_soon_threadsafe(callback),
-            lambda loop, callback: loop.call_later(3600, callback),
-            lambda loop, callback: loop.call_at(loop.time() + 3600, callback),
-        ],
-        ids=["call_soon", "call_soon_threadsafe", "call_later", "call_at"],
-    )
+    @each_schedule
     @pytest.mark.parametrize("keeps_handle", [False, True])
     def test_cycle_of_loop_handle_method_and_owner(self, loop_factory, schedule, keeps_handle):
         loop = loop_factory()
@@ -63,15 +55,7 @@ class TestHandles:
             assert collected(ref)
             assert collected(loop_ref)
 
-    @pytest.mark.parametrize(
-        "schedule",
-        [
-            lambda loop, callback: loop.call_soon(callback),
-            lambda loop, callback: loop.call_soon_threadsafe(callback),
-            lambda loop, callback: loop.call_later(0, callback),
-        ],
-        ids=["call_soon", "call_soon_threadsafe", "call_later"],
-    )
+    @each_schedule
     @pytest.mark.parametrize("ending", ["close", "run", "cancel"])
     def test_cycle_of_an_owner_that_keeps_its_handle(self, loop, schedule, ending):
         """The common pattern: self.handle = loop.call_soon(self.method)."""
