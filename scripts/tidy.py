@@ -43,21 +43,6 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("create",),
     ("lib",),
 )
-# Imports that climb still, by file: the loop names whom it serves, a transport its server and TLS.
-# Nothing is added here.
-CLIMBING: dict[str, frozenset[str]] = {
-    "event_loop/lifecycle.rs": frozenset({"server"}),
-    "event_loop/poll.rs": frozenset({"server", "transport"}),
-    "event_loop/registrations.rs": frozenset({"transport"}),
-    "event_loop/schedule.rs": frozenset({"transport"}),
-    "event_loop/source.rs": frozenset({"server", "transport"}),
-    "event_loop/state.rs": frozenset({"transport"}),
-    "transport/delivery.rs": frozenset({"tls"}),
-    "transport/stream/accept.rs": frozenset({"server", "tls"}),
-    "transport/stream/connection.rs": frozenset({"server"}),
-    "transport/stream/mod.rs": frozenset({"server"}),
-    "transport/stream/read.rs": frozenset({"tls"}),
-}
 BANNED_NAMES = frozenset(
     {"common", "core", "fast", "helper", "helpers", "misc", "new", "util", "utils", "v2"}
 )
@@ -259,17 +244,12 @@ def room_order(source: Source) -> Iterator[Finding]:
     if own not in floors:
         yield source.finding(1, f"no room of tidy.py's ROOMS is named {own!r}")
         return
-    unused = set(CLIMBING.get(path, ()))
     for match in re.finditer(r"\bcrate::(?:(\w+)|\{([^;]*?)\};)", source.code):
         names = [match[1]] if match[1] else re.findall(r"(?:^|,)\s*(\w+)", match[2])
         for name in names:
-            climbs = name != own and floors.get(name, -1) >= floors[own]
-            if climbs and name not in CLIMBING.get(path, ()):
+            if name != own and floors.get(name, -1) >= floors[own]:
                 line = source.line_of(match.start())
                 yield source.finding(line, f"{own} imports {name}, which does not stand below it")
-            unused.discard(name)
-    for name in sorted(unused):
-        yield source.finding(1, f"does not import {name} any more: take it out of CLIMBING")
 
 
 def crates_without_python(source: Source) -> Iterator[Finding]:

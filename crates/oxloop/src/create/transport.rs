@@ -238,7 +238,7 @@ fn make_transport(
         ),
         waiter: secured.is_none().then(|| waiter.clone().unbind()),
         peer: Peer::Unknown,
-        server: None,
+        acceptor: None,
         context,
     };
     drop(sock.keep());

@@ -168,17 +168,11 @@ fn registration(
             let signals = state.signals.borrow();
             Some(own(signals.readable()?, Interest::READABLE))
         }
-        Source::Child(transport) => Some(own(transport.pidfd(py)?, Interest::READABLE)),
         Source::Watch(watch) => watch.registration(py, token),
-        Source::Listener { server, fd } => server.get().registration(py, *fd, token),
-        Source::Stream(_) | Source::IdleStream(_) => {
-            source.stream(py)?.this(py).registration(token)
+        Source::Held(_) | Source::Idle(_) => {
+            let held = source.held(py)?;
+            (held.kind.registration)(held.object.bind(py), token)
         }
-        Source::Datagram(_) | Source::IdleDatagram(_) => {
-            source.datagram(py)?.this(py).registration(token)
-        }
-        Source::ReadPipe(pipe) => pipe.this(py).registration(token),
-        Source::WritePipe(pipe) => pipe.this(py).registration(token),
     }
 }
 

@@ -57,7 +57,7 @@ pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
         signals: RefCell::new(Signals::default()),
         breaker: Cell::new(Breaker::never()),
         turns: Cell::new(0),
-        written: RefCell::new(Vec::new()),
+        written: RefCell::default(),
         interruption: RefCell::default(),
         poller: RefCell::new(Some(Arc::new(poller))),
         stale: RefCell::default(),
@@ -273,8 +273,11 @@ fn close_kernel_side(py: Python<'_>, state: &State) -> PyResult<()> {
     // Watchers, transports and listeners go first: their destructors may look at the loop.
     let sources = std::mem::replace(&mut *state.sources.borrow_mut(), Registry::new());
     let mut dropped = Ok(());
-    for server in sources.iter().filter_map(|(_, source)| source.server()) {
-        dropped = then_cleaned(py, dropped, crate::server::loop_closed(server.bind(py)));
+    for (_, source) in sources.iter() {
+        if let Source::Held(held) = source {
+            let told = (held.kind.loop_closed)(held.object.bind(py));
+            dropped = then_cleaned(py, dropped, told);
+        }
     }
     drop(sources);
     *state.numbers.borrow_mut() = Numbers::default();

@@ -30,6 +30,7 @@ pub(crate) mod exceptions;
 mod executor;
 pub(crate) mod fork;
 pub(crate) mod handle;
+pub(crate) mod held;
 pub(crate) mod lifecycle;
 mod poll;
 pub(crate) mod readiness;

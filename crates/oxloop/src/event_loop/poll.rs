@@ -13,43 +13,12 @@
 use super::readiness::{wake, wake_soon};
 use super::source::Source;
 use super::unconfirmed::{Plan, confirm};
-use super::watch::Woken;
 use super::{EventLoop, State};
 use crate::error::{after_cleanup, leaves_the_loop, os_error};
-use crate::py::class::Ref;
-use crate::py::context::Captured;
-use crate::py::handle::HandleRef;
-use crate::server::Server;
-use crate::transport::datagram::DatagramTransport;
-use crate::transport::pipe::{ReadPipeTransport, WritePipeTransport};
-use crate::transport::polled::{self, Polled};
-use crate::transport::stream::StreamTransport;
-use crate::transport::subprocess::SubprocessTransport;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use reactor::poller::{Event, Events};
-use std::os::fd::RawFd;
 use std::time::Duration;
-
-/// What an event leads to, owned, so that no borrow of the registry is alive when it runs.
-enum Target {
-    Notifier,
-    Signals,
-    Watch {
-        reader: Option<HandleRef>,
-        writer: Option<HandleRef>,
-        woken: Woken,
-    },
-    Stream(Ref<StreamTransport>),
-    Datagram(Ref<DatagramTransport>),
-    Listener {
-        server: Py<Server>,
-        fd: RawFd,
-    },
-    ReadPipe(Ref<ReadPipeTransport>),
-    WritePipe(Ref<WritePipeTransport>),
-    Child(Ref<SubprocessTransport>),
-}
 
 /// Dispatches what is ready now. A loop that watches nothing has nothing to ask for.
 ///
@@ -202,21 +171,33 @@ impl State {
 
 fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event, queue: bool) -> PyResult<()> {
     let py = this.py();
-    let Some(target) = target(py, state, event) else {
-        return Ok(());
+    let held = {
+        let sources = state.sources.borrow();
+        sources.get(event.token).and_then(|source| source.held(py))
     };
-    match target {
-        Target::Stream(transport) => serve(py, state, transport, event, queue),
-        Target::Datagram(transport) => serve(py, state, transport, event, queue),
-        Target::ReadPipe(pipe) => serve(py, state, pipe, event, queue),
-        Target::WritePipe(pipe) => serve(py, state, pipe, event, queue),
-        Target::Watch {
-            reader,
-            writer,
-            woken,
-        } => {
-            let handles = reader.into_iter().chain(writer);
-            handles.for_each(|handle| state.enqueue(handle));
+    match held {
+        Some(held) => held.on_event(py, event, queue),
+        None => dispatch_own(this, state, event, queue),
+    }
+}
+
+/// An event of a watch, or of what the loop has for itself.
+fn dispatch_own(
+    this: &Bound<'_, EventLoop>,
+    state: &State,
+    event: Event,
+    queue: bool,
+) -> PyResult<()> {
+    let py = this.py();
+    let mut sources = state.sources.borrow_mut();
+    match sources.get_mut(event.token) {
+        Some(Source::Watch(watch)) => {
+            let handles = [watch.ready_reader(py, event), watch.ready_writer(py, event)];
+            let woken = watch.take_waiters(event);
+            drop(sources);
+            for handle in handles.into_iter().flatten() {
+                state.enqueue(handle);
+            }
             state.trim(py, event, &woken)?;
             if queue {
                 wake_soon(this, woken)
@@ -224,68 +205,26 @@ fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event, queue: boo
                 wake(py, woken)
             }
         }
-        Target::Listener { server, fd } => crate::server::on_readable(server.bind(py), fd),
-        Target::Child(transport) => transport.this(py).on_exit_event(queue),
-        Target::Notifier => {
+        Some(Source::Notifier) => {
+            drop(sources);
             if let Some(notifier) = &*state.notifier.borrow() {
                 notifier.clear();
             }
             Ok(())
         }
-        Target::Signals => super::signals::on_readable(this),
-    }
-}
-
-/// Serves a transport at once, or behind what is queued.
-#[inline]
-fn serve<T: Polled>(
-    py: Python<'_>,
-    state: &State,
-    transport: Ref<T>,
-    event: Event,
-    queue: bool,
-) -> PyResult<()> {
-    let this = transport.this(py);
-    let (readable, writable) = (event.readable, event.writable);
-    let outcome = if queue {
-        polled::handle_of_event(&this, readable, writable, Captured::empty())
-            .map(|handle| state.enqueue(handle))
-    } else {
-        polled::serve(&this, readable, writable)
-    };
-    transport.release(py);
-    outcome
-}
-
-#[inline]
-fn target(py: Python<'_>, state: &State, event: Event) -> Option<Target> {
-    let mut sources = state.sources.borrow_mut();
-    let Some(source) = sources.get_mut(event.token) else {
-        // Its registration ended earlier in this very poll, or else the kernel has a ghost.
-        drop(sources);
-        state.note_stale(event.token);
-        return None;
-    };
-    Some(match source {
-        source @ (Source::Stream(_) | Source::IdleStream(_)) => Target::Stream(source.stream(py)?),
-        source @ (Source::Datagram(_) | Source::IdleDatagram(_)) => {
-            Target::Datagram(source.datagram(py)?)
+        Some(Source::Signals) => {
+            drop(sources);
+            super::signals::on_readable(this)
         }
-        Source::Watch(watch) => Target::Watch {
-            reader: watch.ready_reader(py, event),
-            writer: watch.ready_writer(py, event),
-            woken: watch.take_waiters(event),
-        },
-        Source::Listener { server, fd } => Target::Listener {
-            server: server.clone_ref(py),
-            fd: *fd,
-        },
-        Source::ReadPipe(pipe) => Target::ReadPipe(pipe.clone_ref(py)),
-        Source::WritePipe(pipe) => Target::WritePipe(pipe.clone_ref(py)),
-        Source::Child(transport) => Target::Child(transport.clone_ref(py)),
-        Source::Notifier => Target::Notifier,
-        Source::Signals => Target::Signals,
-    })
+        // A transport that nobody has any more.
+        Some(Source::Held(_) | Source::Idle(_)) => Ok(()),
+        None => {
+            // Its registration ended earlier in this very poll, or else the kernel has a ghost.
+            drop(sources);
+            state.note_stale(event.token);
+            Ok(())
+        }
+    }
 }
 
 /// What serving an event raised where nobody else can take it.

@@ -14,7 +14,6 @@ use super::State;
 use super::readiness::wake;
 use super::source::Source;
 use crate::error::os_error;
-use crate::transport::stream::StreamTransport;
 use pyo3::prelude::*;
 use reactor::poller::{Interest, Poller};
 use reactor::token::Token;
@@ -189,7 +188,9 @@ impl State {
             source.and_then(|source| source.transport(py))
         };
         match transport {
-            Some(transport) if !transport.has_descriptor(py)? => transport.descriptor_lost(py),
+            Some((transport, kind)) if !(kind.has_descriptor)(&transport)? => {
+                (kind.descriptor_lost)(&transport)
+            }
             _ => Ok(()),
         }
     }
@@ -205,17 +206,13 @@ impl State {
         drop(old);
     }
 
-    /// The open stream transports that `wanted` picks.
-    pub(crate) fn stream_transports(
-        &self,
-        py: Python<'_>,
-        wanted: impl Fn(&StreamTransport) -> bool,
-    ) -> Vec<Py<PyAny>> {
+    /// The open transports.
+    pub(crate) fn transports<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
         let sources = self.sources.borrow();
-        let transports = sources.iter().filter_map(|(_, source)| source.stream(py));
-        let transports = transports.filter(|transport| wanted(transport));
-        let transports = transports.map(|transport| transport.as_object().clone_ref(py));
-        transports.collect()
+        let transports = sources
+            .iter()
+            .filter_map(|(_, source)| source.transport(py));
+        transports.map(|(transport, _)| transport).collect()
     }
 
     /// Changes the interest of a registration; a failure shows up at the next event.

@@ -8,6 +8,7 @@
 //! cancellation and not in the next turn, so timeouts that never fire stay in the cache. What is no
 //! number is refused as a time when it is given, and not by the run, which asyncio ends for it.
 
+use super::held::Held;
 use super::record_memory::RecordMemory;
 use super::{EventLoop, LoopThis, State};
 use crate::py::args::Args;
@@ -16,7 +17,6 @@ use crate::py::handle::HandleRef;
 use crate::py::imports;
 use crate::py::method::{Methods, OfPyClass};
 use crate::py::schedule::{Scheduled, handle_for};
-use crate::transport::Written;
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyFloat, PyInt, PyString};
@@ -122,8 +122,8 @@ impl State {
 
     /// Flushes `transport` when the callback that runs now returns.
     #[inline]
-    pub(crate) fn flush_later(&self, transport: impl Into<Written>) {
-        self.written.borrow_mut().push(transport.into());
+    pub(crate) fn flush_later(&self, transport: Held) {
+        self.written.borrow_mut().push_back(transport);
     }
 
     /// Lends the loop's read buffer to `body`. If that runs Python code which comes back here, it

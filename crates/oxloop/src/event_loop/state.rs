@@ -2,6 +2,7 @@
 //!
 //! It is touched attached (`py::attached`), and no borrow of it is alive while Python code can run.
 
+use super::held::Held;
 use super::readiness::Stale;
 use super::record_memory::RecordMemory;
 use super::registrations::Numbers;
@@ -11,7 +12,6 @@ use super::unconfirmed::Unconfirmed;
 use crate::py::handle::HandleRef;
 use crate::py::object::TypeWatch;
 use crate::py::signals::Breaker;
-use crate::transport::Written;
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -43,7 +43,7 @@ pub(crate) struct State {
     /// How many turns there have been.
     pub(super) turns: Cell<u32>,
     /// Transports that the callback that runs now wrote to.
-    pub(super) written: RefCell<Vec<Written>>,
+    pub(super) written: RefCell<VecDeque<Held>>,
     /// A KeyboardInterrupt or SystemExit that came up where nobody can receive it: it ends the run.
     pub(super) interruption: RefCell<Option<Py<PyBaseException>>>,
     /// None once the loop is closed. Shared with the wait that is under way.

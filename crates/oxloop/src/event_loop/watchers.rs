@@ -209,16 +209,16 @@ impl State {
             let source = sources.get(entry.token);
             source.and_then(|source| source.transport(py))
         };
-        let Some(transport) = transport else {
+        let Some((transport, kind)) = transport else {
             return Ok(());
         };
-        if transport.is_closing(py) || !transport.has_descriptor(py)? {
+        if (kind.is_closing)(&transport) || !(kind.has_descriptor)(&transport)? {
             return Ok(());
         }
         Err(PyRuntimeError::new_err(format!(
             "File descriptor {} is used by transport {}",
             file.repr()?,
-            transport.as_object().bind(py).repr()?
+            transport.repr()?
         )))
     }
 

@@ -11,15 +11,14 @@ pub(crate) fn flush_writes(py: Python<'_>, state: &State) {
     }
 }
 
+/// What a flush writes in turn waits for the next one.
 #[inline(never)]
 pub(super) fn flush_written(py: Python<'_>, state: &State) {
-    let mut written = state.written.take();
-    for transport in written.drain(..) {
-        transport.flush(py);
-    }
-    // Keep the allocation, unless a flush wrote again.
-    let mut current = state.written.borrow_mut();
-    if current.is_empty() {
-        *current = written;
+    let count = state.written.borrow().len();
+    for _ in 0..count {
+        let held = state.written.borrow_mut().pop_front();
+        if let Some(held) = held {
+            held.flush(py);
+        }
     }
 }

@@ -13,7 +13,7 @@
 
 use super::method::{Access, Methods, guarded};
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::{PyTuple, PyType};
 use pyo3::{Borrowed, PyTraverseError, PyVisit, ffi};
 use std::cell::RefCell;
 use std::ffi::{CStr, c_int, c_void};
@@ -54,6 +54,13 @@ impl Class {
 
     pub(super) fn as_ptr(&self) -> *mut ffi::PyTypeObject {
         self.type_object.load(Ordering::Relaxed)
+    }
+
+    /// True if `object` is of this very type.
+    #[inline]
+    pub(crate) fn is_class_of(&self, object: &Bound<'_, PyAny>) -> bool {
+        // SAFETY: the object is alive, and so is its type.
+        unsafe { ffi::Py_TYPE(object.as_ptr()) == self.as_ptr() }
     }
 
     /// The type, once `create` ran at import.
@@ -201,6 +208,18 @@ impl<'py, T> This<'_, 'py, T> {
     }
 }
 
+impl<'a, 'py, T: Native> This<'a, 'py, T> {
+    /// `object` as a receiver, if it is one of T's. The types have no subclasses.
+    #[inline]
+    pub(crate) fn of(object: &'a Bound<'py, PyAny>) -> Option<Self> {
+        // SAFETY: the object is alive during 'a, and it is of T's type.
+        T::class().is_class_of(object).then(|| unsafe {
+            let payload = payload_ptr::<T>(object.as_ptr());
+            Self::from_raw(object.py(), object.as_ptr(), &*payload)
+        })
+    }
+}
+
 impl<T: Native> This<'_, '_, T> {
     /// A reference of one's own.
     pub(crate) fn to_ref(&self) -> Ref<T> {
@@ -249,34 +268,10 @@ impl<T: Native> Ref<T> {
         }
     }
 
-    /// A weak reference to the object.
-    ///
-    /// # Errors
-    /// MemoryError.
-    pub(crate) fn downgrade(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        Ok(PyWeakrefReference::new(self.object.bind(py))?
-            .into_any()
-            .unbind())
-    }
-
-    /// The object behind a weak reference that `downgrade` made, while it lives.
-    pub(crate) fn from_weak(weak: &Bound<'_, PyAny>) -> Option<Self> {
-        let object = weak.cast::<PyWeakrefReference>().ok()?.upgrade()?;
-        Some(Self {
-            object: object.unbind(),
-            payload: PhantomData,
-        })
-    }
-
     /// Another reference to `object`, if it is one of T's. The types have no subclasses.
     #[inline]
     pub(crate) fn from_exact(object: &Bound<'_, PyAny>) -> Option<Self> {
-        // SAFETY: the object is alive, and so is its type.
-        let class = unsafe { ffi::Py_TYPE(object.as_ptr()) };
-        (class == T::class().as_ptr()).then(|| Self {
-            object: object.clone().unbind(),
-            payload: PhantomData,
-        })
+        This::<T>::of(object).map(|this| this.to_ref())
     }
 
     /// Another reference to the same object.
@@ -304,12 +299,6 @@ impl<T: Native> Ref<T> {
     #[inline]
     pub(crate) const fn as_object(&self) -> &Py<PyAny> {
         &self.object
-    }
-
-    /// Releases the reference at once, without PyO3's check of the thread.
-    #[inline]
-    pub(crate) fn release(self, py: Python<'_>) {
-        drop(self.object.into_bound(py));
     }
 }
 

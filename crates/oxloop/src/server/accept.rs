@@ -7,6 +7,8 @@ use super::{Inner, Listener, Server};
 use crate::address::to_python;
 use crate::error::{asks_to_wait, errno_of, os_error};
 use crate::event_loop::exceptions;
+use crate::event_loop::held::Kind;
+use crate::event_loop::registrations::Registration;
 use crate::event_loop::schedule::soon_method;
 use crate::py::context::Captured;
 use crate::py::imports;
@@ -17,6 +19,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use reactor::addr::SocketAddress;
+use reactor::poller::Interest;
 use reactor::socket;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -24,15 +27,45 @@ use std::os::fd::{OwnedFd, RawFd};
 /// Seconds that a listener rests when the process is out of descriptors, as in asyncio.
 const ACCEPT_RETRY_DELAY: u32 = 1;
 
+/// A listener of a server, whose registrations have one object: the token tells which it is.
+pub(super) static LISTENER: Kind = Kind {
+    on_event: |object, event, _| {
+        let server = object.cast::<Server>()?;
+        let inner = server.get().inner(object.py())?;
+        let fd = inner.with_token(event.token, Listener::fd);
+        fd.map_or(Ok(()), |fd| accept_soon(server, inner, fd))
+    },
+    registration: |object, token| {
+        let (py, server) = (object.py(), object.cast::<Server>().ok()?);
+        let inner = server.get().inner(py).ok()?;
+        let registration = |listener: &Listener| {
+            (!listener.socket.has_lost(py)).then(|| Registration {
+                fd: listener.fd(),
+                token,
+                interest: Interest::READABLE,
+                to_ask: listener.socket.to_ask(py),
+            })
+        };
+        inner.with_token(token, registration).flatten()
+    },
+    // Nothing comes of what was accepted last.
+    loop_closed: |object| {
+        let server = object.cast::<Server>()?;
+        server.get().inner(object.py())?.drop_incoming(object.py())
+    },
+    queues_handles: true,
+    ..Kind::NONE
+};
+
 /// The kernel has connections for the listener `fd`.
 ///
 /// # Errors
 /// MemoryError.
-pub(crate) fn on_readable(this: &Bound<'_, Server>, fd: RawFd) -> PyResult<()> {
+fn accept_soon(this: &Bound<'_, Server>, inner: &Inner, fd: RawFd) -> PyResult<()> {
     let py = this.py();
-    let event_loop = this.get().inner(py)?.event_loop.bind(py);
     let accept = this.getattr(intern!(py, "_accept"))?;
     let fd = fd.into_pyobject(py)?;
+    let event_loop = inner.event_loop.bind(py);
     soon_method(py, event_loop, &accept, &[fd.as_any()], Captured::empty())
 }
 

@@ -7,34 +7,13 @@
 //! Cost: a count, and a look whether the object is there.
 
 use super::{Inner, Server};
-use crate::py::class::Ref;
 use crate::py::imports;
-use crate::transport::stream::StreamTransport;
+use crate::transport::stream::StreamThis;
 use pyo3::intern;
 use pyo3::prelude::*;
 
 /// A transport, if there is one yet, and a future that waits until it is accepted.
 type Watched<'py> = (Option<Bound<'py, PyAny>>, Bound<'py, PyAny>);
-
-/// A connection of this server is being accepted.
-///
-/// # Errors
-/// RuntimeError for a server that no loop made.
-pub(crate) fn accept_began(server: &Bound<'_, Server>) -> PyResult<()> {
-    let accepting = &server.get().inner(server.py())?.accepting;
-    accepting.set(accepting.get() + 1);
-    Ok(())
-}
-
-/// It is accepted, or lost.
-///
-/// # Errors
-/// As `accept_began`.
-pub(crate) fn accept_ended(server: &Bound<'_, Server>) -> PyResult<()> {
-    let accepting = &server.get().inner(server.py())?.accepting;
-    accepting.set(accepting.get().saturating_sub(1));
-    Ok(())
-}
 
 impl Inner {
     /// Has an object among the tasks for what is being accepted from now on.
@@ -59,16 +38,15 @@ impl Server {
         let py = slf.py();
         let inner = slf.get().inner(py)?;
         let state = inner.event_loop.get().state(py);
-        let nothing = inner.accepting.get() == 0 && inner.incoming.borrow().is_empty();
+        let nothing = !inner.clients.are_accepting() && inner.incoming.borrow().is_empty();
         if nothing || state.check_closed().is_err() || state.runs_elsewhere(py)? {
             return Ok(Vec::new());
         }
         let incoming = inner.watch_incoming(py)?.into_iter();
         let mut watched: Vec<Watched<'py>> = incoming.map(|end| (None, end)).collect();
-        for transport in state.transports_of(py, slf) {
-            let transport = Ref::<StreamTransport>::from_exact(transport.bind(py));
-            if let Some(transport) = transport {
-                let pair = transport.this(py).watch_accept()?;
+        for transport in inner.transports(py) {
+            if let Some(stream) = StreamThis::of(&transport) {
+                let pair = stream.watch_accept()?;
                 watched.extend(pair.map(|(transport, end)| (Some(transport), end)));
             }
         }

@@ -21,12 +21,13 @@ use crate::py::imports;
 use crate::py::socket::SocketObject;
 use crate::tls::Waiter;
 use crate::tls::options::TlsOptions;
-use crate::transport::stream::{self, Connected, Descriptor, Peer, StreamTransport};
+use crate::transport::stream::{self, Acceptor, Connected, Descriptor, Peer, StreamTransport};
 use pyo3::exceptions::PyAssertionError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 /// A connection that waits for its turn.
 pub(super) struct Incoming {
@@ -145,7 +146,10 @@ impl Inner {
             protocol: protocol.unbind(),
             waiter: None,
             peer,
-            server: Some(this.clone().unbind()),
+            acceptor: Some(Acceptor {
+                server: this.clone().into_any().unbind(),
+                clients: Rc::clone(&self.clients),
+            }),
             context,
         };
         stream::start(self.event_loop.bind(py), connected)

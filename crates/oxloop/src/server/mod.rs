@@ -9,8 +9,8 @@
 //! - the number of a listener is used only while its socket object has it: the program may have
 //!   closed it, and the number is somebody else's then.
 //! - `sockets` is None from `close` on; a closed server's listeners are out of the poller.
-//! - `active` counts the transports that were attached and not detached yet; they are found through
-//!   the loop's registry, so the server does not keep them alive.
+//! - `clients` counts its transports; they are found through the loop's registry, so the server
+//!   does not keep them alive.
 //!
 //! Differs from asyncio: `close_clients` and `abort_clients` exist on every Python version, and a
 //! protocol factory that raises is reported outside of debug mode too.
@@ -23,7 +23,7 @@ mod serving;
 
 use crate::error::{os_error, then_cleaned};
 use crate::event_loop::EventLoop;
-use crate::event_loop::registrations::Registration;
+use crate::event_loop::held::Held;
 use crate::event_loop::source::Source;
 use crate::file;
 use crate::py::attached::Attached;
@@ -34,9 +34,8 @@ use crate::py::file::has_descriptor;
 use crate::py::socket::{SocketObject, no_descriptor};
 use crate::py::{coroutine_method, imports};
 use crate::tls::options::TlsOptions;
-use crate::transport::stream::StreamTransport;
+use crate::transport::stream::{Clients, StreamThis};
 use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyRuntimeError, PyValueError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
@@ -45,9 +44,8 @@ use reactor::token::Token;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
+use std::rc::Rc;
 
-pub(crate) use accept::on_readable;
-pub(crate) use accepting::{accept_began, accept_ended};
 use incoming::Incoming;
 
 /// One bound socket.
@@ -81,15 +79,12 @@ struct Inner {
     backlog: Py<PyAny>,
     context: Captured,
     serving: Cell<bool>,
-    active: Cell<usize>,
-    /// How many of them are being accepted.
-    accepting: Cell<usize>,
+    /// Its transports, and who waits for their end.
+    clients: Rc<Clients>,
     /// What was accepted and has no transport yet.
     incoming: RefCell<VecDeque<Incoming>>,
     /// What `asyncio.all_tasks()` has of those, once there was one.
     shown: RefCell<Option<Py<PyAny>>>,
-    /// None once everybody who waited was woken.
-    waiters: RefCell<Option<Vec<Py<PyAny>>>>,
     serving_forever: RefCell<Option<Py<PyAny>>>,
 }
 
@@ -128,34 +123,15 @@ impl Server {
             backlog,
             context: Captured::current(py)?,
             serving: Cell::new(false),
-            active: Cell::new(0),
-            accepting: Cell::new(0),
+            clients: Clients::new(),
             incoming: RefCell::new(VecDeque::new()),
             shown: RefCell::new(None),
-            waiters: RefCell::new(Some(Vec::new())),
             serving_forever: RefCell::new(None),
         };
         let server = imports::server(py)?.call0()?.cast_into::<Self>()?;
         let empty = server.get().inner.get(py).set(inner).is_ok();
         debug_assert!(empty, "invariant: a new server is empty");
         Ok(server)
-    }
-
-    /// What a new epoll instance must be told of a listener, and the socket object to ask first.
-    pub(crate) fn registration(
-        &self,
-        py: Python<'_>,
-        fd: RawFd,
-        token: Token,
-    ) -> Option<Registration> {
-        let listeners = self.inner.get(py).get()?.listeners.borrow();
-        let listener = listeners.iter().flatten().find(|it| it.fd() == fd)?;
-        (!listener.socket.has_lost(py)).then(|| Registration {
-            fd,
-            token,
-            interest: Interest::READABLE,
-            to_ask: listener.socket.to_ask(py),
-        })
     }
 
     fn inner(&self, py: Python<'_>) -> PyResult<&Inner> {
@@ -199,10 +175,10 @@ impl Inner {
             if !has_descriptor(socket.bind(py), fd)? {
                 return Err(os_error(&no_descriptor()));
             }
-            let source = Source::Listener {
-                server: this.clone().unbind(),
-                fd,
-            };
+            let source = Source::Held(Held {
+                object: this.clone().into_any().unbind(),
+                kind: &accept::LISTENER,
+            });
             let token = state.register(fd, source, Interest::READABLE)?;
             self.with_listener(fd, |listener| listener.token = Some(token));
         }
@@ -215,6 +191,14 @@ impl Inner {
             .as_mut()?
             .iter_mut()
             .find(|listener| listener.fd() == fd)
+            .map(body)
+    }
+
+    fn with_token<R>(&self, token: Token, body: impl FnOnce(&Listener) -> R) -> Option<R> {
+        let listeners = self.listeners.borrow();
+        let mut listeners = listeners.iter().flatten();
+        listeners
+            .find(|listener| listener.token == Some(token))
             .map(body)
     }
 
@@ -246,21 +230,17 @@ impl Inner {
         {
             forever.bind(py).call_method0("cancel")?;
         }
-        if self.active.get() == 0 {
-            return self.wake_waiters(py);
-        }
-        Ok(())
+        self.clients.server_closed(py)
     }
 
-    fn wake_waiters(&self, py: Python<'_>) -> PyResult<()> {
-        let waiters = self.waiters.take();
-        for waiter in waiters.into_iter().flatten() {
-            let waiter = waiter.bind(py);
-            if !waiter.call_method0(intern!(py, "done"))?.is_truthy()? {
-                waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
-            }
-        }
-        Ok(())
+    /// The open transports that it accepted.
+    fn transports<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
+        let mut transports = self.event_loop.get().state(py).transports(py);
+        transports.retain(|transport| {
+            let stream = StreamThis::of(transport);
+            stream.is_some_and(|stream| stream.belongs_to(py, &self.clients))
+        });
+        transports
     }
 
     fn is_closed(&self) -> bool {
@@ -286,11 +266,7 @@ impl Inner {
                 incoming.traverse(visit)?;
             }
         }
-        if let Ok(waiters) = self.waiters.try_borrow() {
-            for waiter in waiters.iter().flatten() {
-                visit.object(waiter)?;
-            }
-        }
+        self.clients.traverse(visit)?;
         visit.cell(&self.shown)?;
         visit.cell(&self.serving_forever)
     }
@@ -322,31 +298,6 @@ fn closed_error(server: &Bound<'_, Server>) -> PyErr {
         .repr()
         .map_or_else(|_| String::new(), |it| it.to_string());
     PyRuntimeError::new_err(format!("server {shown} is closed"))
-}
-
-/// The loop is closed: nothing comes of what was accepted last.
-///
-/// # Errors
-/// What closing a socket object raises.
-pub(crate) fn loop_closed(server: &Bound<'_, Server>) -> PyResult<()> {
-    server.get().inner(server.py())?.drop_incoming(server.py())
-}
-
-/// A transport of this server opened.
-pub(crate) fn attach(server: &Bound<'_, Server>) -> PyResult<()> {
-    let active = &server.get().inner(server.py())?.active;
-    active.set(active.get() + 1);
-    Ok(())
-}
-
-/// A transport of this server is gone.
-pub(crate) fn detach(server: &Bound<'_, Server>) -> PyResult<()> {
-    let inner = server.get().inner(server.py())?;
-    inner.active.set(inner.active.get().saturating_sub(1));
-    if inner.active.get() == 0 && inner.is_closed() {
-        return inner.wake_waiters(server.py());
-    }
-    Ok(())
 }
 
 #[pymethods]
@@ -494,7 +445,7 @@ impl Server {
     fn __clear__(&self, py: Python<'_>) {
         if let Some(inner) = self.inner.get(py).get() {
             drop(inner.incoming.take());
-            drop(inner.waiters.take());
+            inner.clients.forget_waiters();
             drop(inner.serving_forever.take());
             drop(inner.shown.take());
         }
@@ -514,17 +465,8 @@ pub(crate) fn begin_serving(this: &Bound<'_, Server>) -> PyResult<()> {
 
 fn for_each_client(this: &Bound<'_, Server>, method: &str) -> PyResult<()> {
     let py = this.py();
-    let inner = this.get().inner(py)?;
-    for transport in inner.event_loop.get().state(py).transports_of(py, this) {
-        transport.bind(py).call_method0(method)?;
+    for transport in this.get().inner(py)?.transports(py) {
+        transport.call_method0(method)?;
     }
     Ok(())
-}
-
-impl crate::event_loop::State {
-    /// The open transports that `server` accepted.
-    fn transports_of(&self, py: Python<'_>, server: &Bound<'_, Server>) -> Vec<Py<PyAny>> {
-        let belongs = |transport: &StreamTransport| transport.belongs_to(py, server);
-        self.stream_transports(py, belongs)
-    }
 }

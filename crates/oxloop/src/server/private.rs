@@ -7,7 +7,7 @@
 //! Differs from asyncio: the attributes cannot be assigned; `_attach` and `_detach` count, and
 //! `close_clients` closes only what this server accepted.
 
-use super::{Server, attach, begin_serving, detach};
+use super::{Server, begin_serving};
 use crate::event_loop::EventLoop;
 use pyo3::prelude::*;
 
@@ -56,18 +56,13 @@ impl Server {
 
     #[getter]
     fn _active_count(&self, py: Python<'_>) -> PyResult<usize> {
-        Ok(self.inner(py)?.active.get())
+        Ok(self.inner(py)?.clients.open())
     }
 
     /// The futures of those who wait for the end; None when it has come.
     #[getter]
     fn _waiters(&self, py: Python<'_>) -> PyResult<Option<Vec<Py<PyAny>>>> {
-        let waiters = self.inner(py)?.waiters.borrow();
-        let copy = |waiters: &Vec<Py<PyAny>>| {
-            let waiters = waiters.iter().map(|waiter| waiter.clone_ref(py));
-            waiters.collect()
-        };
-        Ok(waiters.as_ref().map(copy))
+        Ok(self.inner(py)?.clients.waiters(py))
     }
 
     #[getter]
@@ -78,21 +73,22 @@ impl Server {
 
     /// One connection more.
     #[pyo3(signature = (transport=None))]
-    fn _attach(slf: &Bound<'_, Self>, transport: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    fn _attach(&self, py: Python<'_>, transport: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let _ = transport;
-        attach(slf)
+        self.inner(py)?.clients.attach();
+        Ok(())
     }
 
     /// One connection less.
     #[pyo3(signature = (transport=None))]
-    fn _detach(slf: &Bound<'_, Self>, transport: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+    fn _detach(&self, py: Python<'_>, transport: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let _ = transport;
-        detach(slf)
+        self.inner(py)?.clients.detach(py)
     }
 
     /// Wake everybody who waits for the end.
     fn _wakeup(&self, py: Python<'_>) -> PyResult<()> {
-        self.inner(py)?.wake_waiters(py)
+        self.inner(py)?.clients.wake_waiters(py)
     }
 
     /// Accept connections.

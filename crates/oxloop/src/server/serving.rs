@@ -63,7 +63,7 @@ pub(super) async fn wait_closed(this: Rc<Py<Server>>) -> PyResult<Py<PyAny>> {
     let waiter = Python::attach(|py| {
         let inner = this.get().inner(py)?;
         // Before 3.12 a closed server did not wait for its connections.
-        if inner.waiters.borrow().is_none() || (cfg!(not(Py_3_12)) && inner.is_closed()) {
+        if inner.clients.waiters(py).is_none() || (cfg!(not(Py_3_12)) && inner.is_closed()) {
             return Ok(None);
         }
         let waiter = inner
@@ -71,9 +71,7 @@ pub(super) async fn wait_closed(this: Rc<Py<Server>>) -> PyResult<Py<PyAny>> {
             .bind(py)
             .call_method0("create_future")?
             .unbind();
-        if let Some(waiters) = &mut *inner.waiters.borrow_mut() {
-            waiters.push(waiter.clone_ref(py));
-        }
+        inner.clients.push_waiter(waiter.clone_ref(py));
         Ok::<_, PyErr>(Some(waiter))
     })?;
     match waiter {

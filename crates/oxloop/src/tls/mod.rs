@@ -54,12 +54,14 @@ pub(crate) use transport::TlsTransport;
 use crate::py::class::{OfNative, Slots, create};
 use crate::py::imports;
 use crate::py::method::Methods;
+use crate::transport::delivery;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 /// Makes the two types; called once, at import. Python knows them by the names that asyncio's have:
 /// programs look for "ssl" in the name of a transport's class, CPython's tests do.
 pub(crate) fn create_types(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    delivery::register(&protocol::NATIVE);
     let py = module.py();
     let mut methods = Methods::<OfNative<TlsProtocol>>::new();
     protocol::add_methods(&mut methods);

@@ -11,7 +11,7 @@ use crate::py::class::{Class, Native, OfNative, Ref, This, Visit, VisitStopped};
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::transport::base::log_in_debug;
-use crate::transport::delivery::Delivery;
+use crate::transport::delivery::{Delivery, NativeProtocol};
 use crate::transport::flow_control::FlowControl;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
@@ -117,6 +117,18 @@ pub(super) struct Flags {
     /// Counts the connection's end and writes after it.
     pub(super) conn_lost: Cell<u32>,
 }
+
+/// What a transport calls instead of the protocol's Python methods.
+pub(super) static NATIVE: NativeProtocol = NativeProtocol {
+    class: &CLASS,
+    receive: |protocol, ciphertext| {
+        TlsThis::of(protocol).map_or(Ok(()), |this| this.receive(ciphertext))
+    },
+    transport: |protocol| {
+        let transport = TlsThis::of(protocol)?.app_transport()?;
+        Some(transport.as_object().bind(protocol.py()).clone())
+    },
+};
 
 static CLASS: Class = Class::new();
 

@@ -128,7 +128,7 @@ impl<'py> TlsThis<'_, 'py> {
             _ if self.own().flags.app_closed.get() => self.discard(ciphertext)?,
             Delivery::Buffered => self.read_into_buffer(ciphertext)?,
             Delivery::StreamReader => self.read_onto_reader(ciphertext)?,
-            Delivery::Data | Delivery::Tls => self.read_data(ciphertext)?,
+            Delivery::Data | Delivery::Native(_) => self.read_data(ciphertext)?,
         }
         if self.own().backlog.borrow().is_empty() {
             self.process_outgoing()

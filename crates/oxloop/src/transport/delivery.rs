@@ -1,17 +1,17 @@
 //! `Delivery`: how a protocol takes what a stream brings.
 
 use super::stream_reader::is_plain_stream_reader_protocol;
-use crate::py::class::Ref;
+use crate::py::class::Class;
 use crate::py::imports;
 use crate::py::object::call_method;
-use crate::tls::TlsProtocol;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyInt;
+use std::sync::OnceLock;
 
 /// The ways, by what the protocol is.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum Delivery {
     /// `data_received(bytes)`.
     Data,
@@ -19,16 +19,34 @@ pub(crate) enum Delivery {
     Buffered,
     /// asyncio's own StreamReaderProtocol, fed natively.
     StreamReader,
-    /// Our own TLS, fed natively.
-    Tls,
+    /// A protocol of our own, fed from the loop's memory: TLS.
+    Native(&'static NativeProtocol),
+}
+
+/// A type of protocols that need no Python call, and what is called instead.
+pub(crate) struct NativeProtocol {
+    pub(crate) class: &'static Class,
+    /// The peer sent these bytes.
+    pub(crate) receive: fn(&Bound<'_, PyAny>, &[u8]) -> PyResult<()>,
+    /// The transport that the protocol has for the one above it, if it has.
+    pub(crate) transport: for<'py> fn(&Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>>,
+}
+
+static NATIVE: OnceLock<&'static NativeProtocol> = OnceLock::new();
+
+/// Makes the type known; called once, at import.
+pub(crate) fn register(native: &'static NativeProtocol) {
+    NATIVE.get_or_init(|| native);
 }
 
 impl Delivery {
     /// # Errors
     /// What looking at the protocol raises.
     pub(crate) fn of(protocol: &Bound<'_, PyAny>) -> PyResult<Self> {
-        if Ref::<TlsProtocol>::from_exact(protocol).is_some() {
-            return Ok(Self::Tls);
+        if let Some(native) = NATIVE.get()
+            && native.class.is_class_of(protocol)
+        {
+            return Ok(Self::Native(native));
         }
         if protocol.is_instance(imports::buffered_protocol(protocol.py())?)? {
             return Ok(Self::Buffered);

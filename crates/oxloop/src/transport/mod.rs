@@ -22,44 +22,4 @@ pub(crate) mod stream_reader;
 pub(crate) mod subprocess;
 mod write_queue;
 
-use crate::py::class::Ref;
-use datagram::DatagramTransport;
-use pyo3::prelude::*;
-use stream::StreamTransport;
-
 pub(crate) use write_queue::{chunk_of, is_writable_data};
-
-/// A transport that the callback that runs now wrote to.
-pub(crate) enum Written {
-    Stream(Ref<StreamTransport>),
-    Datagram(Ref<DatagramTransport>),
-}
-
-impl From<Ref<StreamTransport>> for Written {
-    fn from(transport: Ref<StreamTransport>) -> Self {
-        Self::Stream(transport)
-    }
-}
-
-impl From<Ref<DatagramTransport>> for Written {
-    fn from(transport: Ref<DatagramTransport>) -> Self {
-        Self::Datagram(transport)
-    }
-}
-
-impl Written {
-    /// Sends what was written.
-    #[inline]
-    pub(crate) fn flush(self, py: Python<'_>) {
-        match self {
-            Self::Stream(transport) => {
-                transport.this(py).flush();
-                transport.release(py);
-            }
-            Self::Datagram(transport) => {
-                transport.this(py).flush_written();
-                transport.release(py);
-            }
-        }
-    }
-}

@@ -6,6 +6,8 @@
 
 use super::base::BaseTransport;
 use crate::event_loop::exceptions;
+use crate::event_loop::held::{Held, Kind, TransportKind};
+use crate::event_loop::registrations::Registration;
 use crate::py::class::{OfNative, This};
 use crate::py::context::Captured;
 use crate::py::handle::HandleRef;
@@ -14,8 +16,35 @@ use crate::py::schedule::handle_for;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt};
 use pyo3::{Borrowed, intern};
+use reactor::poller::Event;
+use reactor::token::Token;
 
 pub(crate) trait Polled: BaseTransport {
+    /// What the loop does with it.
+    const KIND: &'static Kind = &Kind {
+        on_event: on_event::<Self>,
+        registration: |object, token| {
+            This::<Self>::of(object).and_then(|this| Self::registration(&this, token))
+        },
+        flush: |object| {
+            if let Some(this) = This::<Self>::of(object) {
+                Self::flush(&this);
+            }
+        },
+        transport: Some(TransportKind {
+            is_closing: |object| {
+                This::<Self>::of(object).is_none_or(|this| this.is_closing(object.py()))
+            },
+            has_descriptor: |object| {
+                This::<Self>::of(object).map_or(Ok(false), |this| Self::has_descriptor(&this))
+            },
+            descriptor_lost: |object| {
+                This::<Self>::of(object).map_or(Ok(()), |this| Self::descriptor_lost(&this))
+            },
+        }),
+        ..Kind::NONE
+    };
+
     /// The kernel has something to say about the descriptor. What has changed since the poll is
     /// looked at anew.
     ///
@@ -27,6 +56,50 @@ pub(crate) trait Polled: BaseTransport {
     /// How often reading was paused or resumed. What became readable before that, and waits for its
     /// turn, is not read when it comes, but found by the next poll.
     fn reading_changes(&self, py: Python<'_>) -> u32;
+
+    /// Sends what a callback has written, now that it has returned.
+    fn flush(_this: &This<'_, '_, Self>) {}
+
+    /// What a new epoll instance must be told, and the object to ask first.
+    fn registration(this: &This<'_, '_, Self>, token: Token) -> Option<Registration>;
+
+    /// True unless the program closed the socket or file under the transport.
+    ///
+    /// # Errors
+    /// What the object's own `fileno()` raises.
+    fn has_descriptor(this: &This<'_, '_, Self>) -> PyResult<bool>;
+
+    /// The program closed the socket or file under the transport, and its number has a new user:
+    /// the transport ends, and the descriptor is left alone.
+    ///
+    /// # Errors
+    /// RuntimeError on a closed loop.
+    fn descriptor_lost(this: &This<'_, '_, Self>) -> PyResult<()>;
+}
+
+impl<T: Polled> This<'_, '_, T> {
+    /// The transport, to be kept by the loop.
+    #[inline]
+    pub(super) fn held(&self) -> Held {
+        Held {
+            object: self.object().to_owned().unbind(),
+            kind: T::KIND,
+        }
+    }
+}
+
+/// The kernel has an event for the transport `object`.
+fn on_event<T: Polled>(object: &Bound<'_, PyAny>, event: Event, queue: bool) -> PyResult<()> {
+    let Some(this) = This::<T>::of(object) else {
+        return Ok(());
+    };
+    let (readable, writable) = (event.readable, event.writable);
+    if !queue {
+        return serve(&this, readable, writable);
+    }
+    let handle = handle_of_event(&this, readable, writable, Captured::empty())?;
+    this.loop_state().enqueue(handle);
+    Ok(())
 }
 
 /// Serves an event now.
@@ -34,11 +107,7 @@ pub(crate) trait Polled: BaseTransport {
 /// # Errors
 /// KeyboardInterrupt and SystemExit, and what the exception handler lets out.
 #[inline]
-pub(crate) fn serve<T: Polled>(
-    this: &This<'_, '_, T>,
-    readable: bool,
-    writable: bool,
-) -> PyResult<()> {
+fn serve<T: Polled>(this: &This<'_, '_, T>, readable: bool, writable: bool) -> PyResult<()> {
     let py = this.py();
     T::on_event(this, readable, writable)
         .and_then(|()| this.event_loop().get().state(py).look_for_signals(py))
@@ -49,7 +118,7 @@ pub(crate) fn serve<T: Polled>(
 ///
 /// # Errors
 /// MemoryError, and in debug mode what extracting a traceback raises.
-pub(crate) fn handle_of_event<T: Polled>(
+fn handle_of_event<T: Polled>(
     this: &This<'_, '_, T>,
     readable: bool,
     writable: bool,

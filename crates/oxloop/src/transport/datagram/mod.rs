@@ -31,13 +31,11 @@ mod queue;
 mod receive;
 mod send;
 
-use crate::event_loop::source::Source;
 use crate::py::attached::Attached;
-use crate::py::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitStopped, create};
+use crate::py::class::{Class, Native, OfNative, Slots, This, Visit, VisitStopped, create};
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::socket::{SocketObject, no_descriptor};
-use crate::transport::polled::Polled;
 use crate::transport::selector::{self, SelectorState, SelectorTransport};
 use peers::Peers;
 use pyo3::prelude::*;
@@ -144,12 +142,21 @@ impl SelectorTransport for DatagramTransport {
         &self.inner(py).state
     }
 
-    fn source(transport: Ref<Self>) -> Source {
-        Source::Datagram(transport)
+    #[inline]
+    fn on_event(this: &DatagramThis<'_, '_>, readable: bool, writable: bool) -> PyResult<()> {
+        if readable && this.wants_to_read() {
+            this.read_ready()?;
+        }
+        if writable && this.own().queue.borrow().is_blocked() {
+            this.write_ready()?;
+        }
+        this.drop_unwanted(readable, writable);
+        Ok(())
     }
 
-    fn idle_source(weak: Py<PyAny>) -> Source {
-        Source::IdleDatagram(weak)
+    #[inline]
+    fn flush(this: &DatagramThis<'_, '_>) {
+        this.flush_written();
     }
 
     #[inline]
@@ -232,24 +239,6 @@ impl<'py> DatagramThis<'_, 'py> {
             Some(socket) => socket.fd(self.py()),
             None => Err(no_descriptor()),
         }
-    }
-}
-
-impl Polled for DatagramTransport {
-    #[inline]
-    fn on_event(this: &DatagramThis<'_, '_>, readable: bool, writable: bool) -> PyResult<()> {
-        if readable && this.wants_to_read() {
-            this.read_ready()?;
-        }
-        if writable && this.own().queue.borrow().is_blocked() {
-            this.write_ready()?;
-        }
-        this.drop_unwanted(readable, writable);
-        Ok(())
-    }
-
-    fn reading_changes(&self, py: Python<'_>) -> u32 {
-        self.selector_state(py).flags.reading.changes()
     }
 }
 

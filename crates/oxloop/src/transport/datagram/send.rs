@@ -113,7 +113,7 @@ impl<'py> DatagramThis<'_, 'py> {
         }
         if state.is_in_callback() && !for_object && size <= inner.flow.high_water() {
             if !inner.flags.written.replace(true) {
-                state.flush_later(self.to_ref());
+                state.flush_later(self.held());
             }
             return Ok(());
         }

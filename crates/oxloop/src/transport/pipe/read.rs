@@ -2,14 +2,12 @@
 
 use super::{Kind, transport};
 use crate::error::{errno_of, os_error};
-use crate::event_loop::source::Source;
-use crate::py::class::{Class, OfNative, Ref, Slots, create};
+use crate::py::class::{Class, OfNative, Slots, create};
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
 use crate::transport::base::BaseTransport;
 use crate::transport::pipe::transport::{PipeThis, PipeTransport, Side};
-use crate::transport::polled::Polled;
 use crate::transport::reading_switch::ReadingSwitch;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -43,8 +41,17 @@ impl Side for Reading {
         &CLASS
     }
 
-    fn source(transport: Ref<ReadPipeTransport>) -> Source {
-        Source::ReadPipe(transport)
+    /// There is something to read, or the writer is gone.
+    fn on_event(this: &ReadThis<'_, '_>, readable: bool, _writable: bool) -> PyResult<()> {
+        if readable && this.is_reading() {
+            this.read_ready()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn reading_changes(&self) -> u32 {
+        self.switch.changes()
     }
 
     fn begin(this: &ReadThis<'_, '_>) -> PyResult<()> {
@@ -64,21 +71,6 @@ impl Side for Reading {
 
     fn fail(this: &ReadThis<'_, '_>, error: Py<PyAny>) -> PyResult<()> {
         this.schedule_end(Some(error))
-    }
-}
-
-impl Polled for ReadPipeTransport {
-    /// There is something to read, or the writer is gone.
-    fn on_event(this: &ReadThis<'_, '_>, readable: bool, _writable: bool) -> PyResult<()> {
-        if readable && this.is_reading() {
-            this.read_ready()
-        } else {
-            Ok(())
-        }
-    }
-
-    fn reading_changes(&self, py: Python<'_>) -> u32 {
-        self.side(py).switch.changes()
     }
 }
 

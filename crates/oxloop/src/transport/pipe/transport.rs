@@ -93,7 +93,11 @@ pub(crate) trait Side: Sized + 'static {
 
     fn class() -> &'static Class;
 
-    fn source(transport: Ref<PipeTransport<Self>>) -> Source;
+    /// As `Polled::on_event`.
+    fn on_event(this: &PipeThis<'_, '_, Self>, readable: bool, writable: bool) -> PyResult<()>;
+
+    /// As `Polled::reading_changes`.
+    fn reading_changes(&self) -> u32;
 
     /// `connection_made` was called.
     ///
@@ -172,6 +176,48 @@ impl<S: Side> BaseTransport for PipeTransport<S> {
     }
 }
 
+impl<S: Side> Polled for PipeTransport<S> {
+    #[inline]
+    fn on_event(this: &PipeThis<'_, '_, S>, readable: bool, writable: bool) -> PyResult<()> {
+        S::on_event(this, readable, writable)
+    }
+
+    fn reading_changes(&self, py: Python<'_>) -> u32 {
+        self.side(py).reading_changes()
+    }
+
+    fn registration(this: &PipeThis<'_, '_, S>, token: Token) -> Option<Registration> {
+        let end = this.end();
+        end.token.get()?;
+        let duplicated = end.duplicate.borrow().is_some();
+        if !duplicated && this.known_lost() {
+            return None;
+        }
+        Some(Registration {
+            fd: end.polled(),
+            token,
+            interest: end.interest.get(),
+            to_ask: if duplicated { None } else { this.to_ask() },
+        })
+    }
+
+    #[inline]
+    fn has_descriptor(this: &PipeThis<'_, '_, S>) -> PyResult<bool> {
+        if this.known_lost() {
+            return Ok(false);
+        }
+        match this.to_ask() {
+            None => Ok(true),
+            Some(file) => has_descriptor(file.bind(this.py()), this.end().fd),
+        }
+    }
+
+    fn descriptor_lost(this: &PipeThis<'_, '_, S>) -> PyResult<()> {
+        let error = os_error(&no_descriptor()).into_value(this.py());
+        S::fail(this, error.into_any())
+    }
+}
+
 impl<S: Side> PipeTransport<S> {
     /// Takes a file over; queues `connection_made`, the beginning, and the waiter.
     ///
@@ -221,22 +267,6 @@ impl<'py, S: Side> PipeThis<'_, 'py, S> {
         &self.payload().inner.get(self.py()).end
     }
 
-    /// What a new epoll instance must be told, and the file object to ask first.
-    pub(crate) fn registration(&self, token: Token) -> Option<Registration> {
-        let end = self.end();
-        end.token.get()?;
-        let duplicated = end.duplicate.borrow().is_some();
-        if !duplicated && self.known_lost() {
-            return None;
-        }
-        Some(Registration {
-            fd: end.polled(),
-            token,
-            interest: end.interest.get(),
-            to_ask: if duplicated { None } else { self.to_ask() },
-        })
-    }
-
     /// True if the file object is known to have another descriptor than it had, or none, or if it
     /// was closed here. Runs no Python code.
     #[inline]
@@ -250,40 +280,16 @@ impl<'py, S: Side> PipeThis<'_, 'py, S> {
         pipe.as_ref().and_then(|file| file.to_ask(self.py()))
     }
 
-    /// True unless the program closed the file under the transport.
-    ///
-    /// # Errors
-    /// What a file object's own `fileno()` raises.
-    #[inline]
-    pub(crate) fn has_descriptor(&self) -> PyResult<bool> {
-        if self.known_lost() {
-            return Ok(false);
-        }
-        match self.to_ask() {
-            None => Ok(true),
-            Some(file) => has_descriptor(file.bind(self.py()), self.end().fd),
-        }
-    }
-
     /// The descriptor.
     ///
     /// # Errors
     /// EBADF if the program closed the file; what its own `fileno()` raises.
     #[inline]
     pub(super) fn fd(&self) -> PyResult<RawFd> {
-        if self.has_descriptor()? {
+        if PipeTransport::has_descriptor(self)? {
             return Ok(self.end().fd);
         }
         Err(os_error(&no_descriptor()))
-    }
-
-    /// The program closed the file under the transport, and its number has a new user.
-    ///
-    /// # Errors
-    /// RuntimeError on a closed loop.
-    pub(crate) fn descriptor_lost(&self) -> PyResult<()> {
-        let error = os_error(&no_descriptor()).into_value(self.py());
-        S::fail(self, error.into_any())
     }
 
     /// Makes the kernel's interest exactly `wanted`. A hang-up is reported whether it is wanted or
@@ -302,11 +308,11 @@ impl<'py, S: Side> PipeThis<'_, 'py, S> {
                 }
             }
             None => {
-                if !self.has_descriptor()? {
+                if !PipeTransport::has_descriptor(self)? {
                     return self.lacks_descriptor();
                 }
                 end.take_free_number(self.py(), state)?;
-                let source = S::source(self.to_ref());
+                let source = Source::Held(self.held());
                 let token = state.register(end.polled(), source, wanted)?;
                 end.token.set(Some(token));
             }
@@ -320,7 +326,7 @@ impl<'py, S: Side> PipeThis<'_, 'py, S> {
     #[cold]
     fn lacks_descriptor(&self) -> PyResult<()> {
         if socket::is_open(self.end().fd) {
-            return self.descriptor_lost();
+            return PipeTransport::descriptor_lost(self);
         }
         Err(os_error(&no_descriptor()))
     }
@@ -398,10 +404,7 @@ pub(super) fn repr<'py, S: Side>(this: &PipeThis<'_, 'py, S>) -> PyResult<Bound<
 }
 
 /// The methods that both ends have.
-pub(super) fn add_methods<S: Side>(methods: &mut Methods<OfNative<PipeTransport<S>>>)
-where
-    PipeTransport<S>: Polled,
-{
+pub(super) fn add_methods<S: Side>(methods: &mut Methods<OfNative<PipeTransport<S>>>) {
     base::add_methods(methods);
     polled::add_methods(methods);
     methods.nullary(

@@ -5,14 +5,12 @@
 
 use super::{Kind, transport};
 use crate::error::os_error;
-use crate::event_loop::source::Source;
-use crate::py::class::{Class, OfNative, Ref, Slots, create};
+use crate::py::class::{Class, OfNative, Slots, create};
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::transport::base::{BaseTransport, count_lost_write};
 use crate::transport::flow_control::{self, FlowControl, FlowControlled};
 use crate::transport::pipe::transport::{PipeThis, PipeTransport, Side};
-use crate::transport::polled::Polled;
 use crate::transport::write_queue::{Sends, WriteQueue, chunk_of, is_writable_data};
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyOSError};
 use pyo3::prelude::*;
@@ -69,8 +67,24 @@ impl Side for Writing {
         &CLASS
     }
 
-    fn source(transport: Ref<WritePipeTransport>) -> Source {
-        Source::WritePipe(transport)
+    /// The reader is gone, or there is room for more.
+    fn on_event(this: &WriteThis<'_, '_>, readable: bool, writable: bool) -> PyResult<()> {
+        if this.end().ended.get() {
+            return Ok(());
+        }
+        if readable && this.own().notices_reader && this.end().started.get() {
+            return this.reader_gone();
+        }
+        if writable && this.own().queue.borrow().is_blocked() {
+            let py = this.py();
+            return this.parties(py).context.run(py, || this.write_ready());
+        }
+        Ok(())
+    }
+
+    /// Nothing is read here but that the reader is gone, and that is not paused.
+    fn reading_changes(&self) -> u32 {
+        0
     }
 
     fn begin(this: &WriteThis<'_, '_>) -> PyResult<()> {
@@ -239,28 +253,6 @@ impl<'py> WriteThis<'_, 'py> {
         self.stop_listening();
         let none = self.none()?;
         self.end_now(&none)
-    }
-}
-
-impl Polled for WritePipeTransport {
-    /// The reader is gone, or there is room for more.
-    fn on_event(this: &WriteThis<'_, '_>, readable: bool, writable: bool) -> PyResult<()> {
-        if this.end().ended.get() {
-            return Ok(());
-        }
-        if readable && this.own().notices_reader && this.end().started.get() {
-            return this.reader_gone();
-        }
-        if writable && this.own().queue.borrow().is_blocked() {
-            let py = this.py();
-            return this.parties(py).context.run(py, || this.write_ready());
-        }
-        Ok(())
-    }
-
-    /// Nothing is read here but that the reader is gone, and that is not paused.
-    fn reading_changes(&self, _py: Python<'_>) -> u32 {
-        0
     }
 }
 

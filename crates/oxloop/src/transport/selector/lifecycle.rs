@@ -3,10 +3,12 @@
 
 use super::{SelectorState, SelectorTransport};
 use crate::error::then_cleaned;
+use crate::event_loop::source::Source;
 use crate::py::args::Args;
 use crate::py::class::{OfNative, Ref, This};
 use crate::py::imports;
 use crate::py::method::Methods;
+use crate::transport::polled::Polled;
 use crate::transport::{base, flow_control, polled};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
@@ -24,7 +26,7 @@ impl SelectorState {
         let this = transport.this(py);
         this.schedule_beginning()?;
         // The handles that were just queued keep it alive until it reads.
-        let source = T::idle_source(transport.downgrade(py)?);
+        let source = Source::Idle(this.held().downgrade(py)?);
         let own = this.selector();
         let token = this.loop_state().enter(own.fd, source)?;
         own.token.set(Some(token));
@@ -71,7 +73,7 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         }
         flags.reading.turn();
         self.loop_state().check_closed()?;
-        if !self.has_descriptor()? {
+        if !T::has_descriptor(self)? {
             return self.lacks_descriptor();
         }
         self.want_more();

@@ -21,7 +21,7 @@ use crate::error::os_error;
 use crate::event_loop::EventLoop;
 use crate::event_loop::registrations::Registration;
 use crate::event_loop::source::Source;
-use crate::py::class::{Ref, This, Visit, VisitStopped};
+use crate::py::class::{Native, This, Visit, VisitStopped};
 use crate::py::context::Captured;
 use crate::py::file::has_descriptor;
 use crate::py::socket::no_descriptor;
@@ -107,14 +107,14 @@ impl Deref for SelectorState {
 }
 
 /// What a kind of sockets adds.
-pub(crate) trait SelectorTransport: Polled {
+pub(crate) trait SelectorTransport: Native {
     fn selector_state(&self, py: Python<'_>) -> &SelectorState;
 
-    /// What the loop's registry has while the transport waits for the kernel.
-    fn source(transport: Ref<Self>) -> Source;
+    /// As `Polled::on_event`.
+    fn on_event(this: &This<'_, '_, Self>, readable: bool, writable: bool) -> PyResult<()>;
 
-    /// What it has of one that waits for nothing: a weak reference.
-    fn idle_source(weak: Py<PyAny>) -> Source;
+    /// As `Polled::flush`.
+    fn flush(this: &This<'_, '_, Self>);
 
     fn wants_to_read(this: &This<'_, '_, Self>) -> bool {
         let flags = &this.selector().flags;
@@ -192,6 +192,52 @@ impl<T: SelectorTransport> BaseTransport for T {
     }
 }
 
+impl<T: SelectorTransport> Polled for T {
+    #[inline]
+    fn on_event(this: &This<'_, '_, Self>, readable: bool, writable: bool) -> PyResult<()> {
+        <T as SelectorTransport>::on_event(this, readable, writable)
+    }
+
+    fn reading_changes(&self, py: Python<'_>) -> u32 {
+        self.selector_state(py).flags.reading.changes()
+    }
+
+    #[inline]
+    fn flush(this: &This<'_, '_, Self>) {
+        <T as SelectorTransport>::flush(this);
+    }
+
+    fn registration(this: &This<'_, '_, Self>, token: Token) -> Option<Registration> {
+        let own = this.selector();
+        if T::has_lost_descriptor(this) {
+            return None;
+        }
+        own.interest.get().map(|interest| Registration {
+            fd: own.fd,
+            token,
+            interest,
+            to_ask: T::object_to_ask(this),
+        })
+    }
+
+    fn has_descriptor(this: &This<'_, '_, Self>) -> PyResult<bool> {
+        if T::has_lost_descriptor(this) {
+            return Ok(false);
+        }
+        let fd = this.selector().fd;
+        match T::object_to_ask(this) {
+            Some(object) => has_descriptor(object.bind(this.py()), fd),
+            None => Ok(true),
+        }
+    }
+
+    fn descriptor_lost(this: &This<'_, '_, Self>) -> PyResult<()> {
+        this.deregister();
+        let error = os_error(&no_descriptor()).into_value(this.py());
+        this.force_close(Some(error.into_any()))
+    }
+}
+
 impl<T: SelectorTransport> FlowControlled for T {
     #[inline]
     fn flow(&self, py: Python<'_>) -> &FlowControl {
@@ -214,55 +260,15 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         self.payload().selector_state(self.py())
     }
 
-    /// True unless the program closed the socket under the transport.
-    ///
-    /// # Errors
-    /// What a socket object's own `fileno()` raises.
-    pub(crate) fn has_descriptor(&self) -> PyResult<bool> {
-        if T::has_lost_descriptor(self) {
-            return Ok(false);
-        }
-        let fd = self.selector().fd;
-        match T::object_to_ask(self) {
-            Some(object) => has_descriptor(object.bind(self.py()), fd),
-            None => Ok(true),
-        }
-    }
-
-    /// The program closed the socket under the transport and its number has a new user: the
-    /// connection ends, and the descriptor is left alone.
-    ///
-    /// # Errors
-    /// RuntimeError on a closed loop.
-    pub(crate) fn descriptor_lost(&self) -> PyResult<()> {
-        self.deregister();
-        let error = os_error(&no_descriptor()).into_value(self.py());
-        self.force_close(Some(error.into_any()))
-    }
-
     /// The number that is to be watched is not this socket's. What epoll_ctl(2) would say of it is
     /// raised; if it is another file's, the connection ends, as it would at that file's first
     /// event.
     #[cold]
     fn lacks_descriptor(&self) -> PyResult<()> {
         if socket::is_open(self.selector().fd) {
-            return self.descriptor_lost();
+            return T::descriptor_lost(self);
         }
         Err(os_error(&no_descriptor()))
-    }
-
-    /// What a new epoll instance must be told, and the socket object to ask first.
-    pub(crate) fn registration(&self, token: Token) -> Option<Registration> {
-        let own = self.selector();
-        if T::has_lost_descriptor(self) {
-            return None;
-        }
-        own.interest.get().map(|interest| Registration {
-            fd: own.fd,
-            token,
-            interest,
-            to_ask: T::object_to_ask(self),
-        })
     }
 
     #[inline]
@@ -291,12 +297,11 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         if state.flags.held.replace(wanted) == wanted {
             return;
         }
-        let transport = self.to_ref();
         let source = if wanted {
-            T::source(transport)
+            Source::Held(self.held())
         } else {
-            match transport.downgrade(self.py()) {
-                Ok(weak) => T::idle_source(weak),
+            match self.held().downgrade(self.py()) {
+                Ok(weak) => Source::Idle(weak),
                 // Without memory for a weak reference the loop goes on keeping it.
                 Err(_) => return state.flags.held.set(true),
             }
@@ -348,7 +353,7 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         let Some(token) = own.token.get() else {
             return Ok(());
         };
-        if !wanted.is_empty() && !self.has_descriptor()? {
+        if !wanted.is_empty() && !T::has_descriptor(self)? {
             return Err(os_error(&no_descriptor()));
         }
         let has = own.interest.get();

@@ -10,12 +10,12 @@
 //!
 //! Cost: one handle a connection.
 
+use super::clients::Acceptor;
 use super::{StreamThis, StreamTransport};
-use crate::py::class::{OfNative, Ref, Visit, VisitStopped};
+use crate::py::class::{OfNative, Visit, VisitStopped};
 use crate::py::imports;
 use crate::py::method::Methods;
-use crate::server::{self, Server};
-use crate::tls::TlsProtocol;
+use crate::transport::delivery::Delivery;
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -31,8 +31,8 @@ pub(super) enum Accept {
 }
 
 impl Accept {
-    pub(super) const fn of(server: Option<&Py<Server>>) -> Self {
-        match server {
+    pub(super) const fn of(acceptor: Option<&Acceptor>) -> Self {
+        match acceptor {
             Some(_) => Self::Running,
             None => Self::Over,
         }
@@ -69,12 +69,8 @@ impl<'py> StreamThis<'_, 'py> {
         if matches!(accept, Accept::Over) {
             return Ok(());
         }
-        let server = {
-            let server = self.own().server.borrow();
-            server.as_ref().map(|server| server.bind(py).clone())
-        };
-        if let Some(server) = server {
-            server::accept_ended(&server)?;
+        if let Some(acceptor) = &*self.own().acceptor.borrow() {
+            acceptor.clients.accepted();
         }
         let Accept::Watched(future) = accept else {
             return Ok(());
@@ -117,16 +113,12 @@ impl<'py> StreamThis<'_, 'py> {
     }
 
     fn outermost(&self) -> Bound<'py, PyAny> {
-        let py = self.py();
-        let tls = self
-            .protocol()
-            .as_ref()
-            .and_then(Ref::<TlsProtocol>::from_exact);
-        tls.and_then(|tls| tls.this(py).app_transport())
-            .map_or_else(
-                || self.object().to_owned(),
-                |transport| transport.as_object().bind(py).clone(),
-            )
+        let protocol = self.protocol();
+        let above = match self.own().delivery.get() {
+            Delivery::Native(native) => protocol.and_then(|own| (native.transport)(&own)),
+            Delivery::Data | Delivery::Buffered | Delivery::StreamReader => None,
+        };
+        above.unwrap_or_else(|| self.object().to_owned())
     }
 }
 

@@ -52,7 +52,7 @@ impl<'py> StreamThis<'_, 'py> {
     pub(super) fn read_by_object(&self) -> PyResult<()> {
         match self.own().delivery.get() {
             Delivery::Data | Delivery::StreamReader => self.receive_by_object(),
-            Delivery::Buffered | Delivery::Tls => self.fill_by_object(),
+            Delivery::Buffered | Delivery::Native(_) => self.fill_by_object(),
         }
     }
 

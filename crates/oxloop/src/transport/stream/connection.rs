@@ -1,13 +1,13 @@
 //! How a connection's transport is made, and how its descriptor ends.
 
 use super::accept::Accept;
+use super::clients::Acceptor;
 use super::{Descriptor, Inner, StreamThis, StreamTransport, by_object};
 use crate::error::{os_error, then_cleaned};
 use crate::event_loop::EventLoop;
 use crate::py::attached::Attached;
 use crate::py::class::Ref;
 use crate::py::context::Captured;
-use crate::server::{self, Server};
 use crate::transport::delivery::Delivery;
 use crate::transport::selector::SelectorState;
 use crate::transport::write_queue::WriteQueue;
@@ -27,7 +27,7 @@ pub(crate) struct Connected {
     /// A future that is done once `connection_made` was called.
     pub(crate) waiter: Option<Py<PyAny>>,
     pub(crate) peer: Peer,
-    pub(crate) server: Option<Py<Server>>,
+    pub(crate) acceptor: Option<Acceptor>,
     pub(crate) context: Captured,
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn start(
     let by_object = !connected.descriptor.is_plain();
     let Names { peer, local, extra } = names(py, &connected)?;
     let delivery = Delivery::of(connected.protocol.bind(py))?;
-    let accept = Accept::of(connected.server.as_ref());
+    let accept = Accept::of(connected.acceptor.as_ref());
     let state = SelectorState::new(
         event_loop,
         fd,
@@ -82,7 +82,7 @@ pub(crate) fn start(
         descriptor: RefCell::new(connected.descriptor),
         by_object,
         delivery: Cell::new(delivery),
-        server: RefCell::new(connected.server),
+        acceptor: RefCell::new(connected.acceptor),
         accept: RefCell::new(accept),
         extra: RefCell::new(extra),
         peer: RefCell::new(peer),
@@ -96,9 +96,9 @@ pub(crate) fn start(
     };
     let inner = Attached::new(inner);
     let transport = Ref::new(py, StreamTransport { inner })?;
-    if let Some(server) = &*transport.this(py).own().server.borrow() {
-        server::attach(server.bind(py))?;
-        server::accept_began(server.bind(py))?;
+    if let Some(acceptor) = &*transport.this(py).own().acceptor.borrow() {
+        acceptor.clients.attach();
+        acceptor.clients.accepting();
     }
     SelectorState::enter(py, &transport)?;
     Ok(transport)
@@ -178,13 +178,13 @@ impl StreamThis<'_, '_> {
         descriptor.replace(Descriptor::Closed(past))
     }
 
-    /// Closes the descriptor, and leaves the server.
+    /// Closes the descriptor, and leaves the server's clients.
     pub(super) fn close_descriptor(&self) -> PyResult<()> {
         let (py, inner) = (self.py(), self.own());
         let closed = self.take_descriptor().close(py);
         let accepted = self.accept_is_over();
-        let server = inner.server.take();
-        let detached = server.map_or(Ok(()), |server| server::detach(server.bind(py)));
-        then_cleaned(py, then_cleaned(py, closed, accepted), detached)
+        let acceptor = inner.acceptor.take();
+        let left = acceptor.map_or(Ok(()), |acceptor| acceptor.clients.detach(py));
+        then_cleaned(py, then_cleaned(py, closed, accepted), left)
     }
 }

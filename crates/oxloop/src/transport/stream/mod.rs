@@ -7,7 +7,7 @@
 //! | feeding TLS | `read` |
 //! | write, writelines, write_eof | `write` |
 //! | connection_made | `connection` |
-//! | the task that accepts it | `accept` |
+//! | the task that accepts it, its server | `accept`, `clients` |
 //! | get_extra_info | `extra_info` |
 //! | the transport's part of `loop.sendfile` | `sendfile` |
 //! | all of it through the methods of a socket object | `by_object` |
@@ -30,6 +30,7 @@
 
 mod accept;
 mod by_object;
+mod clients;
 mod connection;
 mod extra_info;
 mod read;
@@ -37,15 +38,12 @@ mod reader;
 mod sendfile;
 mod write;
 
-use crate::event_loop::source::Source;
 use crate::py::attached::Attached;
-use crate::py::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitStopped, create};
+use crate::py::class::{Class, Native, OfNative, Slots, This, Visit, VisitStopped, create};
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::socket::{SocketKind, SocketObject, no_descriptor};
-use crate::server::Server;
 use crate::transport::delivery::Delivery;
-use crate::transport::polled::Polled;
 use crate::transport::selector::{self, SelectorState, SelectorTransport};
 use crate::transport::write_queue::WriteQueue;
 use pyo3::intern;
@@ -56,9 +54,11 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 
 use accept::Accept;
 
+pub(crate) use clients::{Acceptor, Clients};
 pub(crate) use connection::{Connected, Peer, start};
 
 /// A borrowed transport while one of its methods runs.
@@ -90,7 +90,7 @@ struct Inner {
     /// The socket object is not plain: its own methods are called.
     by_object: bool,
     delivery: Cell<Delivery>,
-    server: RefCell<Option<Py<Server>>>,
+    acceptor: RefCell<Option<Acceptor>>,
     /// How far the server is with it.
     accept: RefCell<Accept>,
     extra: RefCell<Option<Py<PyDict>>>,
@@ -133,7 +133,9 @@ impl Native for StreamTransport {
         inner.state.traverse(visit)?;
         visit.cell(&inner.extra)?;
         visit.cell(&inner.writable)?;
-        visit.cell(&inner.server)?;
+        if let Ok(acceptor) = inner.acceptor.try_borrow() {
+            visit.option(acceptor.as_ref().map(|acceptor| &acceptor.server))?;
+        }
         if let Ok(accept) = inner.accept.try_borrow() {
             accept.traverse(visit)?;
         }
@@ -148,7 +150,7 @@ impl Native for StreamTransport {
         inner.state.clear(py);
         drop(inner.extra.take());
         drop(inner.writable.take());
-        drop(inner.server.take());
+        drop(inner.acceptor.take());
         drop(inner.accept.take());
     }
 
@@ -162,12 +164,10 @@ impl StreamTransport {
         self.inner.get(py)
     }
 
-    pub(crate) fn belongs_to(&self, py: Python<'_>, server: &Bound<'_, Server>) -> bool {
-        self.inner(py)
-            .server
-            .borrow()
-            .as_ref()
-            .is_some_and(|own| own.is(server))
+    pub(crate) fn belongs_to(&self, py: Python<'_>, clients: &Rc<Clients>) -> bool {
+        let acceptor = self.inner(py).acceptor.borrow();
+        let own = acceptor.as_ref().map(|acceptor| &acceptor.clients);
+        own.is_some_and(|own| Rc::ptr_eq(own, clients))
     }
 }
 
@@ -231,12 +231,24 @@ impl SelectorTransport for StreamTransport {
         &self.inner(py).state
     }
 
-    fn source(transport: Ref<Self>) -> Source {
-        Source::Stream(transport)
+    #[inline]
+    fn on_event(this: &StreamThis<'_, '_>, readable: bool, writable: bool) -> PyResult<()> {
+        if readable && this.wants_to_read() {
+            this.read_ready()?;
+        }
+        if writable && this.own().queue.borrow().is_blocked() {
+            this.write_ready()?;
+        }
+        if writable && this.own().sendfile.get() {
+            this.wake_sendfile()?;
+        }
+        this.drop_unwanted(readable, writable);
+        Ok(())
     }
 
-    fn idle_source(weak: Py<PyAny>) -> Source {
-        Source::IdleStream(weak)
+    #[inline]
+    fn flush(this: &StreamThis<'_, '_>) {
+        this.flush();
     }
 
     #[inline]
@@ -280,7 +292,7 @@ impl SelectorTransport for StreamTransport {
 
     fn begun(this: &StreamThis<'_, '_>) -> PyResult<()> {
         // TLS goes on from here, and says when it is done.
-        if this.own().delivery.get() == Delivery::Tls {
+        if matches!(this.own().delivery.get(), Delivery::Native(_)) {
             return Ok(());
         }
         this.accept_ends()
@@ -339,27 +351,6 @@ impl StreamThis<'_, '_> {
             Descriptor::Socket(socket) => socket.fd(self.py()),
             Descriptor::Closed(_) => Err(no_descriptor()),
         }
-    }
-}
-
-impl Polled for StreamTransport {
-    #[inline]
-    fn on_event(this: &StreamThis<'_, '_>, readable: bool, writable: bool) -> PyResult<()> {
-        if readable && this.wants_to_read() {
-            this.read_ready()?;
-        }
-        if writable && this.own().queue.borrow().is_blocked() {
-            this.write_ready()?;
-        }
-        if writable && this.own().sendfile.get() {
-            this.wake_sendfile()?;
-        }
-        this.drop_unwanted(readable, writable);
-        Ok(())
-    }
-
-    fn reading_changes(&self, py: Python<'_>) -> u32 {
-        self.selector_state(py).flags.reading.changes()
     }
 }
 

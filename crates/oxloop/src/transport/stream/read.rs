@@ -6,10 +6,8 @@
 use super::connection::FatalError;
 use super::{StreamThis, reader};
 use crate::py::buffer::{WritableBuffer, bytes_filled_by};
-use crate::py::class::Ref;
 use crate::py::object::call_method;
-use crate::tls::TlsProtocol;
-use crate::transport::delivery::{Delivery, get_buffer};
+use crate::transport::delivery::{Delivery, NativeProtocol, get_buffer};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt};
@@ -40,7 +38,7 @@ impl<'py> StreamThis<'_, 'py> {
             Delivery::Data => self.read_data(),
             Delivery::Buffered => self.read_into_buffer(),
             Delivery::StreamReader => reader::feed(self),
-            Delivery::Tls => self.read_records(),
+            Delivery::Native(native) => self.read_natively(native),
         }
     }
 
@@ -158,13 +156,10 @@ impl<'py> StreamThis<'_, 'py> {
     }
 
     /// Hands what one recv(2) brought to TLS, which decrypts it from where it is.
-    fn read_records(&self) -> PyResult<()> {
+    fn read_natively(&self, native: &NativeProtocol) -> PyResult<()> {
         let py = self.py();
         let Some(protocol) = self.protocol() else {
             return Ok(());
-        };
-        let Some(tls) = Ref::<TlsProtocol>::from_exact(&protocol) else {
-            return self.read_data();
         };
         self.loop_state().with_scratch(|scratch| {
             let received = self
@@ -178,7 +173,7 @@ impl<'py> StreamThis<'_, 'py> {
             let outcome = self
                 .own()
                 .context
-                .run(py, || tls.this(py).receive(&scratch[..count]));
+                .run(py, || (native.receive)(&protocol, &scratch[..count]));
             outcome.or_else(|error| {
                 self.reading_failed(
                     FatalError::Python(error),

@@ -135,7 +135,7 @@ impl<'py> StreamThis<'_, 'py> {
         }
         if state.is_in_callback() && size <= inner.flow.high_water() {
             if !inner.flags.written.replace(true) {
-                state.flush_later(self.to_ref());
+                state.flush_later(self.held());
             }
             return Ok(());
         }

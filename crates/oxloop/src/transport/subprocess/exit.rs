@@ -4,6 +4,8 @@
 //! the process instead, without reaping it.
 
 use super::{SubprocessThis, SubprocessTransport};
+use crate::event_loop::held::{Held, Kind};
+use crate::event_loop::registrations::Registration;
 use crate::event_loop::schedule::soon_from_thread;
 use crate::event_loop::source::Source;
 use crate::py::class::{OfNative, Ref};
@@ -21,6 +23,24 @@ use std::rc::Rc;
 const STATUS_UNKNOWN: i32 = 255;
 /// What `Popen` is to say of such a process: no status of any.
 const REAPED: i32 = i32::MIN;
+
+/// A child process that the loop watches: its parent's alone.
+static CHILD: Kind = Kind {
+    on_event: |object, _, behind_queued| {
+        SubprocessThis::of(object).map_or(Ok(()), |this| this.on_exit_event(behind_queued))
+    },
+    registration: |object, token| {
+        let (fd, _) = SubprocessThis::of(object)?.own().pidfd.get()?;
+        Some(Registration {
+            fd,
+            token,
+            interest: Interest::READABLE,
+            to_ask: None,
+        })
+    },
+    is_inherited: false,
+    ..Kind::NONE
+};
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<SubprocessTransport>>) {
     methods.nullary(c"_wait", wait, c"Wait for the exit status.");
@@ -58,7 +78,10 @@ impl SubprocessThis<'_, '_> {
             }
             Err(error) => return Err(error),
         };
-        let source = Source::Child(self.to_ref());
+        let source = Source::Held(Held {
+            object: self.object().to_owned().unbind(),
+            kind: &CHILD,
+        });
         let token = self
             .loop_state()
             .register(pidfd, source, Interest::READABLE)?;
@@ -97,7 +120,7 @@ impl SubprocessThis<'_, '_> {
     ///
     /// # Errors
     /// What `Popen` raises.
-    pub(crate) fn on_exit_event(&self, behind_queued: bool) -> PyResult<()> {
+    fn on_exit_event(&self, behind_queued: bool) -> PyResult<()> {
         if self.own().returncode.get().is_some() {
             return self.stop_watching();
         }

@@ -131,13 +131,6 @@ impl BaseTransport for SubprocessTransport {
     }
 }
 
-impl SubprocessTransport {
-    /// What the loop watches for the child's exit, if it does.
-    pub(crate) fn pidfd(&self, py: Python<'_>) -> Option<RawFd> {
-        self.inner.get(py).pidfd.get().map(|(pidfd, _)| pidfd)
-    }
-}
-
 impl<'py> SubprocessThis<'_, 'py> {
     fn own(&self) -> &Inner {
         self.payload().inner.get(self.py())
