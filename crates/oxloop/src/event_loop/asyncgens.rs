@@ -27,7 +27,7 @@ pub(super) fn install(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 
 fn asyncgens<'py>(this: &Bound<'py, EventLoop>) -> Option<Bound<'py, PyAny>> {
     let py = this.py();
-    let hooks = this.get().state(py).hooks.borrow();
+    let hooks = this.get().state(py).settings.hooks.borrow();
     hooks.asyncgens.as_ref().map(|set| set.bind(py).clone())
 }
 
@@ -36,7 +36,14 @@ impl EventLoop {
     /// An asynchronous generator begins: remember it.
     fn _asyncgen_firstiter_hook(slf: &Bound<'_, Self>, agen: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
-        if slf.get().state(py).hooks.borrow().asyncgens_shutdown {
+        if slf
+            .get()
+            .state(py)
+            .settings
+            .hooks
+            .borrow()
+            .asyncgens_shutdown
+        {
             let text = format!(
                 "asynchronous generator {} was scheduled after loop.shutdown_asyncgens() call",
                 agen.repr()?
@@ -88,7 +95,12 @@ type Closing = (Py<PyList>, Py<PyAny>);
 
 fn begin_shutdown(this: &Bound<'_, EventLoop>) -> PyResult<Option<Closing>> {
     let py = this.py();
-    this.get().state(py).hooks.borrow_mut().asyncgens_shutdown = true;
+    this.get()
+        .state(py)
+        .settings
+        .hooks
+        .borrow_mut()
+        .asyncgens_shutdown = true;
     let Some(set) = asyncgens(this) else {
         return Ok(None);
     };

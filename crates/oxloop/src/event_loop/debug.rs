@@ -1,6 +1,5 @@
 //! Debug mode: thread and callback checks, slow callbacks, source tracebacks, coroutine origins.
 
-use super::schedule::thread_ident;
 use super::{EventLoop, LoopThis, State, turn};
 use crate::py::handle::HandleRef;
 use crate::py::imports;
@@ -13,7 +12,7 @@ use reactor::clock;
 impl EventLoop {
     /// True in debug mode.
     fn get_debug(&self, py: Python<'_>) -> bool {
-        self.state(py).debug.get()
+        self.state(py).settings.debug.get()
     }
 
     /// What asyncio's own methods read.
@@ -25,8 +24,8 @@ impl EventLoop {
     /// Turn debug mode on or off.
     fn set_debug(slf: &Bound<'_, Self>, enabled: &Bound<'_, PyAny>) -> PyResult<()> {
         let (py, state) = (slf.py(), slf.get().state(slf.py()));
-        state.debug.set(enabled.is_truthy()?);
-        if state.thread.get() != 0 {
+        state.settings.debug.set(enabled.is_truthy()?);
+        if state.run.thread.get() != 0 {
             let track = slf.getattr(intern!(py, "_set_coroutine_origin_tracking"))?;
             slf.call_method1(intern!(py, "call_soon_threadsafe"), (track, enabled))?;
         }
@@ -44,7 +43,7 @@ impl EventLoop {
     /// Seconds from which debug mode reports a callback as slow.
     #[getter]
     fn get_slow_callback_duration(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        let hooks = self.state(py).hooks.borrow();
+        let hooks = self.state(py).settings.hooks.borrow();
         hooks
             .slow_callback_duration
             .as_ref()
@@ -55,6 +54,7 @@ impl EventLoop {
     fn set_slow_callback_duration(&self, py: Python<'_>, value: Py<PyAny>) {
         let old = self
             .state(py)
+            .settings
             .hooks
             .borrow_mut()
             .slow_callback_duration
@@ -92,19 +92,10 @@ impl State {
     /// Remembers where a handle was made, in debug mode.
     #[inline]
     pub(crate) fn trace_source(&self, py: Python<'_>, handle: &HandleRef) -> PyResult<()> {
-        if self.debug.get() {
+        if self.settings.debug.get() {
             return trace_source(py, handle);
         }
         Ok(())
-    }
-
-    /// True if the loop runs in another thread than the calling one.
-    ///
-    /// # Errors
-    /// MemoryError.
-    pub(crate) fn runs_elsewhere(&self, py: Python<'_>) -> PyResult<bool> {
-        let running = self.thread.get();
-        Ok(running != 0 && running != thread_ident(py)?)
     }
 }
 
@@ -137,7 +128,7 @@ fn trace_source(py: Python<'_>, handle: &HandleRef) -> PyResult<()> {
 pub(super) fn run_handle(this: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyResult<()> {
     let (py, state) = (this.py(), this.get().state(this.py()));
     let run = || {
-        if state.handle_run.is_original(py) {
+        if state.settings.handle_run.is_original(py) {
             return turn::run_handle(this, handle);
         }
         let class = if handle.is_timer() {
@@ -149,14 +140,14 @@ pub(super) fn run_handle(this: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyR
             .call_method1(intern!(py, "_run"), (handle.object(py),))
             .map(drop)
     };
-    if !state.debug.get() {
+    if !state.settings.debug.get() {
         return run();
     }
-    state.hooks.borrow_mut().current_handle = Some(handle.clone_ref(py));
+    state.settings.hooks.borrow_mut().current_handle = Some(handle.clone_ref(py));
     let start = clock::now();
     let outcome = run();
     let elapsed = clock::now() - start;
-    let current = state.hooks.borrow_mut().current_handle.take();
+    let current = state.settings.hooks.borrow_mut().current_handle.take();
     drop(current);
     outcome?;
     log_if_slow(py, state, handle, elapsed)
@@ -164,7 +155,7 @@ pub(super) fn run_handle(this: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyR
 
 fn log_if_slow(py: Python<'_>, state: &State, handle: &HandleRef, elapsed: f64) -> PyResult<()> {
     let limit = {
-        let hooks = state.hooks.borrow();
+        let hooks = state.settings.hooks.borrow();
         hooks
             .slow_callback_duration
             .as_ref()
@@ -186,24 +177,24 @@ pub(super) fn track_coroutine_origins(
     state: &State,
     enabled: bool,
 ) -> PyResult<()> {
-    let tracking = state.hooks.borrow().origin_tracking.is_some();
+    let tracking = state.settings.hooks.borrow().origin_tracking.is_some();
     if enabled == tracking {
         return Ok(());
     }
     let sys = imports::sys(py)?;
     if enabled {
         let saved = sys.call_method0("get_coroutine_origin_tracking_depth")?;
-        state.hooks.borrow_mut().origin_tracking = Some(saved.unbind());
+        state.settings.hooks.borrow_mut().origin_tracking = Some(saved.unbind());
         let depth = imports::asyncio_constants(py)?.getattr("DEBUG_STACK_DEPTH")?;
         sys.call_method1("set_coroutine_origin_tracking_depth", (depth,))?;
         return Ok(());
     }
     let saved = {
-        let hooks = state.hooks.borrow();
+        let hooks = state.settings.hooks.borrow();
         hooks.origin_tracking.as_ref().map(|it| it.clone_ref(py))
     };
     sys.call_method1("set_coroutine_origin_tracking_depth", (saved,))?;
-    let restored = state.hooks.borrow_mut().origin_tracking.take();
+    let restored = state.settings.hooks.borrow_mut().origin_tracking.take();
     drop(restored);
     Ok(())
 }

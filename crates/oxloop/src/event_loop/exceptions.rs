@@ -20,7 +20,7 @@ use pyo3::types::{PyDict, PyList, PyString};
 impl EventLoop {
     /// The exception handler that was set, or None.
     fn get_exception_handler(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        let hooks = self.state(py).hooks.borrow();
+        let hooks = self.state(py).settings.hooks.borrow();
         hooks
             .exception_handler
             .as_ref()
@@ -37,7 +37,7 @@ impl EventLoop {
         }
         let handler = (!handler.is_none()).then(|| handler.unbind());
         let old = std::mem::replace(
-            &mut self.state(py).hooks.borrow_mut().exception_handler,
+            &mut self.state(py).settings.hooks.borrow_mut().exception_handler,
             handler,
         );
         drop(old);
@@ -75,7 +75,7 @@ impl EventLoop {
     fn call_exception_handler(slf: &Bound<'_, Self>, context: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         let handler = {
-            let hooks = slf.get().state(py).hooks.borrow();
+            let hooks = slf.get().state(py).settings.hooks.borrow();
             hooks
                 .exception_handler
                 .as_ref()
@@ -149,7 +149,7 @@ fn add_handle_traceback(state: &State, context: &Bound<'_, PyAny>) -> PyResult<(
     }
     let py = context.py();
     let traceback = {
-        let hooks = state.hooks.borrow();
+        let hooks = state.settings.hooks.borrow();
         let trace = hooks
             .current_handle
             .as_ref()
@@ -252,7 +252,7 @@ pub(crate) fn report_handle(
     let arguments = handle.arguments(py)?;
     let kwargs = PyDict::new(py);
     if cfg!(Py_3_13) {
-        kwargs.set_item("debug", this.get().state(py).debug.get())?;
+        kwargs.set_item("debug", this.get().state(py).settings.debug.get())?;
     }
     let source = imports::format_callback_source(py)?.call((callback, arguments), Some(&kwargs))?;
     let context = PyDict::new(py);

@@ -35,7 +35,7 @@ fn run_in_executor<'py>(
     };
     args.no_keywords("run_in_executor")?;
     state.check_closed()?;
-    if state.debug.get() {
+    if state.settings.debug.get() {
         schedule::reject_coroutines(py, &function, "run_in_executor")?;
     }
     let executor = if executor.is_none() {
@@ -57,7 +57,7 @@ fn run_in_executor<'py>(
 fn default_executor<'py>(this: &LoopThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let (py, state) = (this.py(), this.payload().state(this.py()));
     {
-        let hooks = state.hooks.borrow();
+        let hooks = state.settings.hooks.borrow();
         if hooks.executor_shutdown {
             return Err(PyRuntimeError::new_err("Executor shutdown has been called"));
         }
@@ -68,7 +68,7 @@ fn default_executor<'py>(this: &LoopThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>
     let kwargs = PyDict::new(py);
     kwargs.set_item("thread_name_prefix", "asyncio")?;
     let executor = imports::thread_pool_executor(py)?.call((), Some(&kwargs))?;
-    state.hooks.borrow_mut().default_executor = Some(executor.clone().unbind());
+    state.settings.hooks.borrow_mut().default_executor = Some(executor.clone().unbind());
     Ok(executor)
 }
 
@@ -84,6 +84,7 @@ impl EventLoop {
         let executor = executor.clone().unbind();
         let old = self
             .state(py)
+            .settings
             .hooks
             .borrow_mut()
             .default_executor
@@ -107,7 +108,7 @@ impl EventLoop {
     fn _do_shutdown(slf: &Bound<'_, Self>, future: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         let executor = {
-            let hooks = slf.get().state(py).hooks.borrow();
+            let hooks = slf.get().state(py).settings.hooks.borrow();
             hooks
                 .default_executor
                 .as_ref()
@@ -179,7 +180,7 @@ async fn shutdown(this: Py<EventLoop>, timeout: Option<Py<PyAny>>) -> PyResult<P
 fn begin(this: &Bound<'_, EventLoop>, timeout: Option<&Py<PyAny>>) -> PyResult<Option<Shutdown>> {
     let py = this.py();
     {
-        let mut hooks = this.get().state(py).hooks.borrow_mut();
+        let mut hooks = this.get().state(py).settings.hooks.borrow_mut();
         hooks.executor_shutdown = true;
         if hooks.default_executor.is_none() {
             return Ok(None);
@@ -227,7 +228,7 @@ fn give_up<'py>(
     let category = py.get_type::<PyRuntimeWarning>();
     imports::warnings(py)?.call_method("warn", (text, category), Some(&kwargs))?;
     let executor = {
-        let hooks = this.get().state(py).hooks.borrow();
+        let hooks = this.get().state(py).settings.hooks.borrow();
         hooks
             .default_executor
             .as_ref()

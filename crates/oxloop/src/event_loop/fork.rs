@@ -45,7 +45,7 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     fn _before_fork(py: Python<'_>) -> PyResult<()> {
         let running = crate::py::imports::get_running_loop(py)?.call0()?;
         if let Ok(running) = running.cast::<EventLoop>() {
-            super::written::flush_writes(py, running.get().state(py));
+            super::run::flush_writes(py, running.get().state(py));
         }
         Ok(())
     }
@@ -66,7 +66,7 @@ impl State {
     /// What the kernel refuses; EBADF on a closed loop.
     #[inline(always)]
     pub(super) fn leave_parent(&self) -> io::Result<()> {
-        if self.forks.get() == generation() {
+        if self.kernel.forks.get() == generation() {
             return Ok(());
         }
         Python::attach(|py| start_anew(py, self))
@@ -74,8 +74,8 @@ impl State {
 
     /// In the child of a fork, lets go of the parent's kernel objects without a use for own ones.
     pub(super) fn forget_parent(&self) {
-        if self.forks.replace(generation()) != generation() {
-            drop(self.poller.take());
+        if self.kernel.forks.replace(generation()) != generation() {
+            drop(self.kernel.poller.take());
         }
     }
 }
@@ -88,12 +88,12 @@ fn start_anew(py: Python<'_>, state: &State) -> io::Result<()> {
     }
     let (poller, notifier) = (Poller::new()?, Notifier::new()?);
     state.signals.borrow_mut().renew_channel()?;
-    state.forks.set(generation());
-    let old = state.poller.replace(Some(Arc::new(poller)));
+    state.kernel.forks.set(generation());
+    let old = state.kernel.poller.replace(Some(Arc::new(poller)));
     drop(old);
     state.resolver.take();
     let registrations = registrations(py, state, notifier.as_raw_fd(), true);
-    *state.notifier.borrow_mut() = Some(Arc::new(notifier));
+    *state.waker.notifier.borrow_mut() = Some(Arc::new(notifier));
     register_again(state, registrations);
     Ok(())
 }
@@ -104,11 +104,16 @@ fn start_anew(py: Python<'_>, state: &State) -> io::Result<()> {
 /// What epoll_create1(2) refuses; the old instance stays.
 #[cold]
 pub(super) fn renew_poller(py: Python<'_>, state: &State) -> io::Result<()> {
-    let notifier = state.notifier.borrow().as_ref().map(|own| own.as_raw_fd());
+    let notifier = state
+        .waker
+        .notifier
+        .borrow()
+        .as_ref()
+        .map(|own| own.as_raw_fd());
     let Some(notifier) = notifier else {
         return Ok(());
     };
-    let old = state.poller.replace(Some(Arc::new(Poller::new()?)));
+    let old = state.kernel.poller.replace(Some(Arc::new(Poller::new()?)));
     let mut registrations = registrations(py, state, notifier, false);
     if let Some(old) = old {
         // What the kernel does not have (any more) is another file's number by now.
@@ -139,7 +144,7 @@ fn registrations(
     forked: bool,
 ) -> Vec<Registration> {
     let mut registrations: Vec<Registration> = {
-        let sources = state.sources.borrow();
+        let sources = state.kernel.sources.borrow();
         let sources = sources.iter();
         let sources = sources.filter(|(_, source)| !forked || source.is_inherited());
         let registration = |(token, source)| registration(py, state, notifier, token, source);

@@ -1,37 +1,30 @@
 //! Making, running, stopping and closing a loop.
 
-use super::record_memory::RecordMemory;
+use super::kernel::Kernel;
+use super::memory::Memory;
+use super::queues::Queues;
 use super::registrations::Numbers;
+use super::run::Run;
 use super::schedule::thread_ident;
+use super::settings::Settings;
+use super::signals::Look;
 use super::signals::Signals;
 use super::source::Source;
-use super::{EventLoop, Hooks, State, turn};
+use super::waker::Waker;
+use super::{EventLoop, State, turn};
 use crate::error::{leaves_the_loop, os_error, then_cleaned};
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::handle::HandleRef;
-use crate::py::object::TypeWatch;
-use crate::py::signals::Breaker;
 use crate::py::{imports, interpreter};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::PyTuple;
 use reactor::notifier::Notifier;
-use reactor::poller::{Events, Interest, Poller};
-use reactor::timer::TimerHeap;
+use reactor::poller::{Interest, Poller};
 use reactor::token::Registry;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
-use std::sync::Arc;
-
-/// One read's worth, as asyncio's `max_size`.
-const SCRATCH: usize = 256 * 1024;
-
-/// Memory to read into.
-pub(super) fn new_scratch() -> Box<[u8]> {
-    vec![0; SCRATCH].into_boxed_slice()
-}
 
 pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
     let poller = Poller::new().map_err(|error| os_error(&error))?;
@@ -41,70 +34,26 @@ pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
     poller
         .add(notifier.as_raw_fd(), token, Interest::READABLE)
         .map_err(|error| os_error(&error))?;
-    let debug = imports::is_debug_mode(py)?.call0()?.is_truthy()?;
-    let hooks = Hooks {
-        slow_callback_duration: Some(0.1_f64.into_pyobject(py)?.into_any().unbind()),
-        asyncgens: Some(imports::weak_set(py)?.call0()?.unbind()),
-        ..Hooks::default()
-    };
     Ok(State {
-        ready: RefCell::new(VecDeque::with_capacity(64)),
-        batch: Cell::new(None),
-        clock_read: Cell::new(f64::NAN),
-        timers: RefCell::new(TimerHeap::new()),
-        sources: RefCell::new(sources),
-        numbers: RefCell::new(Numbers::default()),
+        queues: Queues::new(),
+        kernel: Kernel::new(poller, sources),
         signals: RefCell::new(Signals::default()),
-        breaker: Cell::new(Breaker::never()),
-        turns: Cell::new(0),
-        written: RefCell::default(),
-        interruption: RefCell::default(),
-        poller: RefCell::new(Some(Arc::new(poller))),
-        stale: RefCell::default(),
-        unconfirmed: RefCell::default(),
-        wait_numbers: Cell::default(),
-        events: Cell::new(Some(Box::new(Events::new()))),
-        notifier: RefCell::new(Some(Arc::new(notifier))),
-        waiting: Cell::new(false),
-        closed: Cell::new(false),
-        stopping: Cell::new(false),
-        debug: Cell::new(debug),
-        thread: Cell::new(0),
-        in_callback: Cell::new(false),
-        custom_time: Cell::new(false),
-        custom_sock_connect: Cell::new(false),
-        handle_run: watch_of_run(py)?,
+        look: Look::default(),
+        run: Run::default(),
+        waker: Waker::new(notifier),
+        memory: Memory::new(),
+        settings: Settings::new(py)?,
         resolver: RefCell::new(None),
-        forks: Cell::new(super::fork::generation()),
-        scratch: Cell::new(Some(new_scratch())),
-        last_sock_recv: Cell::new(0),
-        record_memory: RecordMemory::default(),
-        hooks: RefCell::new(hooks),
+        closed: Cell::new(false),
     })
-}
-
-/// A timer handle's `_run` is the one of all handles, unless somebody gave it its own.
-fn watch_of_run(py: Python<'_>) -> PyResult<TypeWatch> {
-    let base = imports::handle(py)?.cast::<PyType>()?;
-    let class = imports::timer_handle(py)?.cast::<PyType>()?;
-    TypeWatch::new(class, "_run").map(|watch| watch.with_base(base))
 }
 
 impl State {
     /// Shows the collector what the loop owns. Called in the middle of anything that allocates, so
     /// a borrowed part is left out, which only makes its contents count as reachable.
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
-        if let Ok(ready) = self.ready.try_borrow() {
-            ready
-                .iter()
-                .try_for_each(|handle| handle.traverse_queued(visit))?;
-        }
-        if let Ok(timers) = self.timers.try_borrow() {
-            timers
-                .iter()
-                .try_for_each(|(_, handle)| handle.traverse_queued(visit))?;
-        }
-        if let Ok(sources) = self.sources.try_borrow() {
+        self.queues.traverse(visit)?;
+        if let Ok(sources) = self.kernel.sources.try_borrow() {
             sources
                 .iter()
                 .try_for_each(|(_, source)| source.traverse(visit))?;
@@ -112,44 +61,23 @@ impl State {
         if let Ok(signals) = self.signals.try_borrow() {
             signals.traverse(visit)?;
         }
-        if let Ok(hooks) = self.hooks.try_borrow() {
+        if let Ok(hooks) = self.settings.hooks.try_borrow() {
             hooks.traverse(visit)?;
         }
-        visit.cell(&self.interruption)
-    }
-}
-
-impl Hooks {
-    fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
-        visit.option(self.exception_handler.as_ref())?;
-        visit.option(self.task_factory.as_ref())?;
-        visit.option(self.default_executor.as_ref())?;
-        visit.option(self.slow_callback_duration.as_ref())?;
-        visit.option(self.asyncgens.as_ref())?;
-        visit.option(self.old_asyncgen_hooks.as_ref())?;
-        visit.option(self.origin_tracking.as_ref())
+        visit.cell(&self.run.interruption)
     }
 }
 
 /// Drops every Python object that the loop owns; for the collector and for `close`.
 pub(super) fn release_all(py: Python<'_>, state: &State) {
     state.forget_parent();
-    drop_queues(py, state);
-    let sources = std::mem::replace(&mut *state.sources.borrow_mut(), Registry::new());
+    state.queues.release(py);
+    let sources = std::mem::replace(&mut *state.kernel.sources.borrow_mut(), Registry::new());
     drop(sources);
     drop(state.signals.take());
-    drop(state.hooks.take());
-    drop(state.interruption.take());
-    drop(state.poller.take());
-}
-
-fn drop_queues(py: Python<'_>, state: &State) {
-    let ready = state.ready.take();
-    let timers = state.timers.borrow_mut().drain();
-    for handle in ready.into_iter().chain(timers) {
-        handle.set_scheduled(false);
-        handle.release_ref(py);
-    }
+    drop(state.settings.hooks.take());
+    drop(state.run.interruption.take());
+    drop(state.kernel.poller.take());
 }
 
 #[pymethods]
@@ -164,10 +92,10 @@ impl EventLoop {
         }
         let outcome = begun.and_then(|()| {
             let outcome = turn::run(slf);
-            state.stopping.set(false);
+            state.run.stopping.set(false);
             outcome
         });
-        super::written::flush_writes(py, state);
+        super::run::flush_writes(py, state);
         let outcome = then_cleaned(py, outcome, state.raise_interruption(py));
         let cleaned = run_forever_cleanup(slf);
         first_failure(slf, outcome, cleaned)
@@ -210,25 +138,25 @@ impl EventLoop {
     /// Stop after the callbacks that are already scheduled.
     fn stop(&self, py: Python<'_>) {
         let state = self.state(py);
-        state.stopping.set(true);
+        state.run.stopping.set(true);
         state.wake();
     }
 
     /// Close the loop, which must not be running. Idempotent.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
         let (py, state) = (slf.py(), slf.get().state(slf.py()));
-        if state.thread.get() != 0 {
+        if state.run.thread.get() != 0 {
             return Err(PyRuntimeError::new_err("Cannot close a running event loop"));
         }
         if state.closed.get() {
             return Ok(());
         }
-        if state.debug.get() {
+        if state.settings.debug.get() {
             imports::logger(py)?.call_method1("debug", ("Close %r", slf))?;
         }
         super::signals::close(slf)?;
         state.closed.set(true);
-        drop_queues(py, state);
+        state.queues.release(py);
         let closed = close_kernel_side(py, state);
         let shut = shut_executor(py, state);
         then_cleaned(py, closed, shut)
@@ -241,7 +169,7 @@ impl EventLoop {
 
     /// True while run_forever() is under way.
     fn is_running(&self, py: Python<'_>) -> bool {
-        self.state(py).thread.get() != 0
+        self.state(py).run.thread.get() != 0
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
@@ -271,7 +199,7 @@ fn consume_exception(future: &Bound<'_, PyAny>) -> PyResult<()> {
 fn close_kernel_side(py: Python<'_>, state: &State) -> PyResult<()> {
     state.forget_parent();
     // Watchers, transports and listeners go first: their destructors may look at the loop.
-    let sources = std::mem::replace(&mut *state.sources.borrow_mut(), Registry::new());
+    let sources = std::mem::replace(&mut *state.kernel.sources.borrow_mut(), Registry::new());
     let mut dropped = Ok(());
     for (_, source) in sources.iter() {
         if let Source::Held(held) = source {
@@ -280,9 +208,9 @@ fn close_kernel_side(py: Python<'_>, state: &State) -> PyResult<()> {
         }
     }
     drop(sources);
-    *state.numbers.borrow_mut() = Numbers::default();
-    drop(state.poller.take());
-    drop(state.notifier.take());
+    *state.kernel.numbers.borrow_mut() = Numbers::default();
+    drop(state.kernel.poller.take());
+    drop(state.waker.notifier.take());
     let resolver = state.resolver.take();
     if let Some(resolver) = resolver {
         py.detach(|| resolver.close());
@@ -292,7 +220,7 @@ fn close_kernel_side(py: Python<'_>, state: &State) -> PyResult<()> {
 
 fn shut_executor(py: Python<'_>, state: &State) -> PyResult<()> {
     let executor = {
-        let mut hooks = state.hooks.borrow_mut();
+        let mut hooks = state.settings.hooks.borrow_mut();
         hooks.executor_shutdown = true;
         hooks.default_executor.take()
     };
@@ -310,7 +238,7 @@ fn shut_executor(py: Python<'_>, state: &State) -> PyResult<()> {
 /// RuntimeError if this loop, or another one in this thread, runs already.
 fn check_running(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let py = this.py();
-    if this.get().state(py).thread.get() != 0 {
+    if this.get().state(py).run.thread.get() != 0 {
         return Err(PyRuntimeError::new_err(
             "This event loop is already running",
         ));
@@ -341,7 +269,7 @@ fn forget_stops(py: Python<'_>, state: &State) {
         return;
     };
     let queued: Vec<HandleRef> = {
-        let ready = state.ready.borrow();
+        let ready = state.queues.ready.borrow();
         ready.iter().map(|handle| handle.clone_ref(py)).collect()
     };
     for handle in queued {
@@ -365,11 +293,11 @@ fn prepare_to_run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 fn run_forever_setup(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let (py, state) = (this.py(), this.get().state(this.py()));
     let sys = imports::sys(py)?;
-    state.thread.set(thread_ident(py)?);
-    super::debug::track_coroutine_origins(py, state, state.debug.get())?;
+    state.run.thread.set(thread_ident(py)?);
+    super::debug::track_coroutine_origins(py, state, state.settings.debug.get())?;
     let old = sys.call_method0("get_asyncgen_hooks")?;
     let old = old.cast_into::<PyTuple>()?.unbind();
-    state.hooks.borrow_mut().old_asyncgen_hooks = Some(old);
+    state.settings.hooks.borrow_mut().old_asyncgen_hooks = Some(old);
     super::asyncgens::install(this)?;
     super::signals::run_begins(this)?;
     set_running_loop(py, this.as_any())
@@ -379,8 +307,8 @@ fn run_forever_setup(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 /// could be undone or not.
 fn run_forever_cleanup(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let (py, state) = (this.py(), this.get().state(this.py()));
-    state.thread.set(0);
-    track_shared_handles(state);
+    state.run.thread.set(0);
+    state.queues.track_shared_handles();
     let left = insist(|| set_running_loop(py, py.None().bind(py)));
     let signals = insist(|| super::signals::run_ends(this));
     let tracking = insist(|| super::debug::track_coroutine_origins(py, state, false));
@@ -396,26 +324,16 @@ fn insist(step: impl Fn() -> PyResult<()>) -> PyResult<()> {
     })
 }
 
-/// While the loop does not run, the collector has to know the handles that somebody keeps.
-fn track_shared_handles(state: &State) {
-    let (ready, timers) = (state.ready.borrow(), state.timers.borrow());
-    let timed = timers.iter().map(|(_, handle)| handle);
-    ready
-        .iter()
-        .chain(timed)
-        .for_each(HandleRef::track_if_shared);
-}
-
 fn restore_asyncgen_hooks(py: Python<'_>, state: &State) -> PyResult<()> {
     let old = {
-        let hooks = state.hooks.borrow();
+        let hooks = state.settings.hooks.borrow();
         hooks.old_asyncgen_hooks.as_ref().map(|it| it.clone_ref(py))
     };
     let Some(old) = old else { return Ok(()) };
     imports::sys(py)?
         .getattr(intern!(py, "set_asyncgen_hooks"))?
         .call1(old)?;
-    let restored = state.hooks.borrow_mut().old_asyncgen_hooks.take();
+    let restored = state.settings.hooks.borrow_mut().old_asyncgen_hooks.take();
     drop(restored);
     Ok(())
 }

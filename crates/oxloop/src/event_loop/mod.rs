@@ -31,23 +31,27 @@ mod executor;
 pub(crate) mod fork;
 pub(crate) mod handle;
 pub(crate) mod held;
+mod kernel;
 pub(crate) mod lifecycle;
+pub(crate) mod memory;
 mod poll;
+mod queues;
 pub(crate) mod readiness;
-pub(crate) mod record_memory;
 pub(crate) mod registrations;
+mod run;
 pub(crate) mod schedule;
 pub(crate) mod sendfile;
+mod settings;
 mod signals;
 pub(crate) mod source;
 mod state;
 mod tasks;
 pub(crate) mod turn;
 mod unconfirmed;
+mod waker;
 mod wakeup_fd;
 pub(crate) mod watch;
 mod watchers;
-mod written;
 
 use crate::py::attached::Attached;
 use crate::py::class::{This, Visit};
@@ -57,7 +61,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use pyo3::{PyTraverseError, PyVisit};
 
-pub(crate) use state::{Hooks, State};
+pub(crate) use state::State;
 
 /// A receiver of a loop method.
 pub(crate) type LoopThis<'a, 'py> = This<'a, 'py, EventLoop>;
@@ -123,35 +127,6 @@ impl EventLoop {
         crate::py::object::generic_set(slf.as_any(), name, None)?;
         slf.get().attribute_changed(slf, name)
     }
-}
-
-impl EventLoop {
-    /// What asyncio's loop calls by name must be what is assigned on an instance: a `time` moves
-    /// the timers, `sock_connect` makes the connections.
-    fn attribute_changed(&self, this: &Bound<'_, Self>, name: &Bound<'_, PyAny>) -> PyResult<()> {
-        if name.eq("time")? || name.eq("sock_connect")? {
-            self.find_overrides(this)?;
-        }
-        Ok(())
-    }
-
-    fn find_overrides(&self, this: &Bound<'_, Self>) -> PyResult<()> {
-        let state = self.state(this.py());
-        state.custom_time.set(is_overridden(this, "time")?);
-        let connects = is_overridden(this, "sock_connect")?;
-        state.custom_sock_connect.set(connects);
-        Ok(())
-    }
-}
-
-/// True if the method is another one than ours, on the instance or in its class.
-fn is_overridden(this: &Bound<'_, EventLoop>, method: &str) -> PyResult<bool> {
-    let own = this.getattr("__dict__")?.cast_into::<PyDict>()?;
-    if own.contains(method)? {
-        return Ok(true);
-    }
-    let native = this.py().get_type::<EventLoop>().getattr(method)?;
-    Ok(!this.get_type().getattr(method)?.is(&native))
 }
 
 /// Every method that returns a coroutine.

@@ -35,7 +35,7 @@ pub(super) fn ask(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 #[inline(never)]
 fn ask_kernel(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let state = this.get().state(this.py());
-    let plan = state.unconfirmed.borrow_mut().plan(false);
+    let plan = state.kernel.unconfirmed.borrow_mut().plan(false);
     if matches!(plan, Plan::Confirm) {
         confirm(this, state)?;
     }
@@ -48,7 +48,7 @@ fn ask_kernel(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 /// As `ask`.
 pub(super) fn wait(this: &Bound<'_, EventLoop>, timeout: Option<Duration>) -> PyResult<()> {
     let state = this.get().state(this.py());
-    let plan = state.unconfirmed.borrow_mut().plan(true);
+    let plan = state.kernel.unconfirmed.borrow_mut().plan(true);
     match plan {
         Plan::Poll => {}
         Plan::Ask => {
@@ -72,11 +72,11 @@ pub(super) fn wait(this: &Bound<'_, EventLoop>, timeout: Option<Duration>) -> Py
 fn poll(this: &Bound<'_, EventLoop>, state: &State, timeout: Option<Duration>) -> PyResult<usize> {
     let py = this.py();
     state.leave_parent().map_err(|error| os_error(&error))?;
-    let mut events = state.events.take().unwrap_or_default();
-    events.reserve(state.sources.borrow().len());
+    let mut events = state.kernel.events.take().unwrap_or_default();
+    events.reserve(state.kernel.sources.borrow().len());
     let outcome = poll_into(py, state, &mut events, timeout)
         .and_then(|count| dispatch_all(this, state, &events).map(|()| count));
-    state.events.set(Some(events));
+    state.kernel.events.set(Some(events));
     state.drop_ghosts(py);
     outcome
 }
@@ -89,18 +89,18 @@ fn poll_into(
     timeout: Option<Duration>,
 ) -> PyResult<usize> {
     let waited = if timeout == Some(Duration::ZERO) {
-        match &*state.poller.borrow() {
+        match &*state.kernel.poller.borrow() {
             Some(poller) => poller.wait(events, timeout),
             None => return state.check_closed().map(|()| 0),
         }
     } else {
-        let poller = state.poller.borrow().clone();
+        let poller = state.kernel.poller.borrow().clone();
         let Some(poller) = poller else {
             return state.check_closed().map(|()| 0);
         };
-        state.waiting.set(true);
+        state.waker.waiting.set(true);
         let waited = py.detach(|| poller.wait(events, timeout));
-        state.waiting.set(false);
+        state.waker.waiting.set(false);
         waited
     };
     let count = waited.map_err(|error| os_error(&error))?;
@@ -119,10 +119,10 @@ fn dispatch_all(this: &Bound<'_, EventLoop>, state: &State, events: &Events) -> 
     if !queue {
         super::turn::begin_batch(this, state, None)?;
     }
-    state.in_callback.set(true);
+    state.run.in_callback.set(true);
     let outcome = (0..events.len()).try_for_each(|index| {
         let outcome = dispatch(this, state, events.get(index), queue);
-        super::written::flush_writes(this.py(), state);
+        super::run::flush_writes(this.py(), state);
         match outcome.or_else(|error| report(this, error)) {
             Err(error) if !queue => {
                 let rest = queue_first(this, state, events, index + 1);
@@ -131,7 +131,7 @@ fn dispatch_all(this: &Bound<'_, EventLoop>, state: &State, events: &Events) -> 
             outcome => outcome,
         }
     });
-    state.in_callback.set(false);
+    state.run.in_callback.set(false);
     outcome
 }
 
@@ -144,10 +144,10 @@ fn queue_first(
     events: &Events,
     from: usize,
 ) -> PyResult<()> {
-    let before = state.ready.borrow().len();
+    let before = state.queues.ready.borrow().len();
     let outcome =
         (from..events.len()).try_for_each(|index| dispatch(this, state, events.get(index), true));
-    let mut ready = state.ready.borrow_mut();
+    let mut ready = state.queues.ready.borrow_mut();
     let queued = ready.len().saturating_sub(before);
     ready.rotate_right(queued);
     outcome
@@ -158,10 +158,13 @@ impl State {
     /// looks at handles as they run.
     #[inline]
     fn must_queue(&self, py: Python<'_>, events: &Events) -> bool {
-        if self.has_ready() || self.debug.get() || !self.handle_run.is_original(py) {
+        if self.has_ready()
+            || self.settings.debug.get()
+            || !self.settings.handle_run.is_original(py)
+        {
             return true;
         }
-        let sources = self.sources.borrow();
+        let sources = self.kernel.sources.borrow();
         (0..events.len()).any(|index| {
             let source = sources.get(events.get(index).token);
             source.is_some_and(Source::queues_handles)
@@ -172,7 +175,7 @@ impl State {
 fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event, queue: bool) -> PyResult<()> {
     let py = this.py();
     let held = {
-        let sources = state.sources.borrow();
+        let sources = state.kernel.sources.borrow();
         sources.get(event.token).and_then(|source| source.held(py))
     };
     match held {
@@ -189,7 +192,7 @@ fn dispatch_own(
     queue: bool,
 ) -> PyResult<()> {
     let py = this.py();
-    let mut sources = state.sources.borrow_mut();
+    let mut sources = state.kernel.sources.borrow_mut();
     match sources.get_mut(event.token) {
         Some(Source::Watch(watch)) => {
             let handles = [watch.ready_reader(py, event), watch.ready_writer(py, event)];
@@ -207,7 +210,7 @@ fn dispatch_own(
         }
         Some(Source::Notifier) => {
             drop(sources);
-            if let Some(notifier) = &*state.notifier.borrow() {
+            if let Some(notifier) = &*state.waker.notifier.borrow() {
                 notifier.clear();
             }
             Ok(())

@@ -67,8 +67,8 @@ impl<'a> Readiness<'a> {
         let state = event_loop.get().state(py);
         state.ensure_no_transport(fd.into_pyobject(py)?.as_any(), fd)?;
         let future = new_future(state, event_loop.bind(py).as_any())?;
-        let number = state.wait_numbers.get();
-        state.wait_numbers.set(number + 1);
+        let number = state.kernel.wait_numbers.get();
+        state.kernel.wait_numbers.set(number + 1);
         let waiter = Waiter {
             side,
             number,
@@ -138,7 +138,7 @@ pub(super) fn wake_soon(this: &Bound<'_, EventLoop>, woken: Woken) -> PyResult<(
 
 impl State {
     fn begin_wait(&self, fd: RawFd, waiter: Waiter) -> PyResult<()> {
-        let token = self.numbers.borrow().watch(fd);
+        let token = self.kernel.numbers.borrow().watch(fd);
         let Some(token) = token else {
             let mut watch = Watch::new(fd);
             watch.waiters.push(waiter);
@@ -146,14 +146,14 @@ impl State {
         };
         self.check_closed()?;
         let interest = {
-            let mut sources = self.sources.borrow_mut();
+            let mut sources = self.kernel.sources.borrow_mut();
             let Some(Source::Watch(watch)) = sources.get_mut(token) else {
                 unreachable!("invariant: a watched entry's token leads to its watch");
             };
             if watch.registered.contains(waiter.side.interest()) {
                 watch.waiters.push(waiter);
                 if !std::mem::replace(&mut watch.unconfirmed, true) {
-                    self.unconfirmed.borrow_mut().note(token);
+                    self.kernel.unconfirmed.borrow_mut().note(token);
                 }
                 return Ok(());
             }
@@ -168,11 +168,11 @@ impl State {
 
     /// Forgets a future that was not woken.
     fn end_wait(&self, fd: RawFd, number: u64) {
-        let Some(token) = self.numbers.borrow().watch(fd) else {
+        let Some(token) = self.kernel.numbers.borrow().watch(fd) else {
             return;
         };
         let (waiter, unwatched) = {
-            let mut sources = self.sources.borrow_mut();
+            let mut sources = self.kernel.sources.borrow_mut();
             let Some(Source::Watch(watch)) = sources.get_mut(token) else {
                 return;
             };
@@ -196,7 +196,7 @@ impl State {
     #[inline]
     pub(super) fn trim(&self, py: Python<'_>, event: Event, woken: &Woken) -> PyResult<()> {
         let (fd, wanted) = {
-            let mut sources = self.sources.borrow_mut();
+            let mut sources = self.kernel.sources.borrow_mut();
             match sources.get_mut(event.token) {
                 Some(Source::Watch(watch)) => {
                     if !watch.unwanted(event, woken) {
@@ -216,13 +216,13 @@ impl State {
 
     #[cold]
     pub(super) fn note_stale(&self, token: Token) {
-        self.stale.borrow_mut().now.push(token);
+        self.kernel.stale.borrow_mut().now.push(token);
     }
 
     /// After a poll: replaces the epoll instance if it reports what nobody can end.
     #[inline]
     pub(super) fn drop_ghosts(&self, py: Python<'_>) {
-        if !self.stale.borrow().now.is_empty() {
+        if !self.kernel.stale.borrow().now.is_empty() {
             self.look_for_ghosts(py);
         }
     }
@@ -230,7 +230,7 @@ impl State {
     #[cold]
     fn look_for_ghosts(&self, py: Python<'_>) {
         let haunted = {
-            let mut stale = self.stale.borrow_mut();
+            let mut stale = self.kernel.stale.borrow_mut();
             let now = std::mem::take(&mut stale.now);
             let haunted = now.iter().any(|token| stale.earlier.contains(token));
             if haunted || stale.earlier.len() + now.len() > STALE_MOST {

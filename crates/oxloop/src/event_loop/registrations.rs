@@ -131,7 +131,7 @@ impl State {
 
     /// True if the number has a registration.
     pub(crate) fn is_registered(&self, fd: RawFd) -> bool {
-        self.numbers.borrow().get(fd).is_some()
+        self.kernel.numbers.borrow().get(fd).is_some()
     }
 
     /// Gives the number to `source`. The kernel hears of it by `register`, or when a transport
@@ -142,8 +142,8 @@ impl State {
     pub(crate) fn enter(&self, fd: RawFd, source: Source) -> PyResult<Token> {
         self.take_over(fd)?;
         let holder = source.holder();
-        let token = self.sources.borrow_mut().insert(source);
-        self.numbers.borrow_mut().set(fd, token, holder);
+        let token = self.kernel.sources.borrow_mut().insert(source);
+        self.kernel.numbers.borrow_mut().set(fd, token, holder);
         Ok(token)
     }
 
@@ -154,7 +154,7 @@ impl State {
     /// # Errors
     /// What a future raises that is no future of asyncio's, and a file object's own `fileno()`.
     fn take_over(&self, fd: RawFd) -> PyResult<()> {
-        let Some(entry) = self.numbers.borrow().get(fd) else {
+        let Some(entry) = self.kernel.numbers.borrow().get(fd) else {
             return Ok(());
         };
         match entry.holder {
@@ -176,14 +176,14 @@ impl State {
     /// # Errors
     /// What a socket or file object's own `fileno()` raises.
     pub(crate) fn end_if_lost(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
-        let entry = self.numbers.borrow().get(fd);
+        let entry = self.kernel.numbers.borrow().get(fd);
         let entry = entry.filter(|entry| entry.holder == Holder::Transport);
         entry.map_or(Ok(()), |entry| self.end_without_file(py, entry.token))
     }
 
     fn end_without_file(&self, py: Python<'_>, token: Token) -> PyResult<()> {
         let transport = {
-            let sources = self.sources.borrow();
+            let sources = self.kernel.sources.borrow();
             let source = sources.get(token);
             source.and_then(|source| source.transport(py))
         };
@@ -198,7 +198,7 @@ impl State {
     /// Keeps a transport that has entered alive, or leaves that to others; its token stays valid.
     pub(crate) fn hold_transport(&self, token: Token, source: Source) {
         let old = {
-            let mut sources = self.sources.borrow_mut();
+            let mut sources = self.kernel.sources.borrow_mut();
             sources
                 .get_mut(token)
                 .map(|place| std::mem::replace(place, source))
@@ -208,7 +208,7 @@ impl State {
 
     /// The open transports.
     pub(crate) fn transports<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
-        let sources = self.sources.borrow();
+        let sources = self.kernel.sources.borrow();
         let transports = sources
             .iter()
             .filter_map(|(_, source)| source.transport(py));
@@ -258,13 +258,13 @@ impl State {
 
     /// Ends a registration that the kernel does not have (any more).
     pub(crate) fn forget(&self, fd: RawFd, token: Token) -> Option<Source> {
-        self.numbers.borrow_mut().clear(fd, token);
-        self.sources.borrow_mut().remove(token)
+        self.kernel.numbers.borrow_mut().clear(fd, token);
+        self.kernel.sources.borrow_mut().remove(token)
     }
 
     #[inline]
     fn has_number(&self, fd: RawFd, token: Token) -> bool {
-        self.numbers.borrow().has(fd, token)
+        self.kernel.numbers.borrow().has(fd, token)
     }
 
     /// Calls the poller: this process's own.
@@ -276,7 +276,7 @@ impl State {
         body: impl FnOnce(&Poller) -> io::Result<R>,
     ) -> io::Result<R> {
         self.leave_parent()?;
-        match &*self.poller.borrow() {
+        match &*self.kernel.poller.borrow() {
             Some(poller) => body(poller),
             None => Err(io::Error::from_raw_os_error(libc::EBADF)),
         }

@@ -8,8 +8,6 @@
 //! cancellation and not in the next turn, so timeouts that never fire stay in the cache. What is no
 //! number is refused as a time when it is given, and not by the run, which asyncio ends for it.
 
-use super::held::Held;
-use super::record_memory::RecordMemory;
 use super::{EventLoop, LoopThis, State};
 use crate::py::args::Args;
 use crate::py::context::Captured;
@@ -82,21 +80,16 @@ impl State {
     /// Appends to the ready queue.
     #[inline(always)]
     pub(crate) fn enqueue(&self, handle: HandleRef) {
-        if self.thread.get() == 0 {
+        if self.run.thread.get() == 0 {
             handle.track();
         }
-        self.ready.borrow_mut().push_back(handle);
-    }
-
-    #[inline(always)]
-    pub(crate) fn is_in_callback(&self) -> bool {
-        self.in_callback.get()
+        self.queues.ready.borrow_mut().push_back(handle);
     }
 
     /// True if the next turn has something to do without a wait.
     #[inline]
     pub(super) fn has_work(&self) -> bool {
-        self.stopping.get() || self.has_ready()
+        self.run.stopping.get() || self.has_ready()
     }
 
     /// True if the kernel may have something for the loop that is not seen in memory: a wake-up is,
@@ -107,57 +100,23 @@ impl State {
         let signals = self.signals.borrow();
         let own = 1 + usize::from(signals.watches_channel() && !signals.has_handlers());
         drop(signals);
-        self.sources.borrow().len() > own
+        self.kernel.sources.borrow().len() > own
     }
 
     /// True if handles wait for their turn.
     #[inline]
     pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.borrow().is_empty()
+        !self.queues.ready.borrow().is_empty()
     }
 
     pub(crate) fn is_debug(&self) -> bool {
-        self.debug.get()
-    }
-
-    /// Flushes `transport` when the callback that runs now returns.
-    #[inline]
-    pub(crate) fn flush_later(&self, transport: Held) {
-        self.written.borrow_mut().push_back(transport);
-    }
-
-    /// Lends the loop's read buffer to `body`. If that runs Python code which comes back here, it
-    /// gets memory of its own.
-    #[inline]
-    pub(crate) fn with_scratch<R>(&self, body: impl FnOnce(&mut [u8]) -> R) -> R {
-        let mut scratch = self
-            .scratch
-            .take()
-            .unwrap_or_else(super::lifecycle::new_scratch);
-        let result = body(&mut scratch);
-        self.scratch.set(Some(scratch));
-        result
+        self.settings.debug.get()
     }
 
     /// The loop's resolver, made when it is first needed.
     pub(crate) fn resolver(&self) -> Arc<Resolver> {
         let mut resolver = self.resolver.borrow_mut();
         Arc::clone(resolver.get_or_insert_with(|| Arc::new(Resolver::new(THREADS_MOST))))
-    }
-
-    #[inline]
-    pub(crate) const fn record_memory(&self) -> &RecordMemory {
-        &self.record_memory
-    }
-
-    /// Wakes the loop's thread if it waits in the kernel.
-    #[inline]
-    pub(crate) fn wake(&self) {
-        if self.waiting.replace(false)
-            && let Some(notifier) = &*self.notifier.borrow()
-        {
-            notifier.notify();
-        }
     }
 }
 
@@ -166,7 +125,7 @@ fn call_soon<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bou
     let (py, state) = (this.py(), this.payload().state(this.py()));
     let scheduled = Scheduled::parse("call_soon", ["callback"], &args)?;
     state.check_closed()?;
-    if state.debug.get() {
+    if state.settings.debug.get() {
         super::debug::check_thread(py, state)?;
         this.check_callback(&scheduled.callback(), "call_soon")?;
     }
@@ -184,7 +143,7 @@ fn call_soon_threadsafe<'py>(
     let (py, state) = (this.py(), this.payload().state(this.py()));
     let scheduled = Scheduled::parse("call_soon_threadsafe", ["callback"], &args)?;
     state.check_closed()?;
-    if state.debug.get() {
+    if state.settings.debug.get() {
         this.check_callback(&scheduled.callback(), "call_soon_threadsafe")?;
     }
     let handle = scheduled.handle(this.object())?;
@@ -204,9 +163,9 @@ fn call_later<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bo
     }
     let state = this.payload().state(this.py());
     match plain_delay(&delay)? {
-        Some(delay) if !state.custom_time.get() => {
+        Some(delay) if !state.settings.custom_time.get() => {
             let now = clock::now();
-            state.clock_read.set(now);
+            state.queues.clock_read.set(now);
             schedule_timer(this, now + delay, None, &scheduled)
         }
         _ => schedule_object(this, &later(this, &delay)?, &scheduled),
@@ -281,7 +240,7 @@ fn schedule_timer<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let (py, state) = (this.py(), this.payload().state(this.py()));
     state.check_closed()?;
-    if state.debug.get() {
+    if state.settings.debug.get() {
         super::debug::check_thread(py, state)?;
         // asyncio's call_later() leaves the check to call_at().
         this.check_callback(&scheduled.callback(), "call_at")?;
@@ -297,12 +256,12 @@ fn schedule_timer<'py>(
         handle.change_trace(py, |trace| trace.when = Some(original.clone().unbind()));
     }
     state.trace_source(py, &handle)?;
-    if state.thread.get() == 0 {
+    if state.run.thread.get() == 0 {
         handle.track();
     }
     handle.set_scheduled(true);
     let object = handle.object(py);
-    state.timers.borrow_mut().push(deadline, handle);
+    state.queues.timers.borrow_mut().push(deadline, handle);
     Ok(object)
 }
 
@@ -316,7 +275,7 @@ impl State {
     /// `loop.time()`, honouring an override.
     #[inline(always)]
     pub(super) fn read_clock(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<f64> {
-        if !self.custom_time.get() {
+        if !self.settings.custom_time.get() {
             return Ok(clock::now());
         }
         let time = intern!(event_loop.py(), "time");
@@ -341,7 +300,7 @@ pub(super) fn thread_ident(py: Python<'_>) -> PyResult<u64> {
 pub(crate) fn runs_in_this_thread(owner: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = owner.py();
     match owner.cast::<EventLoop>() {
-        Ok(event_loop) => Ok(event_loop.get().state(py).thread.get() == thread_ident(py)?),
+        Ok(event_loop) => Ok(event_loop.get().state(py).run.thread.get() == thread_ident(py)?),
         Err(_) => Ok(false),
     }
 }
@@ -354,7 +313,7 @@ pub(crate) fn timer_cancelled(owner: &Bound<'_, PyAny>) {
     };
     let state = event_loop.get().state(py);
     let dead = {
-        let mut timers = state.timers.borrow_mut();
+        let mut timers = state.queues.timers.borrow_mut();
         timers.note_cancelled();
         if !timers.needs_compaction() {
             return;

@@ -27,6 +27,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt};
 use reactor::poller::Interest;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
@@ -81,6 +82,23 @@ impl Signals {
     }
 }
 
+/// When a look for signals has to ask CPython.
+pub(crate) struct Look {
+    /// Tells, while the loop runs, that a signal may have arrived, or that another thread waits.
+    pub(super) breaker: Cell<Breaker>,
+    /// How many turns there have been.
+    pub(super) turns: Cell<u32>,
+}
+
+impl Default for Look {
+    fn default() -> Self {
+        Self {
+            breaker: Cell::new(Breaker::never()),
+            turns: Cell::new(0),
+        }
+    }
+}
+
 impl State {
     /// Runs the Python-level handlers of signals that have arrived, if the loop runs in the main
     /// thread, and serves what else waits. Behind each callback: what comes next must not be
@@ -90,7 +108,7 @@ impl State {
     /// What a handler raises.
     #[inline(always)]
     pub(crate) fn look_for_signals(&self, py: Python<'_>) -> PyResult<()> {
-        let breaker = self.breaker.get();
+        let breaker = self.look.breaker.get();
         if breaker.is_set() {
             return breaker.serve(py);
         }
@@ -126,6 +144,7 @@ pub(super) fn run_begins(this: &Bound<'_, EventLoop>) -> PyResult<()> {
         find_breaker(py)?;
     }
     state
+        .look
         .breaker
         .set(Breaker::of_this_thread(py, in_main_thread));
     if !in_main_thread && state.signals.borrow().handlers.is_empty() {
@@ -142,7 +161,7 @@ pub(super) fn run_begins(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 /// The loop stopped running, or could not begin.
 pub(super) fn run_ends(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let state = this.get().state(this.py());
-    state.breaker.set(Breaker::never());
+    state.look.breaker.set(Breaker::never());
     if !state.signals.borrow().in_main_thread {
         return Ok(());
     }
@@ -158,8 +177,8 @@ pub(super) fn run_ends(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 #[inline(always)]
 pub(super) fn look(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let state = this.get().state(this.py());
-    let turn = state.turns.get().wrapping_add(1);
-    state.turns.set(turn);
+    let turn = state.look.turns.get().wrapping_add(1);
+    state.look.turns.set(turn);
     state.look_for_signals(this.py())?;
     let asked = turn.is_multiple_of(ASKED_EVERY);
     let (in_main_thread, has_handlers, has_arrived) = {

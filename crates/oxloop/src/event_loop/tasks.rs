@@ -108,7 +108,7 @@ fn create_task<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<B
     let (py, state) = (this.py(), this.payload().state(this.py()));
     state.check_closed()?;
     let factory = {
-        let hooks = state.hooks.borrow();
+        let hooks = state.settings.hooks.borrow();
         hooks
             .task_factory
             .as_ref()
@@ -216,14 +216,17 @@ impl EventLoop {
             ));
         }
         let factory = (!factory.is_none()).then(|| factory.unbind());
-        let old = std::mem::replace(&mut self.state(py).hooks.borrow_mut().task_factory, factory);
+        let old = std::mem::replace(
+            &mut self.state(py).settings.hooks.borrow_mut().task_factory,
+            factory,
+        );
         drop(old);
         Ok(())
     }
 
     /// The task factory that was set, or None.
     fn get_task_factory(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        let hooks = self.state(py).hooks.borrow();
+        let hooks = self.state(py).settings.hooks.borrow();
         hooks
             .task_factory
             .as_ref()

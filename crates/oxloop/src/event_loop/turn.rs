@@ -17,9 +17,8 @@
 //! Cost: a batch asks epoll_wait(2) once, without a timeout and with the GIL held, if anything is
 //! watched; it reads the clock once, if there is a timer.
 
-use super::written::flush_written;
+use super::run::flush_written;
 use super::{EventLoop, State};
-use crate::error::leaves_the_loop;
 use crate::py::handle::HandleRef;
 use pyo3::prelude::*;
 use std::time::Duration;
@@ -35,7 +34,7 @@ const CLOCK_RESOLUTION: f64 = 1e-9;
 /// KeyboardInterrupt and SystemExit from anywhere.
 pub(super) fn run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let state = this.get().state(this.py());
-    state.batch.set(None);
+    state.queues.batch.set(None);
     loop {
         super::signals::look(this)?;
         let now = if state.has_work() {
@@ -48,7 +47,7 @@ pub(super) fn run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
         begin_batch(this, state, now)?;
         run_batch(this, state)?;
         state.raise_interruption(this.py())?;
-        if state.stopping.get() {
+        if state.run.stopping.get() {
             return Ok(());
         }
     }
@@ -80,16 +79,16 @@ fn rest(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<Option<f64>> {
 /// A reading of the clock that will do for the only timer there is, if it was due when it was made:
 /// no other one can be due with it.
 fn due_when_made(state: &State, deadline: f64) -> Option<f64> {
-    let now = state.clock_read.get();
-    let only = || state.timers.borrow().len() == 1;
-    (deadline <= now && !state.custom_time.get() && only()).then_some(now)
+    let now = state.queues.clock_read.get();
+    let only = || state.queues.timers.borrow().len() == 1;
+    (deadline <= now && !state.settings.custom_time.get() && only()).then_some(now)
 }
 
 /// The earliest deadline that counts; cancelled timers at the head are dropped on the way.
 fn next_deadline(py: Python<'_>, state: &State) -> Option<f64> {
     loop {
         let cancelled = {
-            let mut timers = state.timers.borrow_mut();
+            let mut timers = state.queues.timers.borrow_mut();
             let (deadline, handle) = timers.peek()?;
             if !handle.is_cancelled() {
                 return Some(deadline);
@@ -114,11 +113,14 @@ pub(super) fn begin_batch(
     state: &State,
     now: Option<f64>,
 ) -> PyResult<()> {
-    if state.batch.get().is_none() {
-        if !state.timers.borrow().is_empty() {
+    if state.queues.batch.get().is_none() {
+        if !state.queues.timers.borrow().is_empty() {
             queue_due_timers(this, state, now)?;
         }
-        state.batch.set(Some(state.ready.borrow().len()));
+        state
+            .queues
+            .batch
+            .set(Some(state.queues.ready.borrow().len()));
     }
     Ok(())
 }
@@ -135,8 +137,8 @@ fn queue_timers_due_at(state: &State, now: f64) {
     // One unit in the last place at least: far from zero, the resolution is less than that.
     let step = now.abs().next_up() - now.abs();
     let end = now + CLOCK_RESOLUTION.max(step);
-    let mut timers = state.timers.borrow_mut();
-    let mut ready = state.ready.borrow_mut();
+    let mut timers = state.queues.timers.borrow_mut();
+    let mut ready = state.queues.ready.borrow_mut();
     while let Some(handle) = timers.pop_due(end) {
         handle.set_scheduled(false);
         if handle.is_cancelled() {
@@ -149,10 +151,10 @@ fn queue_timers_due_at(state: &State, now: f64) {
 /// Runs the batch; what its handles queue is for the next one.
 #[inline]
 fn run_batch(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> {
-    let count = state.batch.take().unwrap_or(0);
-    state.in_callback.set(true);
+    let count = state.queues.batch.take().unwrap_or(0);
+    state.run.in_callback.set(true);
     let outcome = run_handles(this, state, count);
-    state.in_callback.set(false);
+    state.run.in_callback.set(false);
     outcome
 }
 
@@ -161,9 +163,9 @@ fn run_batch(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> {
 #[inline(always)]
 fn run_handles(this: &Bound<'_, EventLoop>, state: &State, count: usize) -> PyResult<()> {
     let py = this.py();
-    let plain = !state.debug.get() && state.handle_run.is_original(py);
+    let plain = !state.settings.debug.get() && state.settings.handle_run.is_original(py);
     for _ in 0..count {
-        let Some(handle) = state.ready.borrow_mut().pop_front() else {
+        let Some(handle) = state.queues.ready.borrow_mut().pop_front() else {
             return Ok(());
         };
         if handle.is_cancelled() {
@@ -179,7 +181,7 @@ fn run_handles(this: &Bound<'_, EventLoop>, state: &State, count: usize) -> PyRe
         handle.ran(py);
         handle.release_ref(py);
         outcome?;
-        if !state.written.borrow().is_empty() {
+        if !state.run.written.borrow().is_empty() {
             flush_written(py, state);
             state.raise_interruption(py)?;
         }
@@ -208,33 +210,5 @@ fn look_behind(this: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyResult<()> 
     match this.get().state(this.py()).look_for_signals(this.py()) {
         Ok(()) => Ok(()),
         Err(error) => super::exceptions::report_handle(this, handle, error),
-    }
-}
-
-impl State {
-    /// Keeps what came up where nobody can receive it. An interruption is for the run to end with.
-    #[cold]
-    pub(crate) fn interrupt(&self, py: Python<'_>, error: PyErr, source: &Bound<'_, PyAny>) {
-        if !leaves_the_loop(py, &error) {
-            return error.write_unraisable(py, Some(source));
-        }
-        let value = error.into_value(py);
-        if let Some(earlier) = self.interruption.replace(Some(value)) {
-            let earlier = PyErr::from_value(earlier.into_bound(py).into_any());
-            earlier.write_unraisable(py, Some(source));
-        }
-    }
-
-    /// # Errors
-    /// What `interrupt` kept.
-    #[inline]
-    pub(super) fn raise_interruption(&self, py: Python<'_>) -> PyResult<()> {
-        if self.interruption.borrow().is_none() {
-            return Ok(());
-        }
-        match self.interruption.take() {
-            Some(value) => Err(PyErr::from_value(value.into_bound(py).into_any())),
-            None => Ok(()),
-        }
     }
 }

@@ -63,14 +63,14 @@ impl Unconfirmed {
 /// As `wake`.
 pub(super) fn confirm(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> {
     let tokens = {
-        let mut unconfirmed = state.unconfirmed.borrow_mut();
+        let mut unconfirmed = state.kernel.unconfirmed.borrow_mut();
         unconfirmed.polls = 0;
         std::mem::take(&mut unconfirmed.tokens)
     };
     for token in &tokens {
         state.confirm(this.py(), *token)?;
     }
-    let mut unconfirmed = state.unconfirmed.borrow_mut();
+    let mut unconfirmed = state.kernel.unconfirmed.borrow_mut();
     if unconfirmed.tokens.is_empty() {
         // Its memory is for the next ones.
         unconfirmed.tokens = tokens;
@@ -83,7 +83,7 @@ impl State {
     /// Confirms one registration. Who waits for a descriptor that cannot be watched is woken, to be
     /// told by its next system call.
     fn confirm(&self, py: Python<'_>, token: Token) -> PyResult<()> {
-        let (fd, interest) = match self.sources.borrow_mut().get_mut(token) {
+        let (fd, interest) = match self.kernel.sources.borrow_mut().get_mut(token) {
             Some(Source::Watch(watch)) => {
                 watch.unconfirmed = false;
                 if watch.waiters.is_empty() {

@@ -138,7 +138,7 @@ impl<'py> LoopThis<'_, 'py> {
         handle.set_repeating();
         let replaced = self.loop_state().watch(fd, &file, side, handle)?;
         if let Some(replaced) = replaced {
-            cancel_aloud(py, &replaced, self.loop_state().debug.get())?;
+            cancel_aloud(py, &replaced, self.loop_state().settings.debug.get())?;
             replaced.release_ref(py);
         }
         Ok(py.None().into_bound(py))
@@ -159,7 +159,7 @@ impl<'py> LoopThis<'_, 'py> {
         };
         let found = removed.is_some();
         if let Some(handle) = removed {
-            cancel_aloud(py, &handle, state.debug.get())?;
+            cancel_aloud(py, &handle, state.settings.debug.get())?;
             handle.release_ref(py);
         }
         Ok(found.into_pyobject(py)?.to_owned().into_any())
@@ -198,14 +198,14 @@ impl State {
     /// RuntimeError if the descriptor belongs to a transport that is not closing.
     pub(super) fn ensure_no_transport(&self, file: &Bound<'_, PyAny>, fd: RawFd) -> PyResult<()> {
         let py = file.py();
-        let Some(entry) = self.numbers.borrow().get(fd) else {
+        let Some(entry) = self.kernel.numbers.borrow().get(fd) else {
             return Ok(());
         };
         if entry.holder != Holder::Transport {
             return Ok(());
         }
         let transport = {
-            let sources = self.sources.borrow();
+            let sources = self.kernel.sources.borrow();
             let source = sources.get(entry.token);
             source.and_then(|source| source.transport(py))
         };
@@ -232,7 +232,7 @@ impl State {
     ) -> PyResult<Option<HandleRef>> {
         let py = file.py();
         let file = (!file.is_instance_of::<PyInt>()).then(|| file.clone().unbind());
-        let token = self.numbers.borrow().watch(fd);
+        let token = self.kernel.numbers.borrow().watch(fd);
         let Some(token) = token else {
             let mut watch = Watch::new(fd);
             watch.file = file;
@@ -241,7 +241,7 @@ impl State {
             return Ok(None);
         };
         let (replaced, earlier, interest) = {
-            let mut sources = self.sources.borrow_mut();
+            let mut sources = self.kernel.sources.borrow_mut();
             let Some(Source::Watch(watch)) = sources.get_mut(token) else {
                 unreachable!("invariant: a watched entry's token leads to its watch");
             };
@@ -300,8 +300,15 @@ impl State {
     fn add_again(&self, fd: RawFd, mut watch: Watch) -> Result<(), Lost> {
         let interest = watch.interest();
         watch.registered = interest;
-        let token = self.sources.borrow_mut().insert(Source::Watch(watch));
-        self.numbers.borrow_mut().set(fd, token, Holder::Watch);
+        let token = self
+            .kernel
+            .sources
+            .borrow_mut()
+            .insert(Source::Watch(watch));
+        self.kernel
+            .numbers
+            .borrow_mut()
+            .set(fd, token, Holder::Watch);
         self.with_poller(|poller| poller.add(fd, token, interest))
             .map_err(|error| self.lose(fd, token, error))
     }
@@ -310,7 +317,7 @@ impl State {
     fn narrow(&self, fd: RawFd, token: Token, interest: Interest) -> Result<(), Lost> {
         self.with_poller(|poller| poller.modify(fd, token, interest))
             .map_err(|error| self.lose(fd, token, error))?;
-        if let Some(Source::Watch(watch)) = self.sources.borrow_mut().get_mut(token) {
+        if let Some(Source::Watch(watch)) = self.kernel.sources.borrow_mut().get_mut(token) {
             watch.registered = interest;
         }
         Ok(())
@@ -337,7 +344,7 @@ impl State {
         side: Side,
     ) -> PyResult<Option<HandleRef>> {
         let (removed, interest) = {
-            let mut sources = self.sources.borrow_mut();
+            let mut sources = self.kernel.sources.borrow_mut();
             let Some(Source::Watch(watch)) = sources.get_mut(token) else {
                 return Ok(None);
             };
@@ -371,9 +378,15 @@ impl State {
     /// The registration of a descriptor, or of a file object that was closed meanwhile.
     fn find_watch(&self, fd: Option<RawFd>, file: &Bound<'_, PyAny>) -> Option<(RawFd, Token)> {
         if let Some(fd) = fd {
-            return self.numbers.borrow().watch(fd).map(|token| (fd, token));
+            return self
+                .kernel
+                .numbers
+                .borrow()
+                .watch(fd)
+                .map(|token| (fd, token));
         }
-        self.sources
+        self.kernel
+            .sources
             .borrow()
             .iter()
             .find_map(|(token, source)| match source {

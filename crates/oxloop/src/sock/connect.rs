@@ -66,7 +66,7 @@ pub(crate) async fn connect_made(
 ) -> PyResult<()> {
     let replaced = Python::attach(|py| {
         let this = this.bind(py);
-        if !this.get().state(py).custom_sock_connect.get() {
+        if !this.get().state(py).settings.custom_sock_connect.get() {
             return Ok(None);
         }
         let connecting = this.call_method1(intern!(py, "sock_connect"), (sock, &address))?;

@@ -143,7 +143,7 @@ fn recv_bytes<'py>(
     capacity: usize,
 ) -> PyResult<io::Result<Bound<'py, PyBytes>>> {
     let copied = state.with_scratch(|scratch| {
-        let sparse = capacity > BULK && state.last_sock_recv.get() < BULK;
+        let sparse = capacity > BULK && state.memory.last_sock_recv.get() < BULK;
         let scratch = scratch.get_mut(..capacity).filter(|_| sparse)?;
         let received = socket::recv_into_slice(fd, scratch);
         Some(received.map(|count| PyBytes::new(py, &scratch[..count])))
@@ -153,7 +153,7 @@ fn recv_bytes<'py>(
         None => bytes_filled_by(py, capacity, |memory| socket::recv(fd, memory))?,
     };
     if let Ok(received) = &received {
-        state.last_sock_recv.set(received.as_bytes().len());
+        state.memory.last_sock_recv.set(received.as_bytes().len());
     }
     Ok(received)
 }

@@ -9,7 +9,7 @@
 use super::chunks::Chunks;
 use super::outcome::{Decrypted, Encrypted, End};
 use super::records::READ_MOST;
-use crate::event_loop::record_memory::RecordMemory;
+use crate::event_loop::memory::RecordMemory;
 use crate::py::buffer::{WritableBuffer, bytearray_extended_by, bytes_filled_by};
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::object::call_method;

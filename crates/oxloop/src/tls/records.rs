@@ -4,7 +4,7 @@ use super::data_path::DataPath;
 use super::direct::Direct;
 use super::memory_bio::MemoryBio;
 use super::outcome::{Ciphertext, Decrypted, Encrypted};
-use crate::event_loop::record_memory::RecordMemory;
+use crate::event_loop::memory::RecordMemory;
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::imports;
 use pyo3::prelude::*;
