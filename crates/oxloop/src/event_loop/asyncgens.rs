@@ -26,9 +26,11 @@ pub(super) fn install(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 }
 
 fn asyncgens<'py>(this: &Bound<'py, EventLoop>) -> Option<Bound<'py, PyAny>> {
-    let py = this.py();
-    let hooks = this.get().state(py).settings.hooks.borrow();
-    hooks.asyncgens.as_ref().map(|set| set.bind(py).clone())
+    this.get()
+        .state(this.py())
+        .settings
+        .asyncgens
+        .get(this.py())
 }
 
 #[pymethods]
@@ -36,14 +38,7 @@ impl EventLoop {
     /// An asynchronous generator begins: remember it.
     fn _asyncgen_firstiter_hook(slf: &Bound<'_, Self>, agen: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
-        if slf
-            .get()
-            .state(py)
-            .settings
-            .hooks
-            .borrow()
-            .asyncgens_shutdown
-        {
+        if slf.get().state(py).settings.asyncgens_shutdown.get() {
             let text = format!(
                 "asynchronous generator {} was scheduled after loop.shutdown_asyncgens() call",
                 agen.repr()?
@@ -95,12 +90,7 @@ type Closing = (Py<PyList>, Py<PyAny>);
 
 fn begin_shutdown(this: &Bound<'_, EventLoop>) -> PyResult<Option<Closing>> {
     let py = this.py();
-    this.get()
-        .state(py)
-        .settings
-        .hooks
-        .borrow_mut()
-        .asyncgens_shutdown = true;
+    this.get().state(py).settings.asyncgens_shutdown.set(true);
     let Some(set) = asyncgens(this) else {
         return Ok(None);
     };

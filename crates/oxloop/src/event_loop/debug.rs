@@ -42,24 +42,14 @@ impl EventLoop {
 
     /// Seconds from which debug mode reports a callback as slow.
     #[getter]
-    fn get_slow_callback_duration(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        let hooks = self.state(py).settings.hooks.borrow();
-        hooks
-            .slow_callback_duration
-            .as_ref()
-            .map(|value| value.clone_ref(py))
+    fn get_slow_callback_duration<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.state(py).settings.slow_callback_duration.get(py)
     }
 
     #[setter]
     fn set_slow_callback_duration(&self, py: Python<'_>, value: Py<PyAny>) {
-        let old = self
-            .state(py)
-            .settings
-            .hooks
-            .borrow_mut()
-            .slow_callback_duration
-            .replace(value);
-        drop(old);
+        let duration = &self.state(py).settings.slow_callback_duration;
+        duration.set(Some(value));
     }
 }
 
@@ -143,26 +133,21 @@ pub(super) fn run_handle(this: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyR
     if !state.settings.debug.get() {
         return run();
     }
-    state.settings.hooks.borrow_mut().current_handle = Some(handle.clone_ref(py));
+    let current = &state.settings.current_handle;
+    drop(current.replace(Some(handle.clone_ref(py))));
     let start = clock::now();
     let outcome = run();
     let elapsed = clock::now() - start;
-    let current = state.settings.hooks.borrow_mut().current_handle.take();
-    drop(current);
+    drop(current.take());
     outcome?;
     log_if_slow(py, state, handle, elapsed)
 }
 
 fn log_if_slow(py: Python<'_>, state: &State, handle: &HandleRef, elapsed: f64) -> PyResult<()> {
-    let limit = {
-        let hooks = state.settings.hooks.borrow();
-        hooks
-            .slow_callback_duration
-            .as_ref()
-            .map(|limit| limit.clone_ref(py))
+    let Some(limit) = state.settings.slow_callback_duration.get(py) else {
+        return Ok(());
     };
-    let Some(limit) = limit else { return Ok(()) };
-    if !limit.bind(py).le(elapsed)? {
+    if !limit.le(elapsed)? {
         return Ok(());
     }
     let text = imports::format_handle(py)?.call1((handle.object(py),))?;
@@ -177,24 +162,19 @@ pub(super) fn track_coroutine_origins(
     state: &State,
     enabled: bool,
 ) -> PyResult<()> {
-    let tracking = state.settings.hooks.borrow().origin_tracking.is_some();
-    if enabled == tracking {
+    let tracking = &state.settings.origin_tracking;
+    if enabled != tracking.is_empty() {
         return Ok(());
     }
     let sys = imports::sys(py)?;
     if enabled {
         let saved = sys.call_method0("get_coroutine_origin_tracking_depth")?;
-        state.settings.hooks.borrow_mut().origin_tracking = Some(saved.unbind());
+        tracking.set(Some(saved.unbind()));
         let depth = imports::asyncio_constants(py)?.getattr("DEBUG_STACK_DEPTH")?;
         sys.call_method1("set_coroutine_origin_tracking_depth", (depth,))?;
         return Ok(());
     }
-    let saved = {
-        let hooks = state.settings.hooks.borrow();
-        hooks.origin_tracking.as_ref().map(|it| it.clone_ref(py))
-    };
-    sys.call_method1("set_coroutine_origin_tracking_depth", (saved,))?;
-    let restored = state.settings.hooks.borrow_mut().origin_tracking.take();
-    drop(restored);
+    sys.call_method1("set_coroutine_origin_tracking_depth", (tracking.get(py),))?;
+    tracking.set(None);
     Ok(())
 }

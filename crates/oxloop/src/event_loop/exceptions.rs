@@ -19,12 +19,8 @@ use pyo3::types::{PyDict, PyList, PyString};
 #[pymethods]
 impl EventLoop {
     /// The exception handler that was set, or None.
-    fn get_exception_handler(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        let hooks = self.state(py).settings.hooks.borrow();
-        hooks
-            .exception_handler
-            .as_ref()
-            .map(|handler| handler.clone_ref(py))
+    fn get_exception_handler<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.state(py).settings.exception_handler.get(py)
     }
 
     /// Set a callable (loop, context) for what callbacks raise; None for the default handler.
@@ -36,11 +32,7 @@ impl EventLoop {
             )));
         }
         let handler = (!handler.is_none()).then(|| handler.unbind());
-        let old = std::mem::replace(
-            &mut self.state(py).settings.hooks.borrow_mut().exception_handler,
-            handler,
-        );
-        drop(old);
+        self.state(py).settings.exception_handler.set(handler);
         Ok(())
     }
 
@@ -74,17 +66,10 @@ impl EventLoop {
     /// Give the context to the handler that was set, or to the default one.
     fn call_exception_handler(slf: &Bound<'_, Self>, context: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
-        let handler = {
-            let hooks = slf.get().state(py).settings.hooks.borrow();
-            hooks
-                .exception_handler
-                .as_ref()
-                .map(|handler| handler.clone_ref(py))
-        };
-        let Some(handler) = handler else {
+        let Some(handler) = slf.get().state(py).settings.exception_handler.get(py) else {
             return run_default(slf, context, "Exception in default exception handler");
         };
-        let Err(error) = run_custom(slf, handler.bind(py), context) else {
+        let Err(error) = run_custom(slf, &handler, context) else {
             return Ok(());
         };
         if leaves_the_loop(py, &error) {
@@ -149,11 +134,8 @@ fn add_handle_traceback(state: &State, context: &Bound<'_, PyAny>) -> PyResult<(
     }
     let py = context.py();
     let traceback = {
-        let hooks = state.settings.hooks.borrow();
-        let trace = hooks
-            .current_handle
-            .as_ref()
-            .and_then(|handle| handle.trace());
+        let current = state.settings.current_handle.borrow();
+        let trace = current.as_ref().and_then(|handle| handle.trace());
         trace.and_then(|trace| {
             trace
                 .source_traceback

@@ -56,19 +56,17 @@ fn run_in_executor<'py>(
 
 fn default_executor<'py>(this: &LoopThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let (py, state) = (this.py(), this.payload().state(this.py()));
-    {
-        let hooks = state.settings.hooks.borrow();
-        if hooks.executor_shutdown {
-            return Err(PyRuntimeError::new_err("Executor shutdown has been called"));
-        }
-        if let Some(executor) = &hooks.default_executor {
-            return Ok(executor.bind(py).clone());
-        }
+    if state.settings.executor_shutdown.get() {
+        return Err(PyRuntimeError::new_err("Executor shutdown has been called"));
+    }
+    if let Some(executor) = state.settings.default_executor.get(py) {
+        return Ok(executor);
     }
     let kwargs = PyDict::new(py);
     kwargs.set_item("thread_name_prefix", "asyncio")?;
     let executor = imports::thread_pool_executor(py)?.call((), Some(&kwargs))?;
-    state.settings.hooks.borrow_mut().default_executor = Some(executor.clone().unbind());
+    let made = executor.clone().unbind();
+    state.settings.default_executor.set(Some(made));
     Ok(executor)
 }
 
@@ -82,14 +80,7 @@ impl EventLoop {
             ));
         }
         let executor = executor.clone().unbind();
-        let old = self
-            .state(py)
-            .settings
-            .hooks
-            .borrow_mut()
-            .default_executor
-            .replace(executor);
-        drop(old);
+        self.state(py).settings.default_executor.set(Some(executor));
         Ok(())
     }
 
@@ -107,19 +98,12 @@ impl EventLoop {
     /// The body of the thread that waits for the executor.
     fn _do_shutdown(slf: &Bound<'_, Self>, future: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
-        let executor = {
-            let hooks = slf.get().state(py).settings.hooks.borrow();
-            hooks
-                .default_executor
-                .as_ref()
-                .map(|executor| executor.clone_ref(py))
-        };
-        let Some(executor) = executor else {
+        let Some(executor) = slf.get().state(py).settings.default_executor.get(py) else {
             return Ok(());
         };
         let kwargs = PyDict::new(py);
         kwargs.set_item("wait", true)?;
-        let outcome = executor.bind(py).call_method("shutdown", (), Some(&kwargs));
+        let outcome = executor.call_method("shutdown", (), Some(&kwargs));
         if slf.get().state(py).closed.get() {
             return Ok(());
         }
@@ -179,12 +163,10 @@ async fn shutdown(this: Py<EventLoop>, timeout: Option<Py<PyAny>>) -> PyResult<P
 
 fn begin(this: &Bound<'_, EventLoop>, timeout: Option<&Py<PyAny>>) -> PyResult<Option<Shutdown>> {
     let py = this.py();
-    {
-        let mut hooks = this.get().state(py).settings.hooks.borrow_mut();
-        hooks.executor_shutdown = true;
-        if hooks.default_executor.is_none() {
-            return Ok(None);
-        }
+    let settings = &this.get().state(py).settings;
+    settings.executor_shutdown.set(true);
+    if settings.default_executor.is_empty() {
+        return Ok(None);
     }
     let future = this.call_method0("create_future")?;
     let kwargs = PyDict::new(py);
@@ -227,17 +209,10 @@ fn give_up<'py>(
     kwargs.set_item("stacklevel", 2)?;
     let category = py.get_type::<PyRuntimeWarning>();
     imports::warnings(py)?.call_method("warn", (text, category), Some(&kwargs))?;
-    let executor = {
-        let hooks = this.get().state(py).settings.hooks.borrow();
-        hooks
-            .default_executor
-            .as_ref()
-            .map(|executor| executor.clone_ref(py))
-    };
-    let Some(executor) = executor else {
+    let Some(executor) = this.get().state(py).settings.default_executor.get(py) else {
         return Ok(py.None().into_bound(py));
     };
     let kwargs = PyDict::new(py);
     kwargs.set_item("wait", false)?;
-    executor.bind(py).call_method("shutdown", (), Some(&kwargs))
+    executor.call_method("shutdown", (), Some(&kwargs))
 }

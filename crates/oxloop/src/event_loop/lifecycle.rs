@@ -61,10 +61,8 @@ impl State {
         if let Ok(signals) = self.signals.try_borrow() {
             signals.traverse(visit)?;
         }
-        if let Ok(hooks) = self.settings.hooks.try_borrow() {
-            hooks.traverse(visit)?;
-        }
-        visit.cell(&self.run.interruption)
+        self.settings.traverse(visit)?;
+        self.run.interruption.traverse(visit)
     }
 }
 
@@ -75,7 +73,7 @@ pub(super) fn release_all(py: Python<'_>, state: &State) {
     let sources = std::mem::replace(&mut *state.kernel.sources.borrow_mut(), Registry::new());
     drop(sources);
     drop(state.signals.take());
-    drop(state.settings.hooks.take());
+    state.settings.clear();
     drop(state.run.interruption.take());
     drop(state.kernel.poller.take());
 }
@@ -219,12 +217,8 @@ fn close_kernel_side(py: Python<'_>, state: &State) -> PyResult<()> {
 }
 
 fn shut_executor(py: Python<'_>, state: &State) -> PyResult<()> {
-    let executor = {
-        let mut hooks = state.settings.hooks.borrow_mut();
-        hooks.executor_shutdown = true;
-        hooks.default_executor.take()
-    };
-    if let Some(executor) = executor {
+    state.settings.executor_shutdown.set(true);
+    if let Some(executor) = state.settings.default_executor.take() {
         let kwargs = pyo3::types::PyDict::new(py);
         kwargs.set_item("wait", false)?;
         executor
@@ -297,7 +291,7 @@ fn run_forever_setup(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     super::debug::track_coroutine_origins(py, state, state.settings.debug.get())?;
     let old = sys.call_method0("get_asyncgen_hooks")?;
     let old = old.cast_into::<PyTuple>()?.unbind();
-    state.settings.hooks.borrow_mut().old_asyncgen_hooks = Some(old);
+    state.settings.old_asyncgen_hooks.set(Some(old));
     super::asyncgens::install(this)?;
     super::signals::run_begins(this)?;
     set_running_loop(py, this.as_any())
@@ -325,16 +319,13 @@ fn insist(step: impl Fn() -> PyResult<()>) -> PyResult<()> {
 }
 
 fn restore_asyncgen_hooks(py: Python<'_>, state: &State) -> PyResult<()> {
-    let old = {
-        let hooks = state.settings.hooks.borrow();
-        hooks.old_asyncgen_hooks.as_ref().map(|it| it.clone_ref(py))
+    let Some(old) = state.settings.old_asyncgen_hooks.get(py) else {
+        return Ok(());
     };
-    let Some(old) = old else { return Ok(()) };
     imports::sys(py)?
         .getattr(intern!(py, "set_asyncgen_hooks"))?
         .call1(old)?;
-    let restored = state.settings.hooks.borrow_mut().old_asyncgen_hooks.take();
-    drop(restored);
+    state.settings.old_asyncgen_hooks.set(None);
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use super::State;
 use super::held::Held;
 use super::schedule::thread_ident;
 use crate::error::leaves_the_loop;
+use crate::py::slot::Slot;
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
 use std::cell::{Cell, RefCell};
@@ -22,7 +23,7 @@ pub(crate) struct Run {
     /// Transports that the callback that runs now wrote to.
     pub(super) written: RefCell<VecDeque<Held>>,
     /// A KeyboardInterrupt or SystemExit that came up where nobody can receive it: it ends the run.
-    pub(super) interruption: RefCell<Option<Py<PyBaseException>>>,
+    pub(super) interruption: Slot<PyBaseException>,
 }
 
 /// Sends what the last callback wrote.
@@ -53,7 +54,7 @@ impl State {
             return error.write_unraisable(py, Some(source));
         }
         let value = error.into_value(py);
-        if let Some(earlier) = self.run.interruption.replace(Some(value)) {
+        if let Some(earlier) = self.run.interruption.replace(value) {
             let earlier = PyErr::from_value(earlier.into_bound(py).into_any());
             earlier.write_unraisable(py, Some(source));
         }
@@ -63,7 +64,7 @@ impl State {
     /// What `interrupt` kept.
     #[inline]
     pub(super) fn raise_interruption(&self, py: Python<'_>) -> PyResult<()> {
-        if self.run.interruption.borrow().is_none() {
+        if self.run.interruption.is_empty() {
             return Ok(());
         }
         match self.run.interruption.take() {

@@ -5,6 +5,7 @@ use crate::py::class::{Visit, VisitStopped};
 use crate::py::handle::HandleRef;
 use crate::py::imports;
 use crate::py::object::TypeWatch;
+use crate::py::slot::Slot;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 use std::cell::{Cell, RefCell};
@@ -18,51 +19,62 @@ pub(crate) struct Settings {
     pub(crate) custom_sock_connect: Cell<bool>,
     /// Tells whether somebody patched the `_run` of asyncio's handles, as profilers do.
     pub(super) handle_run: TypeWatch,
-    pub(super) hooks: RefCell<Hooks>,
-}
-
-/// The Python objects that a program sets on its loop.
-#[derive(Default)]
-pub(crate) struct Hooks {
-    pub(super) exception_handler: Option<Py<PyAny>>,
-    pub(super) task_factory: Option<Py<PyAny>>,
-    pub(super) default_executor: Option<Py<PyAny>>,
-    pub(super) slow_callback_duration: Option<Py<PyAny>>,
-    pub(super) asyncgens: Option<Py<PyAny>>,
-    pub(super) old_asyncgen_hooks: Option<Py<PyTuple>>,
-    pub(super) current_handle: Option<HandleRef>,
-    pub(super) executor_shutdown: bool,
-    pub(super) asyncgens_shutdown: bool,
+    pub(super) exception_handler: Slot,
+    pub(super) task_factory: Slot,
+    pub(super) default_executor: Slot,
+    pub(super) slow_callback_duration: Slot,
+    pub(super) asyncgens: Slot,
+    pub(super) old_asyncgen_hooks: Slot<PyTuple>,
     /// The depth to restore when origin tracking ends.
-    pub(super) origin_tracking: Option<Py<PyAny>>,
+    pub(super) origin_tracking: Slot,
+    /// The handle that runs, in debug mode.
+    pub(super) current_handle: RefCell<Option<HandleRef>>,
+    pub(super) executor_shutdown: Cell<bool>,
+    pub(super) asyncgens_shutdown: Cell<bool>,
 }
 
 impl Settings {
     pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
-        let hooks = Hooks {
-            slow_callback_duration: Some(0.1_f64.into_pyobject(py)?.into_any().unbind()),
-            asyncgens: Some(imports::weak_set(py)?.call0()?.unbind()),
-            ..Hooks::default()
-        };
+        let slow = 0.1_f64.into_pyobject(py)?.into_any().unbind();
         Ok(Self {
             debug: Cell::new(imports::is_debug_mode(py)?.call0()?.is_truthy()?),
-            custom_time: Cell::new(false),
-            custom_sock_connect: Cell::new(false),
+            custom_time: Cell::default(),
+            custom_sock_connect: Cell::default(),
             handle_run: watch_of_run(py)?,
-            hooks: RefCell::new(hooks),
+            exception_handler: Slot::default(),
+            task_factory: Slot::default(),
+            default_executor: Slot::default(),
+            slow_callback_duration: slow.into(),
+            asyncgens: imports::weak_set(py)?.call0()?.unbind().into(),
+            old_asyncgen_hooks: Slot::default(),
+            origin_tracking: Slot::default(),
+            current_handle: RefCell::default(),
+            executor_shutdown: Cell::default(),
+            asyncgens_shutdown: Cell::default(),
         })
     }
-}
 
-impl Hooks {
+    const fn objects(&self) -> [&Slot; 6] {
+        [
+            &self.exception_handler,
+            &self.task_factory,
+            &self.default_executor,
+            &self.slow_callback_duration,
+            &self.asyncgens,
+            &self.origin_tracking,
+        ]
+    }
+
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
-        visit.option(self.exception_handler.as_ref())?;
-        visit.option(self.task_factory.as_ref())?;
-        visit.option(self.default_executor.as_ref())?;
-        visit.option(self.slow_callback_duration.as_ref())?;
-        visit.option(self.asyncgens.as_ref())?;
-        visit.option(self.old_asyncgen_hooks.as_ref())?;
-        visit.option(self.origin_tracking.as_ref())
+        let mut objects = self.objects().into_iter();
+        objects.try_for_each(|slot| slot.traverse(visit))?;
+        self.old_asyncgen_hooks.traverse(visit)
+    }
+
+    pub(super) fn clear(&self) {
+        self.objects().into_iter().for_each(|slot| slot.set(None));
+        self.old_asyncgen_hooks.set(None);
+        drop(self.current_handle.take());
     }
 }
 

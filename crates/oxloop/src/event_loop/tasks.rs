@@ -107,13 +107,7 @@ pub(super) fn new_future<'py>(
 fn create_task<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     let (py, state) = (this.py(), this.payload().state(this.py()));
     state.check_closed()?;
-    let factory = {
-        let hooks = state.settings.hooks.borrow();
-        hooks
-            .task_factory
-            .as_ref()
-            .map(|factory| factory.clone_ref(py))
-    };
+    let factory = state.settings.task_factory.get(py);
     if factory.is_none() && args.positional_count() == 1 && args.keyword_count() == 0 {
         let coroutine = args.one("create_task", "coro")?;
         if this.is_current()? {
@@ -136,7 +130,7 @@ fn create_task<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<B
         kwargs.set_item(intern!(py, "loop"), this.object())?;
         return task_class(py)?.call((coroutine,), Some(&kwargs));
     };
-    call_factory(this, factory.bind(py), &coroutine, &kwargs)
+    call_factory(this, &factory, &coroutine, &kwargs)
 }
 
 fn task_arguments<'py>(
@@ -216,20 +210,12 @@ impl EventLoop {
             ));
         }
         let factory = (!factory.is_none()).then(|| factory.unbind());
-        let old = std::mem::replace(
-            &mut self.state(py).settings.hooks.borrow_mut().task_factory,
-            factory,
-        );
-        drop(old);
+        self.state(py).settings.task_factory.set(factory);
         Ok(())
     }
 
     /// The task factory that was set, or None.
-    fn get_task_factory(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        let hooks = self.state(py).settings.hooks.borrow();
-        hooks
-            .task_factory
-            .as_ref()
-            .map(|factory| factory.clone_ref(py))
+    fn get_task_factory<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.state(py).settings.task_factory.get(py)
     }
 }

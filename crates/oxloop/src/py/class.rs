@@ -15,7 +15,6 @@ use super::method::{Access, Methods, guarded};
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 use pyo3::{Borrowed, PyTraverseError, PyVisit, ffi};
-use std::cell::RefCell;
 use std::ffi::{CStr, c_int, c_void};
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -118,13 +117,6 @@ impl Visit<'_> {
     #[inline]
     pub(crate) fn option<T>(&self, object: Option<&Py<T>>) -> Result<(), VisitStopped> {
         object.map_or(Ok(()), |object| self.object(object))
-    }
-
-    /// The same of what is in a cell. One that is borrowed, because something allocates in the
-    /// middle of a change, is left out: its content counts as reachable.
-    pub(crate) fn cell<T>(&self, cell: &RefCell<Option<Py<T>>>) -> Result<(), VisitStopped> {
-        cell.try_borrow()
-            .map_or(Ok(()), |value| self.option(value.as_ref()))
     }
 
     /// # Safety

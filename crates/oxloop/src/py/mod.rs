@@ -31,5 +31,6 @@ pub(crate) mod method;
 pub(crate) mod object;
 pub(crate) mod schedule;
 pub(crate) mod signals;
+pub(crate) mod slot;
 pub(crate) mod socket;
 pub(crate) mod ssl;

@@ -19,13 +19,13 @@ impl Inner {
     /// Has an object among the tasks for what is being accepted from now on.
     #[inline]
     pub(super) fn show_accepting(&self, this: &Bound<'_, Server>) -> PyResult<()> {
-        if self.shown.borrow().is_some() {
+        if !self.shown.is_empty() {
             return Ok(());
         }
         let py = this.py();
         let shown = imports::accepting(py)?.call1((this,))?;
         imports::asyncio_tasks(py)?.call_method1(intern!(py, "_register_task"), (&shown,))?;
-        drop(self.shown.replace(Some(shown.unbind())));
+        self.shown.set(Some(shown.unbind()));
         Ok(())
     }
 }
@@ -51,7 +51,7 @@ impl Server {
             }
         }
         if !watched.is_empty() {
-            drop(inner.shown.take());
+            inner.shown.set(None);
         }
         Ok(watched)
     }

@@ -31,6 +31,7 @@ use crate::py::class::{Visit, VisitStopped};
 use crate::py::context::Captured;
 use crate::py::coroutine::{Coroutine, next_turn};
 use crate::py::file::has_descriptor;
+use crate::py::slot::Slot;
 use crate::py::socket::{SocketObject, no_descriptor};
 use crate::py::{coroutine_method, imports};
 use crate::tls::options::TlsOptions;
@@ -84,8 +85,8 @@ struct Inner {
     /// What was accepted and has no transport yet.
     incoming: RefCell<VecDeque<Incoming>>,
     /// What `asyncio.all_tasks()` has of those, once there was one.
-    shown: RefCell<Option<Py<PyAny>>>,
-    serving_forever: RefCell<Option<Py<PyAny>>>,
+    shown: Slot,
+    serving_forever: Slot,
 }
 
 /// A bound socket for `Server::make`, with the path and inode to remove at close.
@@ -125,8 +126,8 @@ impl Server {
             serving: Cell::new(false),
             clients: Clients::new(),
             incoming: RefCell::new(VecDeque::new()),
-            shown: RefCell::new(None),
-            serving_forever: RefCell::new(None),
+            shown: Slot::default(),
+            serving_forever: Slot::default(),
         };
         let server = imports::server(py)?.call0()?.cast_into::<Self>()?;
         let empty = server.get().inner.get(py).set(inner).is_ok();
@@ -267,8 +268,8 @@ impl Inner {
             }
         }
         self.clients.traverse(visit)?;
-        visit.cell(&self.shown)?;
-        visit.cell(&self.serving_forever)
+        self.shown.traverse(visit)?;
+        self.serving_forever.traverse(visit)
     }
 }
 
@@ -446,8 +447,8 @@ impl Server {
         if let Some(inner) = self.inner.get(py).get() {
             drop(inner.incoming.take());
             inner.clients.forget_waiters();
-            drop(inner.serving_forever.take());
-            drop(inner.shown.take());
+            inner.serving_forever.set(None);
+            inner.shown.set(None);
         }
     }
 }

@@ -66,9 +66,8 @@ impl Server {
     }
 
     #[getter]
-    fn _serving_forever_fut(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        let future = self.inner(py)?.serving_forever.borrow();
-        Ok(future.as_ref().map(|future| future.clone_ref(py)))
+    fn _serving_forever_fut<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        Ok(self.inner(py)?.serving_forever.get(py))
     }
 
     /// One connection more.

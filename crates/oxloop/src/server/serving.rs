@@ -12,7 +12,7 @@ pub(super) async fn serve_forever(this: Rc<Py<Server>>) -> PyResult<Py<PyAny>> {
     let outcome = await_python(future).await;
     Python::attach(|py| {
         let inner = this.get().inner(py)?;
-        drop(inner.serving_forever.take());
+        inner.serving_forever.set(None);
         Ok::<_, PyErr>(())
     })?;
     let Err(error) = outcome else { return outcome };
@@ -32,7 +32,7 @@ pub(super) async fn serve_forever(this: Rc<Py<Server>>) -> PyResult<Py<PyAny>> {
 fn begin_serving_forever(this: &Bound<'_, Server>) -> PyResult<Py<PyAny>> {
     let py = this.py();
     let inner = this.get().inner(py)?;
-    if inner.serving_forever.borrow().is_some() {
+    if !inner.serving_forever.is_empty() {
         return Err(PyRuntimeError::new_err(format!(
             "server {} is already being awaited on serve_forever()",
             this.repr()?
@@ -47,7 +47,7 @@ fn begin_serving_forever(this: &Bound<'_, Server>) -> PyResult<Py<PyAny>> {
         .bind(py)
         .call_method0("create_future")?
         .unbind();
-    *inner.serving_forever.borrow_mut() = Some(future.clone_ref(py));
+    inner.serving_forever.set(Some(future.clone_ref(py)));
     Ok(future)
 }
 

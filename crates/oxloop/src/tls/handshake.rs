@@ -9,11 +9,11 @@ use crate::py::class::OfNative;
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
+use crate::py::slot::Slot;
 use pyo3::exceptions::{PyConnectionAbortedError, PyException};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use std::cell::RefCell;
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
     methods.nullary(
@@ -38,7 +38,7 @@ impl<'py> TlsThis<'_, 'py> {
             .object()
             .getattr(intern!(py, "_check_handshake_timeout"))?;
         let timer = self.call_later(&inner.handshake_timeout, &check)?;
-        *inner.handshake_timer.borrow_mut() = Some(timer);
+        inner.handshake_timer.set(Some(timer));
         // A server waits for the client's first word: OpenSSL would only say so.
         if inner.server_side && inner.records.unread(py)? == 0 {
             return Ok(());
@@ -207,7 +207,7 @@ impl<'py> TlsThis<'_, 'py> {
 }
 
 /// Cancels a timer, if it runs.
-pub(super) fn cancel(py: Python<'_>, timer: &RefCell<Option<Py<PyAny>>>) -> PyResult<()> {
+pub(super) fn cancel(py: Python<'_>, timer: &Slot) -> PyResult<()> {
     match timer.take() {
         Some(timer) => call_method(timer.bind(py), intern!(py, "cancel"), &[]).map(drop),
         None => Ok(()),

@@ -10,6 +10,7 @@ use crate::py::buffer::ReadableBuffer;
 use crate::py::class::{Class, Native, OfNative, Ref, This, Visit, VisitStopped};
 use crate::py::imports;
 use crate::py::method::Methods;
+use crate::py::slot::Slot;
 use crate::transport::base::log_in_debug;
 use crate::transport::delivery::{Delivery, NativeProtocol};
 use crate::transport::flow_control::FlowControl;
@@ -86,15 +87,15 @@ pub(super) struct Inner {
     pub(super) server_side: bool,
     pub(super) transport: RefCell<Option<Lower>>,
     pub(super) app_transport: RefCell<Option<Ref<TlsTransport>>>,
-    pub(super) app_protocol: RefCell<Option<Py<PyAny>>>,
+    pub(super) app_protocol: Slot,
     pub(super) delivery: Cell<Delivery>,
     pub(super) waiter: RefCell<Waiter>,
     pub(super) state: Cell<State>,
     pub(super) app_state: Cell<AppState>,
     pub(super) handshake_timeout: Py<PyAny>,
     pub(super) shutdown_timeout: Py<PyAny>,
-    pub(super) handshake_timer: RefCell<Option<Py<PyAny>>>,
-    pub(super) shutdown_timer: RefCell<Option<Py<PyAny>>>,
+    pub(super) handshake_timer: Slot,
+    pub(super) shutdown_timer: Slot,
     /// By the loop's clock; read in debug mode only.
     pub(super) handshake_start: Cell<Option<f64>>,
     pub(super) backlog: RefCell<Backlog>,
@@ -145,14 +146,14 @@ impl Native for TlsProtocol {
         visit.object(&inner.handshake_timeout)?;
         visit.object(&inner.shutdown_timeout)?;
         inner.records.traverse(visit)?;
-        visit.cell(&inner.app_protocol)?;
+        inner.app_protocol.traverse(visit)?;
         if let Ok(waiter) = inner.waiter.try_borrow()
             && let Waiter::Future(waiter) = &*waiter
         {
             visit.object(waiter)?;
         }
-        visit.cell(&inner.handshake_timer)?;
-        visit.cell(&inner.shutdown_timer)?;
+        inner.handshake_timer.traverse(visit)?;
+        inner.shutdown_timer.traverse(visit)?;
         if let Ok(transport) = inner.transport.try_borrow()
             && let Some(transport) = &*transport
         {
@@ -168,10 +169,10 @@ impl Native for TlsProtocol {
         let inner = self.inner.get(py);
         drop(inner.transport.take());
         drop(inner.app_transport.take());
-        drop(inner.app_protocol.take());
+        inner.app_protocol.set(None);
         drop(inner.waiter.take());
-        drop(inner.handshake_timer.take());
-        drop(inner.shutdown_timer.take());
+        inner.handshake_timer.set(None);
+        inner.shutdown_timer.set(None);
     }
 }
 
@@ -223,7 +224,7 @@ impl TlsProtocol {
             server_side: options.server_side,
             transport: RefCell::new(None),
             app_transport: RefCell::new(None),
-            app_protocol: RefCell::new(None),
+            app_protocol: Slot::default(),
             delivery: Cell::new(Delivery::Data),
             waiter: RefCell::new(options.waiter),
             state: Cell::new(State::Unwrapped),
@@ -234,8 +235,8 @@ impl TlsProtocol {
             }),
             handshake_timeout,
             shutdown_timeout,
-            handshake_timer: RefCell::new(None),
-            shutdown_timer: RefCell::new(None),
+            handshake_timer: Slot::default(),
+            shutdown_timer: Slot::default(),
             handshake_start: Cell::new(None),
             backlog: RefCell::new(Backlog::default()),
             outgoing: FlowControl::with_high_water(water_mark(write_mark)?),
@@ -383,10 +384,7 @@ impl<'py> TlsThis<'_, 'py> {
     }
 
     pub(super) fn app_protocol(&self) -> Option<Bound<'py, PyAny>> {
-        let protocol = self.own().app_protocol.borrow();
-        protocol
-            .as_ref()
-            .map(|protocol| protocol.bind(self.py()).clone())
+        self.own().app_protocol.get(self.py())
     }
 
     /// None once the connection is over.
@@ -399,11 +397,8 @@ impl<'py> TlsThis<'_, 'py> {
 
     pub(super) fn set_app_protocol(&self, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
         self.own().delivery.set(Delivery::of(protocol)?);
-        let old = self
-            .own()
-            .app_protocol
-            .replace(Some(protocol.clone().unbind()));
-        drop(old);
+        let protocol = protocol.clone().unbind();
+        self.own().app_protocol.set(Some(protocol));
         Ok(())
     }
 

@@ -67,14 +67,14 @@ impl<'py> TlsThis<'_, 'py> {
     /// Starts the timer, unless it runs.
     fn start_shutdown_timer(&self, py: Python<'py>) -> PyResult<()> {
         let inner = self.own();
-        if inner.shutdown_timer.borrow().is_some() {
+        if !inner.shutdown_timer.is_empty() {
             return Ok(());
         }
         let check = self
             .object()
             .getattr(intern!(py, "_check_shutdown_timeout"))?;
         let timer = self.call_later(&inner.shutdown_timeout, &check)?;
-        *inner.shutdown_timer.borrow_mut() = Some(timer);
+        inner.shutdown_timer.set(Some(timer));
         Ok(())
     }
 
@@ -217,7 +217,7 @@ impl<'py> TlsThis<'_, 'py> {
         let woken = self.wake_waiter(raised.as_ref());
         drop(inner.transport.take());
         drop(inner.app_transport.take());
-        drop(inner.app_protocol.take());
+        inner.app_protocol.set(None);
         woken?;
         cancel(py, &inner.shutdown_timer)?;
         cancel(py, &inner.handshake_timer)

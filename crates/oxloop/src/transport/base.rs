@@ -11,11 +11,12 @@ use crate::py::context::Captured;
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
+use crate::py::slot::Slot;
 use pyo3::exceptions::{PyBaseException, PyResourceWarning};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 
 /// Writes to a lost connection before asyncio warns.
 const WARN_AFTER: u32 = 5;
@@ -23,7 +24,7 @@ const WARN_AFTER: u32 = 5;
 /// The two that a transport stands between, and the context that the protocol is called in.
 pub(crate) struct Parties {
     event_loop: Py<EventLoop>,
-    protocol: RefCell<Option<Py<PyAny>>>,
+    protocol: Slot,
     pub(super) context: Captured,
 }
 
@@ -35,7 +36,7 @@ impl Parties {
     ) -> Self {
         Self {
             event_loop: event_loop.clone().unbind(),
-            protocol: RefCell::new(Some(protocol)),
+            protocol: protocol.into(),
             context,
         }
     }
@@ -43,11 +44,11 @@ impl Parties {
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         visit.object(&self.event_loop)?;
         self.context.traverse(visit)?;
-        visit.cell(&self.protocol)
+        self.protocol.traverse(visit)
     }
 
     pub(super) fn clear(&self, py: Python<'_>) {
-        drop(self.protocol.take());
+        self.protocol.set(None);
         self.context.clear(py);
     }
 }
@@ -89,22 +90,18 @@ impl<'py, T: BaseTransport> This<'_, 'py, T> {
 
     #[inline]
     pub(super) fn protocol(&self) -> Option<Bound<'py, PyAny>> {
-        let protocol = self.parties().protocol.borrow();
-        protocol
-            .as_ref()
-            .map(|protocol| protocol.bind(self.py()).clone())
+        self.parties().protocol.get(self.py())
     }
 
     pub(super) fn set_protocol(&self, protocol: &Bound<'py, PyAny>) -> PyResult<()> {
         T::protocol_changes(self, protocol)?;
         let protocol = protocol.clone().unbind();
-        let old = self.parties().protocol.replace(Some(protocol));
-        drop(old);
+        self.parties().protocol.set(Some(protocol));
         Ok(())
     }
 
     pub(super) fn forget_protocol(&self) {
-        drop(self.parties().protocol.take());
+        self.parties().protocol.set(None);
     }
 
     /// Queues a callback, in the transport's context.

@@ -24,13 +24,14 @@ use crate::event_loop::source::Source;
 use crate::py::class::{Native, This, Visit, VisitStopped};
 use crate::py::context::Captured;
 use crate::py::file::has_descriptor;
+use crate::py::slot::Slot;
 use crate::py::socket::no_descriptor;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use reactor::poller::Interest;
 use reactor::socket;
 use reactor::token::Token;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt::Write as _;
 use std::ops::Deref;
 use std::os::fd::RawFd;
@@ -46,7 +47,7 @@ pub(crate) struct SelectorState {
     /// What the kernel has; `None` while the descriptor is taken out of the poller.
     interest: Cell<Option<Interest>>,
     /// Waits for `connection_made` to have been called.
-    waiter: RefCell<Option<Py<PyAny>>>,
+    waiter: Slot,
     pub(super) flags: Flags,
     pub(super) flow: FlowControl,
 }
@@ -79,7 +80,7 @@ impl SelectorState {
             fd,
             token: Cell::new(None),
             interest: Cell::new(None),
-            waiter: RefCell::new(waiter),
+            waiter: waiter.into(),
             flags: Flags::default(),
             flow: FlowControl::new(),
         }
@@ -87,12 +88,12 @@ impl SelectorState {
 
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         self.parties.traverse(visit)?;
-        visit.cell(&self.waiter)
+        self.waiter.traverse(visit)
     }
 
     pub(super) fn clear(&self, py: Python<'_>) {
         self.parties.clear(py);
-        drop(self.waiter.take());
+        self.waiter.set(None);
     }
 }
 

@@ -8,6 +8,7 @@ use crate::event_loop::EventLoop;
 use crate::py::attached::Attached;
 use crate::py::class::Ref;
 use crate::py::context::Captured;
+use crate::py::slot::Slot;
 use crate::transport::delivery::Delivery;
 use crate::transport::selector::SelectorState;
 use crate::transport::write_queue::WriteQueue;
@@ -84,11 +85,11 @@ pub(crate) fn start(
         delivery: Cell::new(delivery),
         acceptor: RefCell::new(connected.acceptor),
         accept: RefCell::new(accept),
-        extra: RefCell::new(extra),
+        extra: extra.into(),
         peer: RefCell::new(peer),
         local: RefCell::new(local),
         queue: RefCell::new(WriteQueue::new()),
-        writable: RefCell::new(None),
+        writable: Slot::default(),
         eof: Cell::new(false),
         sendfile: Cell::new(false),
         eof_received: Cell::new(false),

@@ -85,11 +85,11 @@ impl<'py> StreamThis<'_, 'py> {
     /// What is known so far, kept for the next question.
     fn extra(&self) -> PyResult<Bound<'py, PyDict>> {
         let py = self.py();
-        if let Some(extra) = &*self.own().extra.borrow() {
-            return Ok(extra.bind(py).clone());
+        if let Some(extra) = self.own().extra.get(py) {
+            return Ok(extra);
         }
         let extra = PyDict::new(py);
-        *self.own().extra.borrow_mut() = Some(extra.clone().unbind());
+        self.own().extra.set(Some(extra.clone().unbind()));
         Ok(extra)
     }
 

@@ -42,6 +42,7 @@ use crate::py::attached::Attached;
 use crate::py::class::{Class, Native, OfNative, Slots, This, Visit, VisitStopped, create};
 use crate::py::imports;
 use crate::py::method::Methods;
+use crate::py::slot::Slot;
 use crate::py::socket::{SocketKind, SocketObject, no_descriptor};
 use crate::transport::delivery::Delivery;
 use crate::transport::selector::{self, SelectorState, SelectorTransport};
@@ -93,14 +94,14 @@ struct Inner {
     acceptor: RefCell<Option<Acceptor>>,
     /// How far the server is with it.
     accept: RefCell<Accept>,
-    extra: RefCell<Option<Py<PyDict>>>,
+    extra: Slot<PyDict>,
     /// Known from accept(2) or connect(2): a connection that was reset cannot tell any more.
     peer: RefCell<Option<SocketAddress>>,
     /// Known from when somebody can close the descriptor.
     local: RefCell<Option<SocketAddress>>,
     queue: RefCell<WriteQueue>,
     /// Waits for the queue to be empty and the socket to take more.
-    writable: RefCell<Option<Py<PyAny>>>,
+    writable: Slot,
     /// `write_eof` was called.
     eof: Cell<bool>,
     /// A file is being sent past the queue.
@@ -131,8 +132,8 @@ impl Native for StreamTransport {
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         let inner = self.inner.during_collection();
         inner.state.traverse(visit)?;
-        visit.cell(&inner.extra)?;
-        visit.cell(&inner.writable)?;
+        inner.extra.traverse(visit)?;
+        inner.writable.traverse(visit)?;
         if let Ok(acceptor) = inner.acceptor.try_borrow() {
             visit.option(acceptor.as_ref().map(|acceptor| &acceptor.server))?;
         }
@@ -148,8 +149,8 @@ impl Native for StreamTransport {
     fn clear(&self, py: Python<'_>) {
         let inner = self.inner.get(py);
         inner.state.clear(py);
-        drop(inner.extra.take());
-        drop(inner.writable.take());
+        inner.extra.set(None);
+        inner.writable.set(None);
         drop(inner.acceptor.take());
         drop(inner.accept.take());
     }
@@ -263,7 +264,7 @@ impl SelectorTransport for StreamTransport {
     #[inline]
     fn wants_to_write(this: &StreamThis<'_, '_>) -> bool {
         let inner = this.own();
-        inner.queue.borrow().is_blocked() || inner.writable.borrow().is_some()
+        inner.queue.borrow().is_blocked() || !inner.writable.is_empty()
     }
 
     #[inline]

@@ -25,7 +25,7 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
         c"_reset_empty_waiter",
         |this| {
             this.own().sendfile.set(false);
-            drop(this.own().writable.take());
+            this.own().writable.set(None);
             this.none()
         },
         c"Take writes again.",
@@ -79,8 +79,7 @@ impl<'py> StreamThis<'_, 'py> {
     }
 
     fn wait_with(&self, future: &Bound<'py, PyAny>) {
-        let old = self.own().writable.replace(Some(future.clone().unbind()));
-        drop(old);
+        self.own().writable.set(Some(future.clone().unbind()));
         self.want_more();
     }
 

@@ -28,6 +28,7 @@ pub(crate) use pipes::Command;
 use crate::py::attached::Attached;
 use crate::py::class::{Class, Native, OfNative, Slots, This, Visit, VisitStopped, create};
 use crate::py::method::Methods;
+use crate::py::slot::Slot;
 use crate::py::{coroutine_method, imports};
 use crate::transport::base::{self, BaseTransport, Parties, warn_unclosed};
 use pyo3::exceptions::{PyPermissionError, PyProcessLookupError};
@@ -46,7 +47,7 @@ pub(crate) struct SubprocessTransport {
 struct Inner {
     parties: Parties,
     /// The `Popen`; None after `connection_lost`.
-    process: RefCell<Option<Py<PyAny>>>,
+    process: Slot,
     pid: i32,
     returncode: Cell<Option<i32>>,
     /// From the child's descriptor to the protocol of our end, or None while that is not connected.
@@ -79,7 +80,7 @@ impl Native for SubprocessTransport {
         let inner = self.inner.during_collection();
         inner.parties.traverse(visit)?;
         visit.object(&inner.pipes)?;
-        visit.cell(&inner.process)?;
+        inner.process.traverse(visit)?;
         if let Ok(waiters) = inner.exit_waiters.try_borrow() {
             waiters.iter().try_for_each(|waiter| visit.object(waiter))?;
         }
@@ -97,7 +98,7 @@ impl Native for SubprocessTransport {
     fn clear(&self, py: Python<'_>) {
         let inner = self.inner.get(py);
         inner.parties.clear(py);
-        drop(inner.process.take());
+        inner.process.set(None);
         drop(inner.pending.take());
         drop(inner.exit_waiters.take());
     }
@@ -137,10 +138,7 @@ impl<'py> SubprocessThis<'_, 'py> {
     }
 
     fn process(&self) -> Option<Bound<'py, PyAny>> {
-        let process = self.own().process.borrow();
-        process
-            .as_ref()
-            .map(|process| process.bind(self.py()).clone())
+        self.own().process.get(self.py())
     }
 
     fn pipes(&self) -> &Bound<'py, PyDict> {

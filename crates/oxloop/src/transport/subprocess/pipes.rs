@@ -79,7 +79,7 @@ impl SubprocessTransport {
                 Captured::current(py)?,
             ),
             pid: process.getattr(intern!(py, "pid"))?.extract()?,
-            process: RefCell::new(Some(process.clone().unbind())),
+            process: process.clone().unbind().into(),
             returncode: Cell::new(None),
             pipes: pipes.unbind(),
             pending: RefCell::new(Some(Vec::new())),
@@ -333,7 +333,7 @@ fn connection_lost<'py>(
     let told = this.protocol().map_or(Ok(()), |protocol| {
         call_method(&protocol, intern!(py, "connection_lost"), &[&error]).map(drop)
     });
-    drop(this.own().process.take());
+    this.own().process.set(None);
     this.forget_protocol();
     told.and_then(|()| this.none())
 }
