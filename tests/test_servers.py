@@ -415,11 +415,13 @@ class TestClosing:
             await turns()
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(address)
-            client.sendall(b"still here")
             (protocol,) = accepting.protocols
-            await until(lambda: protocol.received == b"still here")
-            protocol.transport.write(b"so am I")
-            assert await asyncio.to_thread(read_exactly, client, 7) == b"so am I"
+            for number in range(1, 21):
+                client.sendall(b"still here")
+                await until(lambda n=number: protocol.received == b"still here" * n)
+                protocol.transport.write(b"so am I")
+                assert await asyncio.to_thread(read_exactly, client, 7) == b"so am I"
+            assert not protocol.is_lost
             client.close()
             await until(lambda: protocol.is_lost)
             await server.wait_closed()
@@ -573,6 +575,7 @@ class TestServeForever:
             server.close()
             with pytest.raises(asyncio.CancelledError):
                 await serving
+            assert serving.cancelled()
 
         run(main())
 

@@ -30,21 +30,6 @@ def threaded(loop):
     thread.join()
 
 
-def test_wakes_a_sleeping_loop(loop):
-    def wake():
-        time.sleep(0.05)
-        loop.call_soon_threadsafe(loop.stop)
-
-    thread = threading.Thread(target=wake)
-    thread.start()
-    timer = loop.call_later(30, loop.stop)
-    started = time.monotonic()
-    loop.run_forever()
-    assert time.monotonic() - started < 10
-    timer.cancel()
-    thread.join()
-
-
 def test_each_thread_keeps_its_order(threaded):
     got, done = [], threading.Barrier(9)
 
@@ -160,12 +145,6 @@ def test_run_coroutine_threadsafe_cancelled(threaded):
     assert started.wait(10)
     future.cancel()
     assert cancelled.wait(10)
-
-
-def test_closed_loop(loop):
-    loop.close()
-    with pytest.raises(RuntimeError, match=r"^Event loop is closed$"):
-        loop.call_soon_threadsafe(int)
 
 
 def test_closing_races_with_calls_from_threads(loop_factory):

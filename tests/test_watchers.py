@@ -494,18 +494,12 @@ class TestDescriptors:
     def test_closed_socket(self, loop):
         sock = socket.socket()
         sock.close()
-        with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
-            loop.add_reader(sock, int)
-        with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
-            loop.remove_reader(sock)
-
-    def test_socket_closed_while_watched(self, loop, pair):
-        near, _ = pair
-        loop.add_reader(near, int)
-        fd = near.fileno()
-        near.close()
-        assert loop.remove_reader(fd) is True
-        assert loop.remove_reader(fd) is False
+        for add in (loop.add_reader, loop.add_writer):
+            with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+                add(sock, int)
+        for remove in (loop.remove_reader, loop.remove_writer):
+            with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+                remove(sock)
 
     def test_closed_socket_that_was_watched(self, loop, pair):
         near, _ = pair
@@ -516,18 +510,14 @@ class TestDescriptors:
         with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
             loop.remove_reader(near)
 
-    def test_removing_what_was_never_added(self, loop, pair):
-        near, _ = pair
-        assert loop.remove_reader(near) is False
-        assert loop.remove_writer(near) is False
-
     @pytest.mark.parametrize("add", ["add_reader", "add_writer"])
-    def test_regular_file(self, loop, add):
-        with (
-            tempfile.TemporaryFile() as file,
-            pytest.raises(PermissionError, match="Operation not permitted"),
-        ):
-            getattr(loop, add)(file, int)
+    @pytest.mark.parametrize("by_object", [True, False], ids=["object", "number"])
+    def test_regular_file(self, loop, add, by_object):
+        with tempfile.TemporaryFile() as file:
+            watched = file if by_object else file.fileno()
+            with pytest.raises(PermissionError, match="Operation not permitted"):
+                getattr(loop, add)(watched, int)
+            assert getattr(loop, add.replace("add", "remove"))(watched) is False
         assert loop.run_until_complete(asyncio.sleep(0, "goes on")) == "goes on"
 
     def test_reused_number(self, loop, run):

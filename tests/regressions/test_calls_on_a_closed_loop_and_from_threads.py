@@ -50,6 +50,7 @@ def test_eight_threads_keep_their_order(loop):
         assert [number for who, number in got if who == name] == list(range(count))
 
 
+@pytest.mark.both_modes
 def test_every_single_call_wakes_a_blocked_loop(loop):
     """One call at a time, each made once the loop sleeps again."""
     got = threading.Semaphore(0)

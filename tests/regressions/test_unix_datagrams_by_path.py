@@ -7,10 +7,11 @@ process left at its path.
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
-from support.datagrams import Recorder, bound, unix_paths
+from support.datagrams import Recorder, address_of, bound, unix_paths
 from support.peers import until
 
 
@@ -46,14 +47,17 @@ def test_both_ways(loop, run, names):
     run(main())
 
 
+@pytest.mark.both_modes
 def test_stale_socket(loop, run):
     async def main():
         with unix_paths("name") as [path]:
             with bound(socket.AF_UNIX, path):
                 pass  # closing it leaves the path behind
+            assert Path(path).exists()
             transport, protocol = await loop.create_datagram_endpoint(
                 Recorder, family=socket.AF_UNIX, local_addr=path
             )
+            assert address_of(transport) == path
             with bound(socket.AF_UNIX, path + ".peer") as peer:
                 peer.sendto(b"hello", path)
                 await until(lambda: protocol.received)

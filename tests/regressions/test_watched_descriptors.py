@@ -1,23 +1,21 @@
-"""remove_reader and remove_writer return bool and tolerate everything; add_* refuse at once.
+"""remove_reader and remove_writer return bool; a number that was given out again is a new one.
 
-Must hold: closed descriptors and -1 can be removed, a regular file raises PermissionError when
-it is added, a transport's descriptor is refused with RuntimeError, and a descriptor number
-that was closed and given out again is a new one.
+Must hold: that goes for closed descriptors, for sockets and for transports. What add_* refuse at
+once is in test_watchers.py.
 """
 
 import asyncio
 import os
 import socket
-import tempfile
 
 import pytest
 
 from support.peers import until
 
-ADDERS = ["add_reader", "add_writer"]
 REMOVERS = ["remove_reader", "remove_writer"]
 
 
+@pytest.mark.both_modes
 @pytest.mark.parametrize("remove", REMOVERS)
 def test_removal_returns_bool(loop, remove):
     near, far = socket.socketpair()
@@ -29,6 +27,7 @@ def test_removal_returns_bool(loop, remove):
     far.close()
 
 
+@pytest.mark.both_modes
 @pytest.mark.parametrize("remove", REMOVERS)
 def test_removal_of_a_closed_descriptor(loop, remove):
     near, far = socket.socketpair()
@@ -37,43 +36,6 @@ def test_removal_of_a_closed_descriptor(loop, remove):
     near.close()
     assert getattr(loop, remove)(fd) is True
     assert getattr(loop, remove)(fd) is False
-    far.close()
-
-
-@pytest.mark.parametrize("remove", REMOVERS)
-def test_removal_of_minus_one(loop, remove):
-    """Twisted and others remove a socket they closed; asyncio says ValueError, or False."""
-    sock = socket.socket()
-    sock.close()
-    for wrong in (-1, sock):
-        try:
-            assert getattr(loop, remove)(wrong) is False
-        except ValueError as exc:
-            assert "Invalid file descriptor: -1" in str(exc)  # noqa: PT017 - either will do
-
-
-@pytest.mark.parametrize("add", ADDERS)
-def test_regular_file(loop, add):
-    with tempfile.TemporaryFile() as file:
-        with pytest.raises(PermissionError):
-            getattr(loop, add)(file.fileno(), int)
-        assert getattr(loop, add.replace("add", "remove"))(file.fileno()) is False
-
-
-@pytest.mark.parametrize("add", ADDERS)
-def test_transports_descriptor(loop, run, add):
-    near, far = socket.socketpair()
-
-    async def main():
-        transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, near)
-        with pytest.raises(RuntimeError, match="is used by transport"):
-            getattr(loop, add)(near.fileno(), int)
-        with pytest.raises(RuntimeError, match="is used by transport"):
-            getattr(loop, add.replace("add", "remove"))(near.fileno())
-        transport.close()
-        await until(lambda: near.fileno() == -1)
-
-    run(main())
     far.close()
 
 
