@@ -1,12 +1,13 @@
-//! Connection attempts to the addresses of one host: one after the other, or staggered (RFC 8305).
+//! Connection attempts to the addresses of a host: one after the other, or staggered (RFC 8305).
 //!
-//! Staggered attempts are tasks, one an address. The next one starts when the previous one failed
-//! or `happy_eyeballs_delay` has passed; the first that connects wins, and the others are cancelled
-//! and waited for, so that nothing of them outlives the call.
+//! Each staggered attempt is a task. The next one starts when the previous one has failed or
+//! `happy_eyeballs_delay` has passed. The first that connects wins; the others are cancelled and
+//! waited for, so that none outlives the call.
 //!
 //! Invariants:
-//! - a socket has one owner at any time, an `OpenSocket` or the result of an attempt's task, and is
-//!   closed once: by the attempt that failed or was cancelled, or by the race if it came second.
+//! - a socket has one owner at any time, an `OpenSocket` or the result of an attempt's task. It is
+//!   closed once: by the attempt if that failed or was cancelled, or by the race if another attempt
+//!   won.
 
 use super::happy_eyeballs;
 use super::transport::OpenSocket;
@@ -86,7 +87,7 @@ impl Attempts {
     /// Connects to the first address that answers.
     ///
     /// # Errors
-    /// What all attempts together say; what the task throws in.
+    /// The exception for all attempts; what the task throws in.
     pub(super) async fn connect(
         self,
         this: &Py<EventLoop>,
@@ -133,7 +134,7 @@ pub(super) struct Attempt {
 
 impl Attempt {
     /// # Errors
-    /// What the task throws in, and what the attempt says, which is noted too.
+    /// What the task throws in, and the attempt's own exception, which is noted too.
     pub(super) async fn connect(self, this: &Py<EventLoop>) -> PyResult<OpenSocket> {
         let number = self.errors.begin();
         let local = self.local.as_ref().as_deref();
@@ -157,7 +158,7 @@ fn infos(infos: &Bound<'_, PyAny>) -> PyResult<Vec<Py<PyAny>>> {
         .collect()
 }
 
-/// How many addresses of the first family come before the others take turns with it, of `most`.
+/// How many addresses of the first family, of at most `most`, come before the families alternate.
 ///
 /// # Errors
 /// What Python raises for a number that cannot be compared, or end a slice.
@@ -172,7 +173,7 @@ fn count_ahead(count: &Bound<'_, PyAny>, most: usize) -> PyResult<usize> {
     indices.get_item(1)?.extract()
 }
 
-/// Lets the families take turns, after the `ahead` first addresses of the first one.
+/// Alternates between the families, after the first `ahead` addresses of the first family.
 fn interleaved(py: Python<'_>, infos: Vec<Py<PyAny>>, ahead: usize) -> PyResult<Vec<Py<PyAny>>> {
     let mut families: Vec<(Bound<'_, PyAny>, Vec<Py<PyAny>>)> = Vec::new();
     for info in infos {
@@ -253,7 +254,7 @@ fn open(
     })
 }
 
-/// A non-blocking socket of the class that `socket.socket` is now: programs put their own there.
+/// A non-blocking socket, made by `socket.socket` as it is now: programs replace that class.
 fn socket<'py>(
     family: &Bound<'py, PyAny>,
     kind: &Bound<'py, PyAny>,

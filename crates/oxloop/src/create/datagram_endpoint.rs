@@ -151,7 +151,8 @@ fn check_given(sock: &Bound<'_, PyAny>, endpoint: &Endpoint) -> PyResult<()> {
         .map(drop)
 }
 
-/// A socket at the first place that can be had, and the address that it sends to.
+/// A socket for the first pair of addresses that can be bound and connected, and the address that
+/// it sends to.
 async fn open_socket(
     this: &Py<EventLoop>,
     endpoint: &Endpoint,
@@ -205,7 +206,8 @@ async fn places(this: &Py<EventLoop>, endpoint: &Endpoint) -> PyResult<Vec<Place
     })
 }
 
-/// Refuses what is no name, and removes the socket that an earlier process left at the local one.
+/// Refuses an address that is not a name, and removes the socket file that an earlier process left
+/// at the local one.
 fn check_unix(py: Python<'_>, endpoint: &Endpoint) -> PyResult<()> {
     for address in [&endpoint.local, &endpoint.remote].into_iter().flatten() {
         if !address.bind(py).is_instance_of::<PyString>() {

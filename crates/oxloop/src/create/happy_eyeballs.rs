@@ -63,8 +63,8 @@ impl Race {
         Python::attach(|py| self.collect(py))
     }
 
-    /// Cancels what still runs and waits for all of it. A cancellation of the caller meanwhile is
-    /// kept until then.
+    /// Cancels the tasks that still run and waits for them. If the caller is cancelled meanwhile,
+    /// that is raised afterwards.
     async fn end(&mut self) -> PyResult<()> {
         let mut outcome = Ok(());
         while !self.running.is_empty() {
@@ -81,7 +81,8 @@ impl Race {
         outcome
     }
 
-    /// `asyncio.wait`. The tasks lead to what is awaited: they are in the coroutine's care.
+    /// Awaits `asyncio.wait`. The coroutine owns the tasks meanwhile, because they lead to what it
+    /// awaits (see `Coroutine`).
     async fn wait_until(&mut self, until: &str, timeout: Option<&Py<PyAny>>) -> PyResult<()> {
         let running = std::mem::take(&mut self.running);
         let (waiting, tasks) = Python::attach(|py| {

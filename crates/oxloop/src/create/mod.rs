@@ -10,9 +10,9 @@
 //! | connect_read_pipe, connect_write_pipe | `pipes`, and `transport/pipe/` |
 //! | subprocess_exec, subprocess_shell | `subprocess`, and `transport/subprocess/` |
 //!
-//! Each is a coroutine: it checks its arguments, resolves names, makes a socket, and hands it to a
-//! transport (`transport::open_transport`) or to a `Server`. What fails on the way closes what was
-//! made, with the exception that asyncio raises.
+//! Each is a coroutine. It checks its arguments, resolves names, makes a socket, and passes it to a
+//! transport (`transport::open_transport`) or to a `Server`. If a step fails, everything made so
+//! far is closed, and asyncio's exception is raised.
 
 mod attempts;
 mod connection;

@@ -203,8 +203,7 @@ fn make_server(
     Ok(server.into_any().unbind())
 }
 
-/// Sockets on their way to a server, closed if they do not get there, unless the program
-/// gave them.
+/// Sockets that have no server yet. They are closed if they get none, unless the program gave them.
 pub(super) struct OpenSockets {
     sockets: Vec<Py<PyAny>>,
     given: bool,
@@ -271,7 +270,7 @@ async fn resolve_hosts(this: &Py<EventLoop>, place: &Place) -> PyResult<Py<PyAny
     })
 }
 
-/// What `host` stands for: none is every interface, and a list is all of its hosts.
+/// The hosts that `host` stands for: None is every interface, and a list is all of its hosts.
 fn hosts(py: Python<'_>, host: Option<&Py<PyAny>>) -> PyResult<Vec<Py<PyAny>>> {
     let Some(host) = host.map(|host| host.bind(py)) else {
         return Ok(vec![py.None()]);
@@ -361,7 +360,7 @@ fn bind_all(
     }
 }
 
-/// Whether asyncio goes on with the next address: from 3.11.8 and 3.12.2 on.
+/// Whether asyncio tries the next address: from 3.11.8 and 3.12.2 on.
 fn skips_addresses(py: Python<'_>) -> bool {
     let version = py.version_info();
     version >= (3, 12, 2) || (version >= (3, 11, 8) && version < (3, 12))

@@ -71,7 +71,7 @@ impl EventLoop {
     }
 }
 
-/// What a call has made, and works on until the handshake is over.
+/// What a call has made, until the handshake is over.
 #[derive(FromPyObject, IntoPyObject)]
 struct Upgrade {
     #[pyo3(item)]
@@ -145,7 +145,7 @@ fn begin(
     Ok((waiter.unbind(), upgrade))
 }
 
-/// What a StreamReader took in already is the start of the handshake.
+/// Bytes that the StreamReader has already read are the start of the handshake.
 fn move_buffered(protocol: &Bound<'_, PyAny>, tls: &TlsThis<'_, '_>) -> PyResult<()> {
     let py = protocol.py();
     if !protocol.is_instance(imports::stream_reader_protocol(py)?)? {

@@ -1,11 +1,9 @@
-//! `_make_subprocess_transport`: what `subprocess_exec` and `subprocess_shell` end in. These two
-//! are asyncio's own methods, see `python/oxloop/_event_loop.py`; the transport is in
-//! `transport/subprocess/`.
+//! `_make_subprocess_transport`, which asyncio's own `subprocess_exec` and `subprocess_shell` call
+//! (see `python/oxloop/_event_loop.py`). The transport is in `transport/subprocess/`.
 //!
-//! The child is made by `subprocess.Popen`, so every keyword of it means what the standard
-//! library's documentation says, on each version of Python. `Popen` waits until the child has
-//! executed the program: asyncio's frame on the stack tells programs that look for such calls that
-//! asyncio does the same.
+//! `subprocess.Popen` makes the child, so every keyword means what the standard library documents
+//! for that version of Python. `Popen` blocks until the child has executed the program; tools that
+//! report blocking calls allow this because asyncio's own frame is on the stack.
 
 use crate::error::after_cleanup;
 use crate::event_loop::EventLoop;
@@ -77,7 +75,7 @@ impl EventLoop {
     }
 }
 
-/// Kills the process of a creation that failed or was cancelled; returns what to wait for, so that
+/// Kills the process whose creation failed or was cancelled; returns what has to be awaited so that
 /// it is reaped.
 fn given_up(py: Python<'_>, transport: &Py<PyAny>, error: &PyErr) -> PyResult<Option<Py<PyAny>>> {
     if error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py) {

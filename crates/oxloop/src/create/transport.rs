@@ -90,11 +90,11 @@ fn log_handled(this: &Bound<'_, EventLoop>, pair: &Pair) -> PyResult<()> {
         .map(drop)
 }
 
-/// A socket on its way to a transport, closed if it does not get there. One that was made here is
+/// A socket that has no transport yet; it is closed if it gets none. A socket that was made here is
 /// non-blocking.
 pub(super) struct OpenSocket {
     socket: Option<Py<PyAny>>,
-    /// The program's own: older Pythons leave it open when no transport comes about.
+    /// The program's own socket: older Pythons leave it open if no transport is made.
     given: bool,
 }
 
@@ -142,7 +142,7 @@ impl Drop for OpenSocket {
     }
 }
 
-/// The loop and the protocol factory of a call. Both may lead to what the call waits for: the
+/// The loop and the protocol factory of a call. Both may lead to what the call waits for, so the
 /// collector has to see them (`Coroutine::of`).
 pub(super) type Caller = (Py<EventLoop>, Py<PyAny>);
 
@@ -158,7 +158,7 @@ impl Pair {
         Ok(pair.into_any().unbind())
     }
 
-    /// Closes the transport, whose making ended with `error`.
+    /// Closes the transport after making it failed with `error`.
     pub(super) fn close_after(&self, py: Python<'_>, error: PyErr) -> PyErr {
         let transport = self.transport.bind(py);
         after_cleanup(py, error, transport.call_method0(intern!(py, "close")))

@@ -118,8 +118,8 @@ fn is_abstract(path: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(first.eq(0)? || first.eq("\0")?)
 }
 
-/// Removes a socket that an earlier process left at `path`. A file of another kind stays, and makes
-/// bind(2) fail.
+/// Removes a socket file that an earlier process left at `path`. A file of another kind stays, and
+/// bind(2) then fails.
 ///
 /// # Errors
 /// What is no OSError: ValueError for a NUL in the path.
@@ -145,7 +145,7 @@ fn try_remove_stale(path: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-/// What to remove when the server is closed, if it is still the same file then.
+/// The file to remove when the server is closed, if it is still the same file then.
 fn path_and_inode(socket: &Bound<'_, PyAny>) -> PyResult<Option<(Py<PyAny>, u64)>> {
     let py = socket.py();
     let path = socket.call_method0("getsockname")?;

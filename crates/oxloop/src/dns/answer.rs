@@ -1,4 +1,4 @@
-//! What the C library found, as `socket.getaddrinfo` shows it.
+//! Converts the C library's answers to those of `socket.getaddrinfo`, and its errors.
 
 use crate::address;
 use crate::error::errno_error;
@@ -27,8 +27,8 @@ pub(super) fn to_python(py: Python<'_>, found: &[AddrInfo]) -> PyResult<Py<PyAny
     Ok(list.into_any().unbind())
 }
 
-/// A family as the socket module shows it; looking up a member of an enum takes longer than the
-/// rest of an answer, so the usual ones are kept.
+/// A family as the socket module's enum member. Looking up a member takes longer than the rest of
+/// an answer, so the usual ones are cached.
 pub(super) fn family_member(py: Python<'_>, family: i32) -> PyResult<Bound<'_, PyAny>> {
     static INET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     static INET6: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
@@ -80,7 +80,7 @@ fn canonical_name<'py>(py: Python<'py>, info: &AddrInfo) -> PyResult<Bound<'py, 
     }
 }
 
-/// `socket.gaierror`, or OSError where the C library says to look at errno.
+/// `socket.gaierror`, or OSError if the C library says that errno has the error.
 pub(super) fn to_error(py: Python<'_>, error: ResolveError) -> PyErr {
     if let Some(errno) = error.errno {
         return errno_error(errno);

@@ -1,13 +1,13 @@
 //! Lookups on resolver threads, and how their results come back.
 //!
-//! The loop's coroutine waits for a future; the thread schedules its result as
+//! The coroutine waits for a future; the thread schedules the future's result as
 //! `call_soon_threadsafe` does. Dropping the `Pending` (its task was cancelled, or the coroutine
-//! closed) cancels the lookup: nothing is delivered after that, though the thread may be stuck for
-//! a while.
+//! closed) cancels the lookup: no result is delivered any more, though the thread may go on waiting
+//! for the C library.
 //!
 //! Invariants:
-//! - a result that arrives after the loop was closed is dropped without a word.
-//! - the resolver's threads hold the GIL only to deliver, and to run Python functions.
+//! - a result that arrives after the loop was closed is dropped silently.
+//! - the resolver's threads hold the GIL only to deliver a result or to run a Python function.
 
 use super::answer;
 use super::native::NativeQuestion;
@@ -137,7 +137,8 @@ impl Delivery {
 }
 
 impl Drop for Delivery {
-    /// A lookup that was cancelled: its references end now, not when this thread attaches again.
+    /// A lookup that was cancelled: its references are released now, not when this thread attaches
+    /// again.
     fn drop(&mut self) {
         let to = self.to.take();
         if to.is_some() {

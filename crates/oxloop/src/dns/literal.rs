@@ -1,5 +1,5 @@
-//! Addresses that are resolved already: what `create_connection` and its kin look at before they
-//! ask `loop.getaddrinfo`.
+//! Recognises addresses that need no lookup. `create_connection` and others check this before they
+//! call `loop.getaddrinfo`.
 
 use super::await_python;
 use crate::event_loop::EventLoop;
@@ -31,7 +31,7 @@ impl Wanted {
 
 /// The address infos of `address`, a sequence of host, port and what follows them. A numeric host
 /// is not looked up; otherwise `loop.getaddrinfo` is called as an attribute, so that a program's
-/// own is honoured.
+/// own method is called.
 ///
 /// # Errors
 /// What `loop.getaddrinfo` raises; TypeError and ValueError for what is no address.
@@ -83,7 +83,7 @@ fn resolve_or_ask(
     Ok(Asked::Looking(lookup.unbind()))
 }
 
-/// The address info of a numeric host, or None where the resolver has to decide.
+/// The address info of a numeric host, or None if the resolver has to decide.
 fn literal_info<'py>(
     host: &Bound<'py, PyAny>,
     port: &Bound<'py, PyAny>,
@@ -182,8 +182,8 @@ fn family_of<'py>(
     Ok(None)
 }
 
-/// Whether inet_pton(3) takes `host`. Other things than plain texts are left to the socket module,
-/// which refuses some of them.
+/// Whether inet_pton(3) accepts `host`. Anything but a plain `str` is left to the socket module,
+/// which refuses some of it.
 fn is_address(host: &Bound<'_, PyAny>, family: &Bound<'_, PyAny>) -> PyResult<bool> {
     let plain = host.cast_exact::<PyString>().ok();
     let text = plain.and_then(|text| text.to_str().ok());

@@ -1,18 +1,18 @@
 //! Name resolution: what is behind `loop.getaddrinfo` and `loop.getnameinfo`.
 //!
 //! A question goes one of four ways:
-//! - the plainest of numeric hosts and ports are answered at once (`numeric`);
-//! - other numeric ones are answered by the C library at once, on the loop's thread: with
-//!   AI_NUMERICHOST it does not ask anybody (`native`);
-//! - other ordinary arguments are looked up on a resolver thread, which does not need the GIL
-//!   before it has the answer (`native`, `background`);
-//! - everything else calls the `socket` module's function on such a thread: arguments that it will
-//!   refuse, and a function that the program put in its place (`background`).
+//! - a plain numeric host and port are answered at once (`numeric`);
+//! - other numeric hosts are answered by the C library at once, on the loop's thread: with
+//!   AI_NUMERICHOST it contacts no name service (`native`);
+//! - other ordinary arguments are looked up on a resolver thread, which needs the GIL only to
+//!   deliver the answer (`native`, `background`);
+//! - for everything else, the `socket` module's function is called on such a thread: for arguments
+//!   that it will refuse, and if the program replaced the function (`background`).
 //!
-//! So results and errors are those of `socket.getaddrinfo`, whichever way it went.
+//! So results and errors are those of `socket.getaddrinfo` in all four cases.
 //!
-//! Differs from asyncio: the threads are the resolver's own, so lookups do not queue behind
-//! blocking work in the default executor, and a default executor is not made for them.
+//! Differs from asyncio: lookups run in threads of the resolver's own, so they do not wait behind
+//! blocking work in the default executor, and no default executor is made for them.
 
 mod answer;
 mod background;
@@ -44,8 +44,8 @@ enum Found {
     Later(Pending),
 }
 
-/// Remembers which `socket.getaddrinfo` is the socket module's own; called once, at import. One
-/// that was replaced before counts as a program's, like one that is replaced later.
+/// Remembers the socket module's own `getaddrinfo`; called once, at import. A function that was
+/// replaced before the import counts as the program's, as one that is replaced later.
 pub(crate) fn remember_original(py: Python<'_>) -> PyResult<()> {
     let socket = py.import("socket")?;
     let function = socket.getattr("getaddrinfo")?;
@@ -121,7 +121,7 @@ fn log_answer(
     imports::logger(py)?.call_method1(level, (text,)).map(drop)
 }
 
-/// `loop.getnameinfo`: asked rarely, so it is always the socket module's own function.
+/// `loop.getnameinfo`. It is called rarely, so it always uses the socket module's own function.
 ///
 /// # Errors
 /// What `socket.getnameinfo` raises; CancelledError.

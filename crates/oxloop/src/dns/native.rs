@@ -1,4 +1,4 @@
-//! A question in the C library's own form, and the answers that need no waiting.
+//! A lookup in the C library's own form, and the lookups that need no waiting.
 
 use super::answer::to_python;
 use pyo3::prelude::*;
@@ -13,8 +13,8 @@ pub(super) struct NativeQuestion {
 }
 
 impl NativeQuestion {
-    /// The answer, if no name service is needed for it. Errors are left to the full lookup: without
-    /// AI_NUMERICHOST the C library may find a name where there was no number.
+    /// The answer, if it needs no name service. Errors are left to the full lookup: without
+    /// AI_NUMERICHOST the C library may find a name for what is not a number.
     pub(super) fn answer_now(&self, py: Python<'_>) -> Option<PyResult<Py<PyAny>>> {
         let host = self.host.as_deref().is_none_or(looks_numeric);
         let service = self.service.as_deref().is_none_or(is_number);

@@ -1,10 +1,9 @@
-//! Numeric hosts with a numeric port and one kind of socket: one answer, which is known without
-//! the C library.
+//! Answers a numeric host with a numeric port and one kind of socket, without the C library.
 //!
-//! Only the plain forms are read here, in which all C libraries agree: four decimal numbers, or an
-//! IPv6 address without a zone. What is not quite ordinary is left to the C library.
+//! Only forms that every C library reads alike are accepted: four decimal numbers, or an IPv6
+//! address without a zone. Anything else is left to the C library.
 //!
-//! Cost: the objects of the answer.
+//! Cost: only the objects of the answer are allocated.
 
 use super::answer::{family_member, kind_member};
 use super::question::Question;
@@ -18,7 +17,7 @@ use std::net::{IpAddr, SocketAddrV6};
 /// Flags that make no difference to a numeric host and port.
 const FLAGS: i32 = libc::AI_PASSIVE | libc::AI_NUMERICHOST | libc::AI_NUMERICSERV;
 
-/// The answer, or None if it is not for this module to give.
+/// The answer, or None if the C library has to give it.
 pub(super) fn answer(py: Python<'_>, question: &Question) -> Option<PyResult<Py<PyAny>>> {
     let number = |value: &Py<PyAny>| value.bind(py).extract::<i32>().ok();
     let kind = number(&question.kind)?;

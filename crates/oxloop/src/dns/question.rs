@@ -31,7 +31,7 @@ impl Question {
         PyTuple::new(py, all)
     }
 
-    /// The form for the C library, or None if the arguments are not quite ordinary.
+    /// The form for the C library, or None if an argument needs the socket module's own rules.
     pub(super) fn to_native(&self, py: Python<'_>) -> Option<NativeQuestion> {
         let number = |value: &Py<PyAny>| value.bind(py).extract::<i32>().ok();
         let hints = Hints {
@@ -52,7 +52,7 @@ impl Question {
         })
     }
 
-    /// Tells the audit hooks what the socket module's function tells them.
+    /// Raises the audit event that the socket module's function raises.
     pub(super) fn audit(&self, py: Python<'_>) -> PyResult<()> {
         let arguments = [
             &self.host,
@@ -121,7 +121,8 @@ fn host(host: &Bound<'_, PyAny>) -> Text {
     }
 }
 
-/// What IDNA encodes to itself: it refuses labels that are empty or longer than 63 bytes.
+/// True if IDNA encodes the host to itself: it refuses labels that are empty or longer than 63
+/// bytes.
 fn is_short_ascii(text: &str) -> bool {
     let mut labels = text.strip_suffix('.').unwrap_or(text).split('.');
     text.is_ascii() && labels.all(|label| (1..64).contains(&label.len()))

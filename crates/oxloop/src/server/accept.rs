@@ -1,7 +1,7 @@
 //! The accept loop: from a listener's event to a connection.
 //!
-//! It stands behind what is queued when the event comes, as in asyncio: a server that a queued
-//! callback closes accepts nothing more.
+//! As in asyncio, accepting waits its turn behind the callbacks that were queued before the event:
+//! if one of them closes the server, nothing more is accepted.
 
 use super::{Inner, Listener, Server};
 use crate::address::to_python;
@@ -102,7 +102,7 @@ pub(super) fn accept_all(this: &Bound<'_, Server>, fd: RawFd) -> PyResult<()> {
     Ok(())
 }
 
-/// Who accepts: the kernel, for a plain socket, or the socket object.
+/// What accepts: accept4(2) for a plain socket, or the socket object's own method.
 enum Accepting {
     Kernel(io::Result<RawFd>, SocketKind),
     Object(Py<PyAny>),

@@ -1,10 +1,11 @@
-//! What `asyncio.all_tasks()` has of the connections that a server is accepting.
+//! The object in `asyncio.all_tasks()` that stands for the connections that a server is accepting.
 //!
-//! asyncio has a task for each. Here a server has one object among the tasks, of
-//! `oxloop._accepting`, which is done unless a connection is being accepted when somebody looks.
-//! From then on it is a task of those connections; the next that comes gets another object.
+//! asyncio has a task for each connection. Here a server registers one `oxloop._accepting` object
+//! as a task. When somebody looks at the tasks, it counts as done if no connection is being
+//! accepted; otherwise it becomes a task of those connections, and the next connection gets another
+//! object.
 //!
-//! Cost: a count, and a look whether the object is there.
+//! Cost: a count, and a check whether the object is there.
 
 use super::{Inner, Server};
 use crate::py::imports;
@@ -16,7 +17,7 @@ use pyo3::prelude::*;
 type Watched<'py> = (Option<Bound<'py, PyAny>>, Bound<'py, PyAny>);
 
 impl Inner {
-    /// Has an object among the tasks for what is being accepted from now on.
+    /// Registers an object as a task for the connections that are being accepted from now on.
     #[inline]
     pub(super) fn show_accepting(&self, this: &Bound<'_, Server>) -> PyResult<()> {
         if !self.shown.is_empty() {

@@ -1,12 +1,12 @@
 //! `Incoming`: a connection between accept(2) and its transport.
 //!
-//! As in asyncio, the protocol factory is called in the turn after the accept. Whoever cancels all
-//! tasks or closes the server before that ends the connection.
+//! As in asyncio, the protocol factory is called in the turn after the accept. Cancelling all
+//! tasks, or closing the server, ends the connection before that.
 //!
 //! Invariants:
-//! - each has a call of `Server._begin` in the loop's queue, in the same order.
-//! - a server that was closed, or whose loop was, has none of the connections any more; it keeps
-//!   the places of those whose call is still queued.
+//! - each one has a queued call of `Server._begin`, in the same order.
+//! - when the server or the loop is closed, the connections are closed; their places in the queue
+//!   stay until their queued calls have run.
 //!
 //! Cost: a handle, and a place in a queue.
 

@@ -1,16 +1,16 @@
 //! `Server`: what `create_server` and `create_unix_server` return, and its accept loop.
 //!
-//! Connections are accepted with accept4(2), and have a transport from the next turn on: no Python
-//! socket object, no task and no future each (`accepting` says what the tasks show instead). A
-//! listener that is not a plain `socket.socket` has its own `accept()` called, and so has any while
-//! audit hooks listen. Each connection gets a copy of the context that the server was made in.
+//! Connections are accepted with accept4(2) and get a transport in the next turn, without a Python
+//! socket object, a task or a future each (see `accepting` for `asyncio.all_tasks()`). If a
+//! listener is not a plain `socket.socket`, or an audit hook is installed, its own `accept()` is
+//! called instead. Each connection gets a copy of the context in which the server was made.
 //!
 //! Invariants:
-//! - the number of a listener is used only while its socket object has it: the program may have
-//!   closed it, and the number is somebody else's then.
+//! - a listener's descriptor number is used only while its socket object has it: the program may
+//!   have closed the socket, and the number may belong to another file.
 //! - `sockets` is None from `close` on; a closed server's listeners are out of the poller.
-//! - `clients` counts its transports; they are found through the loop's registry, so the server
-//!   does not keep them alive.
+//! - `clients` counts the server's transports. They are found through the loop's registry, so the
+//!   server does not keep them alive.
 //!
 //! Differs from asyncio: `close_clients` and `abort_clients` exist on every Python version, and a
 //! protocol factory that raises is reported outside of debug mode too.

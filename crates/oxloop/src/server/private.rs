@@ -1,11 +1,10 @@
-//! asyncio's own names of a server: attributes that programs and their test suites read, and the
-//! methods that `asyncio.Server` has for its event loop.
+//! asyncio's private attributes and methods of a server, which programs and their tests use.
 //!
-//! The Python class inherits from `asyncio.Server`, whose methods work on attributes that are not
-//! here. Each of them has its counterpart in this file, so that none is met half working.
+//! The Python class inherits from `asyncio.Server`, whose methods use attributes that do not exist
+//! here. Each of these methods is replaced in this file, so that none works halfway.
 //!
-//! Differs from asyncio: the attributes cannot be assigned; `_attach` and `_detach` count, and
-//! `close_clients` closes only what this server accepted.
+//! Differs from asyncio: the attributes cannot be assigned; `_attach` and `_detach` only count, and
+//! `close_clients` closes only connections that this server accepted.
 
 use super::{Server, begin_serving};
 use crate::event_loop::EventLoop;

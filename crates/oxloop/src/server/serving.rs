@@ -1,4 +1,4 @@
-//! `serve_forever` and `wait_closed`: what waits for a server's end.
+//! `serve_forever` and `wait_closed`, which wait for the server to be closed.
 
 use super::{Server, closed_error};
 use crate::py::coroutine::await_python;

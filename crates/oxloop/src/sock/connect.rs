@@ -53,8 +53,8 @@ async fn sock_connect(
     connect_resolved(this, sock, address).await
 }
 
-/// Connects `sock` for a method that makes sockets itself: by the loop's `sock_connect` where the
-/// program has put its own there, else without a coroutine between.
+/// Connects `sock` for a method that makes sockets itself: through the loop's `sock_connect` if the
+/// program has replaced it, else without another coroutine.
 ///
 /// # Errors
 /// As `sock_connect`, or what the program's own raises.
@@ -157,8 +157,8 @@ fn connect_error(errno: i32, address: &Bound<'_, PyAny>) -> PyErr {
     }
 }
 
-/// The outcome of a connection that is not being made any more. The socket object is asked: it may
-/// have been closed meanwhile, and its number be another's.
+/// The outcome of a connection that is not being made any more. The socket object is asked for its
+/// descriptor: it may have been closed meanwhile, and its number given to another file.
 fn connected(sock: &Bound<'_, PyAny>, address: &Bound<'_, PyAny>) -> PyResult<()> {
     let option = (libc::SOL_SOCKET, libc::SO_ERROR);
     let pending = sock.call_method1(intern!(sock.py(), "getsockopt"), option)?;

@@ -1,7 +1,6 @@
-//! `sock_recvmsg` and `sock_sendmsg`: messages with ancillary data, descriptors above all.
+//! `sock_recvmsg` and `sock_sendmsg`: messages with ancillary data, mostly descriptors.
 //!
-//! asyncio has neither. Both take what the methods of `socket.socket` take and return what they
-//! return.
+//! asyncio has neither. Arguments and results are those of the `socket.socket` methods.
 
 use super::method_coroutine;
 use crate::event_loop::EventLoop;

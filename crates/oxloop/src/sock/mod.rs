@@ -1,4 +1,4 @@
-//! `sock_recv`, `sock_sendall` and their kin: the loop's methods on sockets that have no transport.
+//! `sock_recv`, `sock_sendall` and the other methods on sockets that have no transport.
 //!
 //! | asyncio's method | file |
 //! |---|---|
@@ -7,13 +7,13 @@
 //! | sock_connect | `connect` |
 //! | sock_recvmsg, sock_sendmsg (not in asyncio) | `message` |
 //!
-//! Each tries first and waits only if the kernel has nothing (`until_ready`). Bytes move natively
-//! for a plain `socket.socket`; subclasses and whatever else looks like a socket have their own
-//! methods called, and so has a socket with a timeout when there is something to wait for.
+//! Each method tries first, and waits only if the kernel would block (`until_ready`). For a plain
+//! `socket.socket` the loop calls the kernel itself. For a subclass or another object it calls the
+//! object's own methods, and also for a socket with a timeout if it has to wait.
 //!
 //! Invariants:
-//! - what the kernel gave is returned in the very step that took it: a cancellation loses no data,
-//!   no connection and no descriptor.
+//! - what the kernel gave is returned in the same step of the coroutine: a cancellation loses no
+//!   data, no connection and no descriptor.
 
 mod connect;
 mod message;
@@ -82,8 +82,8 @@ pub(super) fn check_not_ssl(sock: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-/// The descriptor of a `socket.socket`, on which the loop may call the kernel itself as long as
-/// that does not wait.
+/// The descriptor of a plain `socket.socket`, on which the loop may make system calls itself if
+/// they do not wait.
 fn plain_descriptor(sock: &Bound<'_, PyAny>) -> PyResult<Option<RawFd>> {
     if !is_plain(sock)? {
         return Ok(None);
@@ -91,8 +91,8 @@ fn plain_descriptor(sock: &Bound<'_, PyAny>) -> PyResult<Option<RawFd>> {
     descriptor(sock).map(Some)
 }
 
-/// Whether the socket's own methods wait for the kernel: where the loop would wait for readiness,
-/// asyncio is in one of them, until it returns or the socket's timeout is over.
+/// Whether the socket's own methods wait for the kernel. asyncio calls such a method and blocks in
+/// it until it returns or the socket's timeout is over.
 fn blocks(sock: &Bound<'_, PyAny>) -> PyResult<bool> {
     let timeout = call_method(sock, intern!(sock.py(), "gettimeout"), &[])?;
     Ok(!matches!(timeout.extract::<f64>(), Ok(0.0)))
@@ -127,7 +127,7 @@ fn attempt_method<'py>(
     }
 }
 
-/// Tries, and waits for the socket as long as there is nothing.
+/// Tries, and waits for the socket until the attempt succeeds.
 ///
 /// # Errors
 /// What the attempt or the check of the socket raises, and what the task throws in.

@@ -13,7 +13,7 @@ use reactor::socket;
 use std::io;
 use std::os::fd::RawFd;
 
-/// Shorter receives than this are worth a copy.
+/// Receives of less than this go through scratch memory and are copied.
 const BULK: usize = 4096;
 
 #[pymethods]
@@ -134,8 +134,8 @@ fn recv<'py>(
     attempt_method(sock, intern!(py, "recv"), &PyTuple::new(py, [size])?)
 }
 
-/// Receives up to `capacity` bytes. A large object is made only for what is likely to fill it:
-/// programs ask for much and get little.
+/// Receives up to `capacity` bytes. An object of that size is made only if it will probably be
+/// filled: programs ask for much and get little.
 fn recv_bytes<'py>(
     state: &State,
     py: Python<'py>,
@@ -178,7 +178,7 @@ fn recv_into<'py>(
     attempt_method(sock, intern!(py, "recv_into"), &PyTuple::new(py, [buffer])?)
 }
 
-/// Without a size as many bytes as the buffer has items.
+/// Without a size, receives at most as many bytes as the buffer has items.
 fn recvfrom_into<'py>(
     sock: &Bound<'py, PyAny>,
     buffer: &Bound<'py, PyAny>,

@@ -1,5 +1,5 @@
-//! `Chunks`: plaintext as OpenSSL gives it out. What arrives at once is one chunk most of the time,
-//! and then there is neither a list nor a copy.
+//! `Chunks`: decrypted plaintext. Usually all of it is one chunk, and then there is neither a list
+//! nor a copy.
 
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -1,10 +1,10 @@
-//! `DataPath`: how application data gets through OpenSSL, decided once, at import.
+//! `DataPath`: how application data passes through OpenSSL; chosen once, at import.
 //!
-//! *direct* calls the libssl that CPython's `_ssl` has loaded. A self-check makes sure that what is
-//! taken from inside an `ssl.SSLObject` is what it should be; where it fails (OpenSSL linked
-//! statically, another layout of the object), *memorybio* does the same job through the `ssl`
-//! module. `OXLOOP_TLS=direct` or `memorybio` forces one of them; `oxloop.tls_fallback_reason` says
-//! why it is not *direct*.
+//! *direct* calls the libssl that CPython's `_ssl` has loaded, on the `SSL*` inside an
+//! `ssl.SSLObject`. A self-check at import tests that this is what it should be. If the check fails
+//! (OpenSSL linked statically, another layout of the object), *memorybio* does the same through the
+//! `ssl` module. `OXLOOP_TLS=direct` or `memorybio` forces one of them;
+//! `oxloop.tls_fallback_reason` says why the path is not *direct*.
 
 use crate::config::{self, TLS_VARIABLE, Tls};
 use crate::py::{imports, ssl};
@@ -48,7 +48,7 @@ impl DataPath {
 /// Chooses the path, and tells it as `tls_data_path` and `tls_fallback_reason`.
 ///
 /// # Errors
-/// ImportError if the path that is forced cannot be had, or is none.
+/// ImportError if the forced path is not possible or does not exist.
 pub(crate) fn choose(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let choice = match CHOSEN.get() {
         Some(choice) => choice,
@@ -99,7 +99,7 @@ fn extension_path(py: Python<'_>) -> PyResult<Option<PathBuf>> {
         .transpose()
 }
 
-/// Adopts a connection of our own and sees whether OpenSSL knows it.
+/// Makes a connection, takes its `SSL*` and checks that OpenSSL accepts it.
 fn check(py: Python<'_>, library: &'static Library) -> Result<(), String> {
     let attempt = || -> PyResult<_> {
         let context = imports::ssl_context(py)?.call1((imports::protocol_tls_client(py)?,))?;

@@ -1,10 +1,10 @@
 //! `Direct`: the data path on the libssl that CPython's `_ssl` has loaded.
 //!
-//! Cost: ciphertext is decrypted from where recv(2) put it into the object that the protocol gets;
+//! Cost: ciphertext is decrypted from the buffer of recv(2) into the object that the protocol gets;
 //! plaintext is encrypted from the program's own `bytes`.
 //!
-//! An error that OpenSSL reports is raised by the SSLObject: called again, OpenSSL fails the same
-//! way, and CPython makes the very exception of it that its users know.
+//! If OpenSSL reports an error, the SSLObject is called to raise it: OpenSSL fails again in the
+//! same way, and CPython makes its usual exception from that.
 
 use super::chunks::Chunks;
 use super::outcome::{Decrypted, Encrypted, End};
@@ -22,7 +22,7 @@ use std::convert::Infallible;
 use std::mem::MaybeUninit;
 use tls::{Library, Outcome, Session};
 
-/// What is asked for at least: a record that came in parts may be larger than its last part.
+/// The least that is asked for: a record that came in parts may be larger than its last part.
 const READ_LEAST: usize = 256;
 
 /// A session of OpenSSL's behind an `ssl.SSLObject`.
@@ -36,8 +36,8 @@ pub(super) struct Direct {
 }
 
 impl Direct {
-    /// None if the object's own methods have to be called: a subclass of the program's, or a
-    /// context with a message callback, whose exceptions only they can raise.
+    /// None if the object's own methods have to be called: it is a subclass, or its context has a
+    /// message callback, whose exceptions only those methods can raise.
     ///
     /// # Errors
     /// What looking at the context raises.
@@ -213,8 +213,8 @@ impl Direct {
         }
     }
 
-    /// Calls the SSLObject, for the exception. Writing nothing and reading from a connection that
-    /// failed have no other effect.
+    /// Calls the SSLObject, for the exception. Writing nothing, and reading from a connection that
+    /// failed, have no other effect.
     fn error_of(
         &self,
         py: Python<'_>,
@@ -248,8 +248,8 @@ fn wanted(session: &Session) -> usize {
     (session.unread() + session.pending()).clamp(READ_LEAST, READ_MOST)
 }
 
-/// Reads until `memory` is full or nothing more can be had. What arrived ends on a record's
-/// boundary most of the time, and then OpenSSL need not be asked once more in vain.
+/// Reads until `memory` is full or nothing more can be had. What arrived usually ends at a record's
+/// boundary; OpenSSL is then not called once more in vain.
 fn fill(session: &mut Session, memory: &mut [MaybeUninit<u8>]) -> (usize, RawEnd) {
     let mut filled = 0;
     while filled < memory.len() {

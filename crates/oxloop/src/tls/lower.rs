@@ -1,4 +1,4 @@
-//! `Lower`: the transport below a TLS connection. One of our own is called without Python.
+//! `Lower`: the transport below a TLS connection. Calls of oxloop's own transports bypass Python.
 
 use super::outcome::Ciphertext;
 use super::transport::TlsTransport;
@@ -62,7 +62,7 @@ impl Lower {
         }
     }
 
-    /// True for a transport of ours, whose marks never let more wait than the ones above do.
+    /// True for one of our transports whose water marks are within those of the TLS connection.
     pub(super) fn keeps_marks(&self, py: Python<'_>) -> bool {
         match self {
             Self::Stream(_) => true,
@@ -70,7 +70,7 @@ impl Lower {
         }
     }
 
-    /// Gives a transport of ours marks that fit those above it.
+    /// Sets the water marks of one of our transports within those of the TLS connection.
     ///
     /// # Errors
     /// KeyboardInterrupt, SystemExit, and what the exception handler lets out.

@@ -1,5 +1,5 @@
-//! `MemoryBio`: the data path through the `ssl` module's own objects, where libssl cannot be
-//! reached.
+//! `MemoryBio`: the data path through the `ssl` module's own objects, used if libssl cannot be
+//! called directly.
 //!
 //! Cost: asyncio's calls of `SSLObject.read` and `write` and two copies through a MemoryBIO,
 //! without the Python code around them.

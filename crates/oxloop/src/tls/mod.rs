@@ -16,18 +16,18 @@
 //! | the transport below, ours or somebody else's | `lower` |
 //!
 //! The state machine is that of `asyncio.sslproto`, and so are the order of callbacks, the
-//! timeouts, the water marks and the texts. Handshake and shutdown are calls of the program's own
-//! `ssl.SSLObject`, so that its SSLContext decides everything and its exceptions come out; only
-//! application data takes the short way.
+//! timeouts, the water marks and the texts. Handshake and shutdown call the program's own
+//! `ssl.SSLObject`, so its SSLContext decides everything and its exceptions reach the program; only
+//! application data takes a shorter path.
 //!
 //! Invariants:
-//! - no borrow is held while Python code may run; a session that is in use (a callback of OpenSSL's
-//!   came back here) is left alone, and what could not be written stays in the backlog.
+//! - no borrow is held while Python code may run. If a session is in use (OpenSSL called back into
+//!   Python, and that called us), it is not used again; what could not be written stays in the
+//!   backlog.
 //! - ciphertext is handed to the transport below as soon as it is made.
 //!
-//! Cost of a message: one SSL_read into the `bytes` that the protocol gets, one SSL_write, no
-//! Python object besides. An idle connection keeps no buffer, unless it is among the last to have
-//! been used.
+//! Cost of a message: one SSL_read into the `bytes` that the protocol gets, one SSL_write, no other
+//! Python object. An idle connection keeps no buffer, unless it was among the last to be used.
 //!
 //! Differs from asyncio: see docs/compatibility.md (what counts as queued).
 

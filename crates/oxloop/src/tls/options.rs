@@ -1,4 +1,4 @@
-//! `ssl=` and its companions: the checks, and the way into `tls`.
+//! Checks `ssl=` and the keywords that go with it, and makes a TLS protocol from them.
 
 use super::{Options, TlsProtocol, Waiter};
 use crate::event_loop::EventLoop;

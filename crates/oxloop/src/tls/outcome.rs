@@ -1,4 +1,4 @@
-//! What encrypting and decrypting come to.
+//! How encrypting and decrypting ended.
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;

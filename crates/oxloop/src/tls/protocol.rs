@@ -113,7 +113,7 @@ pub(super) struct Flags {
     /// The transport below told us to write no more.
     pub(super) ssl_writing_paused: Cell<bool>,
     pub(super) eof_received: Cell<bool>,
-    /// The program closed the transport: what still arrives is not for it.
+    /// The program closed the transport: what still arrives is not delivered.
     pub(super) app_closed: Cell<bool>,
     /// Counts the connection's end and writes after it.
     pub(super) conn_lost: Cell<u32>,
@@ -409,8 +409,8 @@ impl<'py> TlsThis<'_, 'py> {
         self.start_handshake()
     }
 
-    /// The protocol takes the place of the program's on `transport`, which may have told that one
-    /// to write no more: it must hear of it when it may again.
+    /// The TLS protocol replaces the program's on `transport`. If that protocol was told to pause
+    /// writing, it must be told when it may resume.
     pub(crate) fn inherit_pause(&self, transport: &Bound<'py, PyAny>) {
         if Lower::of(transport).has_paused(self.py()) {
             self.own().flags.ssl_writing_paused.set(true);

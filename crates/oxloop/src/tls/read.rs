@@ -1,4 +1,4 @@
-//! Reading: from ciphertext to the program's protocol, and the flow control of both.
+//! Reading: decrypts, delivers to the program's protocol, and pauses reading for both.
 //!
 //! Differs from asyncio: what was decrypted before an error is delivered before the error is
 //! reported; asyncio drops it.
@@ -252,7 +252,8 @@ impl<'py> TlsThis<'_, 'py> {
         self.soon(&resume)
     }
 
-    /// Queues a method of our own, in the connection's context: who resumes reading has another.
+    /// Queues a method of ours in the connection's context: the caller of `resume_reading` has
+    /// another.
     fn soon(&self, method: &Bound<'py, PyAny>) -> PyResult<()> {
         if let Some(Lower::Stream(transport)) = self.lower() {
             return transport.this(self.py()).soon(method, &[]);

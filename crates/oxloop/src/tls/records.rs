@@ -1,4 +1,4 @@
-//! `Records`: one connection's way between plaintext and ciphertext, by either data path.
+//! `Records`: encrypts and decrypts for one connection, by either data path.
 
 use super::data_path::DataPath;
 use super::direct::Direct;
@@ -64,7 +64,7 @@ impl Records {
         }
     }
 
-    /// Lets go of memory while a handshake waits for its peer, who may never go on with it.
+    /// Frees memory while a handshake waits for its peer, which may never continue it.
     pub(super) fn free_buffers(&self) {
         if let Self::Direct(direct) = self {
             direct.free_buffers();

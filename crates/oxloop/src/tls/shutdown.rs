@@ -91,7 +91,7 @@ impl<'py> TlsThis<'_, 'py> {
         }
     }
 
-    /// Delivers what has arrived, encrypts what was written, and says goodbye.
+    /// Delivers what has arrived, encrypts what was written, and sends close_notify.
     pub(super) fn do_flush(&self) -> PyResult<()> {
         let inner = self.own();
         self.do_read(&[])?;
@@ -138,7 +138,7 @@ impl<'py> TlsThis<'_, 'py> {
             .map(drop)
     }
 
-    /// Ends the connection without a goodbye.
+    /// Ends the connection without close_notify.
     pub(super) fn abort(&self, error: Option<&PyErr>) -> PyResult<()> {
         self.own().state.set(State::Unwrapped);
         match self.lower() {
@@ -147,8 +147,8 @@ impl<'py> TlsThis<'_, 'py> {
         }
     }
 
-    /// Ends the connection because of `error`. An OSError is a peer's doing: it is logged in debug
-    /// mode only.
+    /// Ends the connection because of `error`. An OSError is logged in debug mode only, because the
+    /// peer causes it.
     ///
     /// # Errors
     /// KeyboardInterrupt and SystemExit, and what the exception handler lets out.
@@ -175,7 +175,7 @@ impl<'py> TlsThis<'_, 'py> {
         report_error(self.event_loop(), &transport, own, &value, message)
     }
 
-    /// What OpenSSL has to say to the peer about an error. asyncio leaves the peer to guess.
+    /// Sends OpenSSL's alert about an error to the peer, which asyncio does not.
     fn send_alert(&self, lower: &Lower) -> PyResult<()> {
         match self.own().records.take_ciphertext(self.py())? {
             Some(alert) => lower.write(self.py(), alert),
@@ -188,7 +188,7 @@ impl<'py> TlsThis<'_, 'py> {
         self.own().transport.borrow().is_none() && self.own().flags.conn_lost.get() > 0
     }
 
-    /// The transport below is gone: tells the program's protocol, and lets everything go.
+    /// The transport below is gone: calls the program's `connection_lost` and releases everything.
     fn connection_lost(&self, error: &Bound<'py, PyAny>) -> PyResult<()> {
         let (py, inner) = (self.py(), self.own());
         let unsent = inner.backlog.replace(Backlog::default());

@@ -1,7 +1,7 @@
 //! Writing: from the program to ciphertext, and flow control.
 //!
-//! What is written during the handshake, or while OpenSSL wants to read first, waits in the
-//! backlog as plaintext. Everything else is encrypted at once and queued below.
+//! Data written during the handshake, or while OpenSSL has to read first, waits in the backlog as
+//! plaintext. Everything else is encrypted at once and queued by the transport below.
 
 use super::outcome::Encrypted;
 use super::protocol::{State, TlsProtocol, TlsThis};
@@ -77,7 +77,7 @@ impl<'py> TlsThis<'_, 'py> {
         self.process_outgoing()
     }
 
-    /// Encrypts the backlog and sends what came of it.
+    /// Encrypts the backlog and sends the ciphertext.
     pub(super) fn do_write(&self) -> PyResult<()> {
         let (py, inner) = (self.py(), self.own());
         loop {
@@ -109,8 +109,8 @@ impl<'py> TlsThis<'_, 'py> {
         self.control_app_writing()
     }
 
-    /// Bytes that were written and are not sent: the backlog, and what waits below.
-    /// What waits in a transport that is not ours counts while that says it is too much.
+    /// Bytes that were written and are not sent: the backlog, and the queue of the transport below.
+    /// The queue of a transport that is not ours counts only while it has paused us.
     pub(super) fn queued(&self) -> usize {
         let paused = self.own().flags.ssl_writing_paused.get();
         let below = self
@@ -120,8 +120,7 @@ impl<'py> TlsThis<'_, 'py> {
         self.own().backlog.borrow().size() + below
     }
 
-    /// The water marks have changed: the transport below has to say in time when it has enough, and
-    /// when it takes more.
+    /// The water marks have changed: the transport below has to pause and resume us within them.
     ///
     /// # Errors
     /// As `control_app_writing`.
