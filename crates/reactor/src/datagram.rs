@@ -1,9 +1,9 @@
-//! Datagram sockets: receiving and sending with addresses, a run of datagrams in one system call.
+//! Datagram sockets: receives and sends with addresses, several datagrams in one system call.
 //!
-//! A *run* is several datagrams of one size for or from one peer, of which the last may be shorter.
-//! The kernel carries it through the network stack as one packet: UDP_GRO joins what arrives,
-//! UDP_SEGMENT takes apart what is sent (both in udp(7)). That is what makes UDP fast; several
-//! messages in one call (sendmmsg(2)) only save the call.
+//! A *run* is several datagrams of one size from or to one peer; the last may be shorter. The
+//! kernel carries a run through the network stack as one packet: UDP_GRO joins datagrams that
+//! arrive, UDP_SEGMENT divides those that are sent (both in udp(7)). This is what makes UDP fast;
+//! several messages in one call (sendmmsg(2)) only save system calls.
 //!
 //! Errors keep the raw errno. An error that an earlier datagram caused (ECONNREFUSED, after an ICMP
 //! message) is reported by the next call, which then has sent or received nothing.

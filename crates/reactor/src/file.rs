@@ -1,9 +1,9 @@
-//! Files: what an event loop asks of the file system, one system call each.
+//! Files: the file operations that an event loop needs, one system call each.
 //!
 //! A path is the bytes that the kernel gets. Errors keep the raw errno; a path with a NUL in it is
 //! EINVAL, without a system call.
 //!
-//! Cost: one system call, which a slow file system can make wait; no allocation but for a long
+//! Cost: one system call, which may block on a slow file system; no allocation except for a long
 //! path.
 
 #![forbid(unsafe_code)]

@@ -1,7 +1,7 @@
 //! What the kernel does for an event loop: readiness, wake-ups, timers, sockets, name resolution.
 //!
-//! Nothing here knows Python. The extension module builds asyncio's promises on these pieces and
-//! owns the order in which they run; this crate owns descriptors, system calls and their errors.
+//! This crate does not depend on Python. It owns descriptors, system calls and their errors; the
+//! extension module builds asyncio's behaviour on it, and decides in which order things run.
 //!
 //! | Module | Holds |
 //! |---|---|

@@ -4,8 +4,8 @@
 //! queue) and calls [`Notifier::notify`]; the loop, woken, calls [`Notifier::clear`] and then looks
 //! at the queue. Only the first notification since the last clear pays for a system call.
 //!
-//! A loop that is awake anyway need not be woken: between [`Notifier::disarm`] and
-//! [`Notifier::arm`] a notification sets a flag and nothing else, and `arm` says whether one came.
+//! A loop that does not wait need not be woken: between [`Notifier::disarm`] and [`Notifier::arm`]
+//! a notification only sets a flag, and `arm` says whether one came.
 //!
 //! Invariants (checked by a loom model, see `state`):
 //! - no notification is lost: after one, either the descriptor is or becomes readable, or the next
@@ -13,8 +13,7 @@
 //!   queue;
 //! - work pushed before `notify` is visible after the `clear`, `disarm` or `arm` that saw it.
 //!
-//! Cost: one atomic swap; a write(2) for the first notification; a read(2) for a clear.
-//! Differs from asyncio: the self-pipe writes a byte for every `call_soon_threadsafe`.
+//! Cost: one atomic swap for a notification, and a write(2) for the first; a read(2) for a clear.
 
 #![forbid(unsafe_code)]
 
@@ -63,8 +62,8 @@ impl Notifier {
 
     /// The loop is awake and will look at its work before it waits: until [`Notifier::arm`],
     /// notifications cost no system call. Returns whether there was one since the last look. The
-    /// descriptor stays readable if it is; [`Notifier::drain`] sets that right when an event says
-    /// so.
+    /// descriptor stays readable if it is; [`Notifier::drain`] clears it when the poller reports
+    /// it.
     #[inline]
     pub fn disarm(&self) -> bool {
         self.state.disarm()

@@ -3,7 +3,7 @@
 //! This module is the contract for the poller of another platform:
 //!
 //! - Level-triggered: while a registered condition holds, every wait reports it. `add_reader`
-//!   promises that, and a transport may read less than there is.
+//!   promises that, and a transport may read less than is available.
 //! - One registration per descriptor, named by a [`Token`] that comes back with every event. The
 //!   poller neither owns the descriptor nor remembers it; the caller deletes it *before* closing
 //!   it, because the kernel keeps a registration alive while any duplicate of the descriptor is
@@ -13,14 +13,13 @@
 //! - `add` refuses what cannot be polled (EPERM for a regular file), what is registered already
 //!   (EEXIST) and what is closed (EBADF); `modify` and `delete` answer ENOENT for what is not
 //!   there.
-//! - A wait never ends before its timeout without an event or a signal. A signal ends it with no
-//!   event and [`Events::interrupted`] true, so that the caller can run signal handlers.
-//! - `add`, `modify` and `delete` may be called from any thread while another one waits, and that
-//!   wait heeds them.
+//! - A wait ends before its timeout only with an event or a signal. A signal ends it without an
+//!   event and with [`Events::interrupted`] true, so that the caller can run signal handlers.
+//! - `add`, `modify` and `delete` may be called from any thread while another one waits, and take
+//!   effect for that wait.
 //!
-//! Cost: one system call a wait. Timeouts have nanoseconds (`epoll_pwait2`, Linux 5.11); an older
-//! kernel is asked once and gets milliseconds rounded up from then on.
-//! Differs from asyncio: `selectors.EpollSelector` rounds every timeout up to a millisecond.
+//! Cost: one system call a wait. Timeouts have nanoseconds (`epoll_pwait2`, Linux 5.11). An older
+//! kernel refuses that call once; from then on it gets milliseconds, rounded up.
 
 #![forbid(unsafe_code)]
 
@@ -140,7 +139,8 @@ impl Event {
     }
 }
 
-/// What one wait found. The caller keeps it, so that a wait needs the poller shared only.
+/// What one wait found. The caller owns it, so that a wait only needs a shared reference to the
+/// poller.
 pub struct Events {
     records: Vec<EpollEvent>,
     ready: usize,

@@ -1,17 +1,16 @@
 //! Resolver: threads for `getaddrinfo` and `getnameinfo`, which only exist as blocking calls.
 //!
-//! A thread is started when a job arrives and none waits for one, up to the maximum; it ends after
-//! half a minute without work, or at close. Signals pass these threads by. A child of fork(2) has
-//! the pool's memory but not its threads: there, every method does nothing or refuses, and the
-//! child makes a pool of its own.
+//! A thread is started when a job arrives and no thread is idle, up to the maximum; it ends after
+//! half a minute without work, or at close. These threads receive no signals. A child of fork(2)
+//! has the pool's memory but not its threads: in the child every method does nothing or refuses,
+//! and the child makes a pool of its own.
 //!
 //! Invariants:
 //! - a job runs at most once, and never after its ticket's `cancel` returned `true`;
 //! - a result is delivered at most once, and never after `cancel` returned `true`;
 //! - no lock is held while a job runs, is delivered or is dropped.
 //!
-//! Cost: two allocations a job; a thread's stack for the ones at work.
-//! Differs from asyncio: the default executor queues name lookups behind other blocking work.
+//! Cost: two allocations a job, and the stacks of the threads that work.
 
 #![forbid(unsafe_code)]
 

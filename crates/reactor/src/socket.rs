@@ -1,13 +1,13 @@
-//! Sockets: the non-blocking calls that transports are made of.
+//! Sockets: the non-blocking system calls that transports use.
 //!
-//! Every function takes the descriptor as a number, because a descriptor may belong to a Python
-//! socket object that no Rust type owns; what a function makes is an [`OwnedFd`]. A closed number
-//! is EBADF like everywhere.
+//! Every function takes the descriptor as a number, because it may belong to a Python socket object
+//! that no Rust type owns; a function that makes a descriptor returns an [`OwnedFd`]. The number of
+//! a closed descriptor gives EBADF.
 //!
-//! Errors keep the raw errno. A call that moves bytes, and `accept`, is tried again after EINTR, as
-//! CPython does (PEP 475); `connect` is not, because the connection goes on in the background.
+//! Errors keep the raw errno. Calls that move bytes, and `accept`, are tried again after EINTR, as
+//! in CPython (PEP 475); `connect` is not, because the kernel continues it in the background.
 //!
-//! Cost: one system call each, no allocation but for Unix names. Differs from asyncio: accepting
+//! Cost: one system call each, no allocation except for Unix names. Differs from asyncio: accepting
 //! and making a socket sets it non-blocking in the same call.
 
 #![forbid(unsafe_code)]

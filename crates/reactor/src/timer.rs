@@ -1,20 +1,20 @@
 //! TimerHeap: asyncio's `_scheduled`, the timers ordered by deadline.
 //!
 //! Ordered by deadline and then by sequence, so that equal deadlines come in the order of
-//! scheduling. Most programs arm timers in the order in which they will be due (one timeout, used
-//! over and over), so the entries are split: a run, sorted, that a later timer is appended to and
-//! the earliest taken from in O(1), and a heap for those that came out of order.
+//! scheduling. Most programs make timers in the order in which they will be due (one timeout, used
+//! again and again), so the entries are split: a sorted run, to which a later timer is appended and
+//! from which the earliest is taken in O(1), and a heap for timers that came out of order.
 //!
-//! Cancelling is lazy: the caller marks its item and says so with [`TimerHeap::note_cancelled`],
-//! and removes the dead with [`TimerHeap::compact`] when [`TimerHeap::needs_compaction`] says so.
+//! Cancelled timers stay until later: the caller marks its item and calls
+//! [`TimerHeap::note_cancelled`], and removes the cancelled ones with [`TimerHeap::compact`] when
+//! [`TimerHeap::needs_compaction`] is true.
 //!
 //! Invariants:
 //! - the run is sorted, and the heap property holds in the heap;
 //! - no two entries have one sequence, so that the order is total.
 //!
-//! Cost: 24 bytes a timer with a pointer-sized item. A push later than all others is O(1), any
-//! other O(log n); a pop is O(1) from the run and O(log n) from the heap; see `benches/timer.rs`.
-//! Differs from asyncio: `heapq` gives equal deadlines no order.
+//! Cost: 24 bytes a timer with a pointer-sized item. A push is O(1) if its deadline is the latest,
+//! else O(log n); a pop is O(1) from the run and O(log n) from the heap; see `benches/timer.rs`.
 
 #![forbid(unsafe_code)]
 
@@ -64,9 +64,10 @@ impl<T> TimerHeap<T> {
         }
     }
 
-    /// A late timer at the end of the run would send all that follow to the heap. It goes there
-    /// itself when the new one fits in its place, so that two timeouts used in turn make a run of
-    /// the shorter ones, and a heap of the longer ones that is filled in order.
+    /// A very late timer at the end of the run would send all that follow to the heap. So it is
+    /// moved to the heap itself if the new one fits in its place: two timeouts that are used in
+    /// turn then make a run of the shorter ones, and a heap of the longer ones that is filled in
+    /// order.
     fn push_out_of_order(&mut self, entry: Entry<T>) {
         let fits_before_last = match self.run.iter().rev().nth(1) {
             Some(before_last) => before_last.is_before(&entry),

@@ -1,8 +1,8 @@
 //! Token: the identity of a registration, and the slab that gives it out.
 //!
-//! The kernel hands a token back with every event. An index alone would name whatever stands in the
-//! slot by then; the generation beside it tells a late event for a removed entry from one for the
-//! entry that took its slot.
+//! The kernel returns a token with every event. An index alone would name whatever entry is in the
+//! slot by then; the generation distinguishes a late event for a removed entry from an event for
+//! the entry that took its slot.
 //!
 //! Invariants:
 //! - a slot's generation grows on every removal, and a slot whose generation is used up is retired,
@@ -10,7 +10,8 @@
 //! - index `u32::MAX` is never given out (see [`Token::reserved`]).
 //!
 //! Cost: O(1) for everything but iteration; one allocation per doubling. Differs from asyncio: a
-//! selector keys by fd number, where a reused number is mistaken for the old.
+//! selector's key is the descriptor's number, so a reused number is mistaken for the old
+//! descriptor.
 
 #![forbid(unsafe_code)]
 

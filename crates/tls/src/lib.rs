@@ -1,4 +1,4 @@
-//! TLS without I/O: bytes of the wire in, plaintext and bytes for the wire out.
+//! TLS without I/O: bytes from the network go in, plaintext and bytes for the network come out.
 //!
 //! The cryptography and the protocol are OpenSSL's. This crate neither links nor ships it: it calls
 //! the libssl that the process has loaded already, the one behind Python's `_ssl`, and works on an

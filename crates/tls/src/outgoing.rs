@@ -1,8 +1,8 @@
-//! Ciphertext on its way to the wire.
+//! Ciphertext that waits to be sent.
 //!
-//! OpenSSL appends records at the end, whoever owns the connection takes bytes off the front as the
-//! peer accepts them. Taking is an offset, not a move; memory goes back once everything is taken,
-//! except for what a small message needs, so that an idle connection holds no more than
+//! OpenSSL appends records at the end; the owner of the connection removes bytes from the front as
+//! the peer accepts them. Removing moves an offset, not the bytes. Memory is freed once everything
+//! is removed, except for what a small message needs, so that an idle connection holds no more than
 //! [`KEPT_CAPACITY`].
 
 use std::fmt;

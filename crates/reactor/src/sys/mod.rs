@@ -1,7 +1,7 @@
 //! The C library, behind safe functions.
 //!
-//! Each file wraps the calls of one topic and gives the rest of the crate slices, owned descriptors
-//! and `io::Error`s in place of pointers, integers and errno. Nothing here decides anything.
+//! Each file wraps the calls of one topic and offers slices, owned descriptors and `io::Error`s
+//! instead of pointers, integers and errno. No decisions are made here.
 
 pub(crate) mod address;
 pub(crate) mod clock;

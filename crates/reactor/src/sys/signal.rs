@@ -1,4 +1,4 @@
-//! pthread_sigmask(3): threads that signals pass by.
+//! pthread_sigmask(3): blocks all signals in a thread.
 
 use std::mem::MaybeUninit;
 use std::ptr;

@@ -3,7 +3,7 @@
 //! All of them exist since OpenSSL 1.1.1 with the same signature; what is a macro in its headers
 //! (`SSL_set_mode`, `BIO_clear_retry_flags`) is spelled out where it is used.
 //!
-//! Invariant: the object that the functions were found in stays open as long as they are known.
+//! Invariant: the shared object stays open as long as its functions are in use.
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_ulong, c_void};
 use std::path::Path;
