@@ -20,6 +20,7 @@
 //!
 //! Cost: one system call a wait. Timeouts have nanoseconds (`epoll_pwait2`, Linux 5.11). An older
 //! kernel refuses that call once; from then on it gets milliseconds, rounded up.
+//! Differs from asyncio: `selectors.EpollSelector` rounds every timeout up to a millisecond.
 
 #![forbid(unsafe_code)]
 

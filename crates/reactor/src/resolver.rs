@@ -11,6 +11,7 @@
 //! - no lock is held while a job runs, is delivered or is dropped.
 //!
 //! Cost: two allocations a job, and the stacks of the threads that work.
+//! Differs from asyncio: the default executor queues name lookups behind other blocking work.
 
 #![forbid(unsafe_code)]
 

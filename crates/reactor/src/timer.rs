@@ -15,6 +15,7 @@
 //!
 //! Cost: 24 bytes a timer with a pointer-sized item. A push is O(1) if its deadline is the latest,
 //! else O(log n); a pop is O(1) from the run and O(log n) from the heap; see `benches/timer.rs`.
+//! Differs from asyncio: `heapq` gives equal deadlines no order.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! pthread_sigmask(3): blocks all signals in a thread.
+//! pthread_sigmask(3): blocks signals in a thread, except those that a crash raises.
 
 use std::mem::MaybeUninit;
 use std::ptr;
