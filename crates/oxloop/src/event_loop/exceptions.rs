@@ -1,9 +1,10 @@
-//! Exceptions that nobody awaits: asyncio's exception handler protocol.
+//! asyncio's exception handler protocol, for exceptions that nobody awaits.
 //!
-//! KeyboardInterrupt and SystemExit never end here; every function passes them on.
+//! KeyboardInterrupt and SystemExit are never handled here; every function returns them to its
+//! caller.
 //!
-//! A program's context is whatever has `get` and can be iterated; what cannot is reported as a
-//! failure of the handler.
+//! A program's context may be any object that has `get` and can be iterated; anything else is
+//! reported as a failure of the handler.
 
 use super::{EventLoop, State};
 use crate::error::leaves_the_loop;
@@ -127,7 +128,7 @@ fn describe(context: &Bound<'_, PyAny>, key: &Bound<'_, PyAny>) -> PyResult<Stri
     Ok(format!("{key}: {heading}{}", lines.concat().trim_end()))
 }
 
-/// In debug mode, the handle that is running tells where it was made.
+/// In debug mode, adds the place where the running handle was made.
 fn add_handle_traceback(state: &State, context: &Bound<'_, PyAny>) -> PyResult<()> {
     if context.contains("source_traceback")? {
         return Ok(());

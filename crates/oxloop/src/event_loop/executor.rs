@@ -1,4 +1,4 @@
-//! `run_in_executor` and the default executor's life.
+//! `run_in_executor`, and setting and shutting down the default executor.
 
 use super::{EventLoop, LoopThis, schedule};
 use crate::py::args::{Args, missing_argument};

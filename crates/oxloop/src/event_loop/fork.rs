@@ -1,12 +1,13 @@
-//! The child of a fork: a loop that it inherits must not touch what it shares with its parent.
+//! The child of a fork: an inherited loop must not touch the kernel objects that it shares with its
+//! parent.
 //!
 //! The epoll instance, the eventfd and the signal pipe of an inherited loop belong to the parent
-//! too: ending a registration in the child would end it in the parent. So a hook counts forks, and
-//! a loop that finds the count changed makes itself new ones and registers what it watches again,
-//! before it uses them.
+//! too: ending a registration in the child would end it in the parent. So a hook counts forks. A
+//! loop that finds the count changed makes new kernel objects and registers everything that it
+//! watches again, before it uses them.
 //!
-//! What the callback that forks has written is sent before the fork, or both processes would send
-//! it.
+//! Data that the forking callback has written is sent before the fork; otherwise both processes
+//! would send it.
 
 use super::registrations::Registration;
 use super::source::Source;
@@ -72,7 +73,7 @@ impl State {
         Python::attach(|py| start_anew(py, self))
     }
 
-    /// In the child of a fork, lets go of the parent's kernel objects without a use for own ones.
+    /// In the child of a fork, releases the parent's kernel objects without making new ones.
     pub(super) fn forget_parent(&self) {
         if self.kernel.forks.replace(generation()) != generation() {
             drop(self.kernel.poller.take());

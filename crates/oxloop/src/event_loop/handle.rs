@@ -1,7 +1,6 @@
-//! `Handle` and `TimerHandle`: what a program can do with a scheduled callback.
+//! The Python methods of `Handle` and `TimerHandle`.
 //!
-//! The objects themselves (layout, free list, running) are in `py::handle` and `py::call`; here are
-//! their Python methods.
+//! The objects themselves (layout, free list, running) are in `py::handle` and `py::call`.
 //!
 //! Differs from asyncio: a handle releases its callback, arguments and loop when it has run, not
 //! only when it is cancelled (asyncio never releases the loop). `asyncio.Handle` is the `__class__`
@@ -150,7 +149,7 @@ fn cancel<'py>(this: &This<'_, 'py, Call>, args: Args<'_, 'py>) -> PyResult<Boun
     Ok(py.None().into_bound(py))
 }
 
-/// Cancels a handle that the program knows from reports alone.
+/// Cancels a handle that the program can only know from reports.
 ///
 /// # Errors
 /// In debug mode, what the `repr` of its callback raises.
@@ -165,7 +164,7 @@ pub(crate) fn cancel_aloud(py: Python<'_>, handle: &HandleRef, debug: bool) -> P
     Ok(())
 }
 
-/// In debug mode a cancelled handle can still say what it was.
+/// In debug mode a cancelled handle can still show its callback.
 fn keep_repr(this: &This<'_, '_, Call>) -> PyResult<()> {
     let py = this.py();
     let Some(owner) = this.owner(py) else {
@@ -192,9 +191,9 @@ fn waiters() -> MutexGuard<'static, Vec<Py<PyAny>>> {
     WAITERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From 3.14 on, cancelling a thread-safe handle from another thread, or asking for it, waits for a
-/// callback that is running, so that it is over when the answer comes. A Python lock is waited for,
-/// so that signal handlers run meanwhile, and what they raise ends the wait.
+/// From 3.14 on, `cancel()` and `cancelled()` of a thread-safe handle, called from another thread,
+/// wait while its callback runs, so that it has ended when they return. They wait for a Python
+/// lock, so that signal handlers run meanwhile; an exception of a handler ends the wait.
 fn wait_while_running_elsewhere(this: &This<'_, '_, Call>) -> PyResult<()> {
     if !(cfg!(Py_3_14) && this.is_thread_safe() && this.is_running()) {
         return Ok(());

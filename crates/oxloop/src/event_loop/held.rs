@@ -1,7 +1,7 @@
-//! `Held`: an object that the loop serves, and the `Kind` that says how.
+//! `Held`: an object that the loop serves, and its `Kind`: a table of functions.
 //!
-//! The loop does not know what transports, servers and child processes are: each gives it a table
-//! of functions. An event costs one indirect call, and sending what a callback wrote another one.
+//! The loop does not know the types of transports, servers and child processes; each gives it such
+//! a table. An event costs one indirect call, and sending what a callback wrote costs another.
 
 use super::registrations::Registration;
 use crate::py::class::{Visit, VisitStopped};
@@ -10,10 +10,9 @@ use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use reactor::poller::Event;
 use reactor::token::Token;
 
-/// What the loop asks of an object.
+/// What the loop calls on an object.
 pub(crate) struct Kind {
-    /// The kernel has an event: it is served at once, or, if the flag is
-    /// set, by a handle behind what is queued.
+    /// Serves an event of the kernel: at once or, if the flag is set, by a handle that is queued.
     pub(crate) on_event: fn(&Bound<'_, PyAny>, Event, bool) -> PyResult<()>,
     /// What a new epoll instance must be told.
     pub(crate) registration: fn(&Bound<'_, PyAny>, Token) -> Option<Registration>,
@@ -21,15 +20,15 @@ pub(crate) struct Kind {
     pub(crate) flush: fn(&Bound<'_, PyAny>),
     /// The loop is closed.
     pub(crate) loop_closed: fn(&Bound<'_, PyAny>) -> PyResult<()>,
-    /// What concerns the number of a transport's descriptor; None of what is no transport.
+    /// The functions that only transports have; None for other objects.
     pub(crate) transport: Option<TransportKind>,
-    /// Its event is always a handle of its own making.
+    /// True if its events always queue a handle.
     pub(crate) queues_handles: bool,
-    /// The child of a fork has it too.
+    /// True if the child of a fork goes on using it.
     pub(crate) is_inherited: bool,
 }
 
-/// What the loop asks of a transport whose number somebody else wants to use.
+/// What the loop calls on a transport whose descriptor number somebody else wants to use.
 pub(crate) struct TransportKind {
     pub(crate) is_closing: fn(&Bound<'_, PyAny>) -> bool,
     /// False if the program closed the socket or file under the transport: its number is free then.
@@ -40,7 +39,7 @@ pub(crate) struct TransportKind {
 }
 
 impl Kind {
-    /// Of an object that nothing is asked of, to be completed.
+    /// A table of functions that do nothing, to be completed.
     pub(crate) const NONE: Self = Self {
         on_event: |_, _, _| Ok(()),
         registration: |_, _| None,

@@ -1,4 +1,4 @@
-//! `Kernel`: what the kernel watches for the loop, and what came of that.
+//! `Kernel`: the epoll instance, the registrations, and the events of a poll.
 
 use super::readiness::Stale;
 use super::registrations::Numbers;

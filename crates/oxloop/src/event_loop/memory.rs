@@ -1,9 +1,9 @@
-//! `Memory`: memory that the connections of one loop take turns in.
+//! `Memory`: memory that all connections of a loop use, one at a time.
 //!
-//! A read goes into one buffer. A TLS message is encrypted into the memory that the last one was
-//! sent from, which is in the processor's cache; and OpenSSL keeps its record buffers for the
-//! connections that were used last, see [`KeptBuffers`]. None of it belongs to a connection that is
-//! idle.
+//! All reads go into one buffer. A TLS message is encrypted into the memory from which the last one
+//! was sent, because that is in the processor's cache. OpenSSL keeps its record buffers for the
+//! connections that were used last, see [`KeptBuffers`]. So an idle connection owns none of this
+//! memory.
 
 use super::State;
 use std::cell::Cell;
@@ -16,7 +16,7 @@ const REUSED_MOST: usize = 4096;
 /// One read's worth, as asyncio's `max_size`.
 const SCRATCH: usize = 256 * 1024;
 
-/// What a loop has of it.
+/// The memory of one loop.
 pub(crate) struct Memory {
     /// Where transports read before the size is known; shared, since one read runs at a time.
     pub(super) scratch: Cell<Option<Box<[u8]>>>,
@@ -65,8 +65,8 @@ fn new_scratch() -> Box<[u8]> {
 }
 
 impl State {
-    /// Lends the loop's read buffer to `body`. If that runs Python code which comes back here, it
-    /// gets memory of its own.
+    /// Lends the loop's read buffer to `body`. If `body` runs Python code that gets here again,
+    /// that call gets another buffer.
     #[inline]
     pub(crate) fn with_scratch<R>(&self, body: impl FnOnce(&mut [u8]) -> R) -> R {
         let scratch = &self.memory.scratch;

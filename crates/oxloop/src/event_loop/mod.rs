@@ -1,4 +1,4 @@
-//! `EventLoop`: what `asyncio.AbstractEventLoop` promises, one file per group of its methods.
+//! `EventLoop`: the methods of `asyncio.AbstractEventLoop`, one file for each group of them.
 //!
 //! | asyncio's method | file |
 //! |---|---|
@@ -21,8 +21,9 @@
 //! Invariants:
 //! - all state is touched attached (`py::attached`), and no borrow of it is alive while Python code
 //!   can run.
-//! - a handle is in exactly one place: the ready queue, the timer heap, a watcher or a signal
-//!   table.
+//! - a pending handle of `call_soon` is in the ready queue, one of `call_later` or `call_at` in the
+//!   timer heap until it is due and in the ready queue from then on. A handle of a watcher or a
+//!   signal stays with it, and is in the ready queue too for each event that it has to run for.
 
 mod asyncgens;
 mod debug;
@@ -88,7 +89,7 @@ impl EventLoop {
 
 #[pymethods]
 impl EventLoop {
-    /// What is given is for the `__init__` of a subclass; that of the loop takes nothing.
+    /// The arguments are for the `__init__` of a subclass; the loop's own takes none.
     #[new]
     #[pyo3(signature = (*_arguments, **_keywords))]
     fn new(

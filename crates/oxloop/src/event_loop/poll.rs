@@ -1,14 +1,15 @@
-//! Waiting for the kernel, and handing each event to its owner.
+//! Polls the kernel, and dispatches each event to its owner.
 //!
-//! The GIL is released only when the call may block. All events of one poll are dispatched under
-//! one attach. In asyncio each becomes a handle behind what is queued. Here that of a watched
-//! descriptor or a listener does, too; a transport is served at once if nothing is queued that
-//! would go first, or else by a handle as well: callbacks come in asyncio's order. Serving at once
-//! is the beginning of the batch: the timers that were due before it are the rest, and what it
-//! queues is for the next one. While the loop waits, other threads may change what it watches.
+//! The GIL is released only for a call that may block, and is held while all events of a poll are
+//! dispatched. In asyncio each event becomes a handle behind what is queued. Here an event of a
+//! watched descriptor or of a listener does so too. A transport is served at once if no callback is
+//! queued before it, and otherwise by a handle: callbacks run in asyncio's order. Serving at once
+//! is the first part of the batch. Its other part, the timers that are due, is determined before;
+//! what the transports queue is for the next batch. While the loop waits, other threads may change
+//! what it watches.
 //!
-//! Cost: nothing is allocated or copied for a poll; one that finds nothing is its system call. A
-//! handle for each event while something is queued.
+//! Cost: a poll allocates and copies nothing; one that finds nothing costs its system call. An
+//! event costs a handle if a callback is queued.
 
 use super::readiness::{wake, wake_soon};
 use super::source::Source;
@@ -20,7 +21,7 @@ use pyo3::types::PyDict;
 use reactor::poller::{Event, Events};
 use std::time::Duration;
 
-/// Dispatches what is ready now. A loop that watches nothing has nothing to ask for.
+/// Dispatches what is ready now. Without a descriptor to watch, the kernel is not asked.
 ///
 /// # Errors
 /// KeyboardInterrupt, SystemExit, or what epoll_wait(2) refuses.
@@ -135,8 +136,8 @@ fn dispatch_all(this: &Bound<'_, EventLoop>, state: &State, events: &Events) -> 
     outcome
 }
 
-/// An interruption has left the events from index `from` on: they become the first handles, before
-/// the timers that were due with them and what was queued since.
+/// An interruption ended the dispatch before the events from index `from` on. They become the first
+/// handles, before the timers that were due with them and what was queued since.
 #[cold]
 fn queue_first(
     this: &Bound<'_, EventLoop>,
@@ -154,8 +155,8 @@ fn queue_first(
 }
 
 impl State {
-    /// True if each event has to be a handle: one goes before it, it is one itself, or somebody
-    /// looks at handles as they run.
+    /// True if each event has to be a handle: a callback is queued before it, one of the events
+    /// needs a handle anyway, or somebody observes handles (debug mode, a profiler).
     #[inline]
     fn must_queue(&self, py: Python<'_>, events: &Events) -> bool {
         if self.has_ready()
@@ -184,7 +185,7 @@ fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event, queue: boo
     }
 }
 
-/// An event of a watch, or of what the loop has for itself.
+/// An event of a watched descriptor, or of the loop's own descriptors.
 fn dispatch_own(
     this: &Bound<'_, EventLoop>,
     state: &State,
@@ -230,7 +231,7 @@ fn dispatch_own(
     }
 }
 
-/// What serving an event raised where nobody else can take it.
+/// Reports an exception that serving an event raised and that has no other receiver.
 #[cold]
 fn report(this: &Bound<'_, EventLoop>, error: PyErr) -> PyResult<()> {
     let py = this.py();

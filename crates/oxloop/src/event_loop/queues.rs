@@ -1,4 +1,4 @@
-//! `Queues`: what is scheduled.
+//! `Queues`: the callbacks and timers that are scheduled.
 
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::handle::HandleRef;
@@ -41,7 +41,8 @@ impl Queues {
         Ok(())
     }
 
-    /// While the loop does not run, the collector has to know the handles that somebody keeps.
+    /// While the loop does not run, the collector has to track the handles that somebody else owns
+    /// too.
     pub(super) fn track_shared_handles(&self) {
         let (ready, timers) = (self.ready.borrow(), self.timers.borrow());
         let timed = timers.iter().map(|(_, handle)| handle);

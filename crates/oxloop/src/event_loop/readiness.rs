@@ -1,15 +1,15 @@
-//! Waiting for a descriptor in Rust code: one event, one future.
+//! Waits for a descriptor in Rust code: one event, one future.
 //!
-//! After a wait for reading has ended with its event, the registration stays for the next wait
-//! on the descriptor. That the descriptor is still the same one costs one epoll_ctl(2) to find out,
-//! but only if the event is not there already at the next poll, see `confirm`. The second event in
-//! a row that nobody waits for ends the registration: the first one is usual, since the loop asks
-//! the kernel again before who was woken has read.
+//! When a wait for reading has ended with its event, the registration is kept for the next wait on
+//! the descriptor. Whether that is still the same file takes one epoll_ctl(2) to find out, and only
+//! if the next poll does not already bring the event (see `unconfirmed`). The second event in a row
+//! that nobody waits for ends the registration. The first one is normal: the loop polls again
+//! before the woken coroutine has read.
 //!
-//! That must not go wrong when a socket is closed while a duplicate of its descriptor lives on,
-//! here or in a child process: the kernel then keeps a registration that no descriptor of ours can
-//! end. Its events come with a token that leads nowhere. A token that does so in two polls is such
-//! a ghost, and the loop gets a new epoll instance without it.
+//! One case needs care: a socket is closed while a duplicate of its descriptor lives on, here or in
+//! a child process. The kernel then keeps a registration that none of our descriptors can end, and
+//! reports events with a token that has no entry. If a token without an entry comes in two polls,
+//! the loop makes a new epoll instance without that registration.
 //!
 //! Invariants:
 //! - a wait that does not end with its event (cancellation, an error) leaves no registration.
@@ -33,14 +33,15 @@ use reactor::poller::{Event, Interest};
 use reactor::token::Token;
 use std::os::fd::RawFd;
 
-/// Tokens of events that led nowhere, seen once, and whether one was seen again.
+/// Tokens of events without an entry in the registry: seen earlier, and in this poll.
 #[derive(Default)]
 pub(super) struct Stale {
     earlier: Vec<Token>,
     now: Vec<Token>,
 }
 
-/// Stale tokens to remember: many descriptors that end while their events are handled are usual.
+/// How many such tokens are remembered. A few are normal: descriptors that end while the events of
+/// the same poll are dispatched.
 const STALE_MOST: usize = 1024;
 
 /// A descriptor that is being watched until it is ready.
@@ -121,7 +122,7 @@ pub(super) fn wake(py: Python<'_>, woken: Woken) -> PyResult<()> {
     Ok(())
 }
 
-/// Wakes them behind what is queued.
+/// Wakes them by a handle, after what is queued.
 ///
 /// # Errors
 /// MemoryError.
@@ -189,7 +190,7 @@ impl State {
         }
     }
 
-    /// Ends what an event showed nobody waits for.
+    /// Ends the interest in events that nobody waits for.
     ///
     /// # Errors
     /// As `wake`.
@@ -219,7 +220,7 @@ impl State {
         self.kernel.stale.borrow_mut().now.push(token);
     }
 
-    /// After a poll: replaces the epoll instance if it reports what nobody can end.
+    /// After a poll: replaces the epoll instance if it reports a registration that nothing can end.
     #[inline]
     pub(super) fn drop_ghosts(&self, py: Python<'_>) {
         if !self.kernel.stale.borrow().now.is_empty() {

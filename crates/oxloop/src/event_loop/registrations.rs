@@ -1,11 +1,11 @@
-//! What the kernel watches for the loop, by token and by the descriptor's number.
+//! The loop's registrations with the kernel, by token and by the descriptor's number.
 //!
-//! A number is not a descriptor: the program may close its own socket under a transport, or under
-//! `add_reader`, and the kernel then gives the number to another file. So every change names the
-//! token too, and reaches the kernel only while that token has the number.
+//! The same number may mean another file later: the program may close its own socket under a
+//! transport, or under `add_reader`, and the kernel then gives the number to another file. So every
+//! change names the token too, and is made only while the number belongs to that token.
 //!
 //! Invariants:
-//! - a number has at most one registration, the latest; who had the number before is told.
+//! - a number has at most one registration, the latest; the previous holder of the number is told.
 //! - in the child of a fork nothing reaches the epoll instance of the parent, see `fork`.
 //!
 //! Cost: one epoll_ctl(2) for each change, from any thread, while the loop waits or not.
@@ -47,7 +47,7 @@ pub(crate) struct Registration {
     pub(crate) to_ask: Option<Py<PyAny>>,
 }
 
-/// Numbers below this are places of a table, which grows up to 12 MiB. A program may come with any
+/// Numbers below this are indexes into a table, which grows up to 12 MiB. A program may pass any
 /// number, and only the kernel knows which are descriptors.
 const TABLE_SIZE: usize = 1 << 20;
 
@@ -147,9 +147,9 @@ impl State {
         Ok(token)
     }
 
-    /// The number gets a new holder. What watched it, a registration kept for `sock_recv` above
-    /// all, ends; who waits for it tries again, and hears what has become of it. A transport whose
-    /// socket or file the program has closed is told.
+    /// The number gets a new holder. A previous watch ends, usually a registration kept for
+    /// `sock_recv`; coroutines that wait on it try again, and see the file's error. A transport
+    /// whose socket or file the program has closed is told.
     ///
     /// # Errors
     /// What a future raises that is no future of asyncio's, and a file object's own `fileno()`.
@@ -195,7 +195,7 @@ impl State {
         }
     }
 
-    /// Keeps a transport that has entered alive, or leaves that to others; its token stays valid.
+    /// Makes the loop keep a transport alive, or stops that; its token stays valid.
     pub(crate) fn hold_transport(&self, token: Token, source: Source) {
         let old = {
             let mut sources = self.kernel.sources.borrow_mut();

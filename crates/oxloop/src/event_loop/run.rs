@@ -1,6 +1,6 @@
-//! `Run`: the run that is under way, and what a callback leaves for the loop to do behind it.
+//! `Run`: the state of a run, and what is done after each callback.
 //!
-//! Writes of a callback leave when it returns: all of one transport in one system call.
+//! What a callback writes is sent when it returns: all of it to one transport in one system call.
 
 use super::State;
 use super::held::Held;
@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
-/// What is known of it.
+/// The state of a run.
 #[derive(Default)]
 pub(crate) struct Run {
     /// `threading.get_ident()` of the running thread, 0 when not running.
@@ -22,7 +22,7 @@ pub(crate) struct Run {
     pub(super) in_callback: Cell<bool>,
     /// Transports that the callback that runs now wrote to.
     pub(super) written: RefCell<VecDeque<Held>>,
-    /// A KeyboardInterrupt or SystemExit that came up where nobody can receive it: it ends the run.
+    /// A KeyboardInterrupt or SystemExit that had no receiver where it was raised: it ends the run.
     pub(super) interruption: Slot<PyBaseException>,
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn flush_writes(py: Python<'_>, state: &State) {
     }
 }
 
-/// What a flush writes in turn waits for the next one.
+/// What is written during a flush is sent by the next one.
 #[inline(never)]
 pub(super) fn flush_written(py: Python<'_>, state: &State) {
     let count = state.run.written.borrow().len();
@@ -47,7 +47,8 @@ pub(super) fn flush_written(py: Python<'_>, state: &State) {
 }
 
 impl State {
-    /// Keeps what came up where nobody can receive it. An interruption is for the run to end with.
+    /// Takes an exception that has no receiver. KeyboardInterrupt and SystemExit end the run;
+    /// others are reported as unraisable.
     #[cold]
     pub(crate) fn interrupt(&self, py: Python<'_>, error: PyErr, source: &Bound<'_, PyAny>) {
         if !leaves_the_loop(py, &error) {

@@ -1,12 +1,12 @@
 //! `call_soon`, `call_soon_threadsafe`, `call_later`, `call_at` and `time`.
 //!
-//! Cost: a handle from the free list and a push; a context only where something is set in the
-//! current one. `call_soon_threadsafe` makes a system call only if the loop waits in the kernel and
-//! nobody woke it yet: the GIL orders the two, so a flag is enough.
+//! Cost: a handle from the free list and a push; a context only if a variable is set in the current
+//! one. `call_soon_threadsafe` makes a system call only if the loop waits in the kernel and nobody
+//! has woken it yet: the GIL orders the two threads, so a flag is enough.
 //!
-//! Differs from asyncio: cancelled timers are swept when they become the majority, at the
-//! cancellation and not in the next turn, so timeouts that never fire stay in the cache. What is no
-//! number is refused as a time when it is given, and not by the run, which asyncio ends for it.
+//! Differs from asyncio: cancelled timers are removed when they become the majority, at the
+//! cancellation and not in the next turn, so timeouts that never fire stay in the processor's
+//! cache. A time that is not a number is refused when it is given; asyncio's run ends for it.
 
 use super::{EventLoop, LoopThis, State};
 use crate::py::args::Args;
@@ -92,9 +92,9 @@ impl State {
         self.run.stopping.get() || self.has_ready()
     }
 
-    /// True if the kernel may have something for the loop that is not seen in memory: a wake-up is,
-    /// and so are signals, unless the loop has handlers. The program may have replaced the
-    /// Python-level handler of one of them, and the loop then hears of it from the kernel alone.
+    /// True if the kernel has to be asked for events. A wake-up from a thread is seen in memory,
+    /// and so are signals, unless the loop has handlers: the program may have replaced the
+    /// Python-level handler of one of them, and then only the kernel tells the loop.
     #[inline]
     pub(super) fn watches_descriptors(&self) -> bool {
         let signals = self.signals.borrow();
@@ -193,7 +193,7 @@ fn plain_delay(delay: &Borrowed<'_, '_, PyAny>) -> PyResult<Option<f64>> {
     Ok(None)
 }
 
-/// `loop.time() + delay`, whatever that is.
+/// `loop.time() + delay`, of whatever types these are.
 #[cold]
 fn later<'py>(
     this: &LoopThis<'_, 'py>,
@@ -203,7 +203,7 @@ fn later<'py>(
     this.object().call_method0(time)?.add(delay)
 }
 
-/// Schedules for what the program gave as the time; a handle remembers what is no plain float.
+/// Schedules at the time that the program gave; a handle keeps a time that is not a plain float.
 #[inline(always)]
 fn schedule_object<'py>(
     this: &LoopThis<'_, 'py>,
@@ -350,7 +350,7 @@ pub(crate) fn soon_method(
     Ok(())
 }
 
-/// The name of a callable's callback argument check, for `run_in_executor` too.
+/// Raises asyncio's TypeError for coroutines and for callbacks that cannot be called.
 pub(crate) fn reject_coroutines(
     py: Python<'_>,
     callback: &Bound<'_, PyAny>,
@@ -372,8 +372,8 @@ pub(crate) fn reject_coroutines(
     Ok(())
 }
 
-/// Schedules a callback of a thread of the loop's own; nothing happens if the loop is closed. Where
-/// it was made is not remembered in debug mode: such a thread has no Python code.
+/// Schedules a callback from one of the loop's own threads; does nothing if the loop is closed.
+/// Debug mode does not record where it was made: such a thread has no Python code.
 ///
 /// # Errors
 /// MemoryError.

@@ -1,4 +1,4 @@
-//! The system calls of `loop.sendfile` and `loop.sock_sendfile`; what waits between them is in
+//! The system calls of `loop.sendfile` and `loop.sock_sendfile`; the waiting between them is in
 //! `python/oxloop/_sendfile.py`.
 //!
 //! Cost: one system call each, without the GIL, as in the `os` module: a file may be on a slow disk

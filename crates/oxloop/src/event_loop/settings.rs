@@ -1,4 +1,4 @@
-//! `Settings`: what the program has set on its loop.
+//! `Settings`: what the program has set or replaced on its loop.
 
 use super::EventLoop;
 use crate::py::class::{Visit, VisitStopped};

@@ -1,8 +1,8 @@
-//! `add_signal_handler`, and a loop that wakes for every signal.
+//! `add_signal_handler`, and waking the loop for every signal.
 //!
-//! While a loop runs in the main thread it listens to the process's wake-up descriptor (see
-//! `wakeup_fd`), so that plain `signal.signal` handlers run at once too, and Ctrl-C ends a loop
-//! that waits. A loop with handlers listens to it in whatever thread it runs.
+//! While a loop runs in the main thread, it watches the process's wake-up descriptor (see
+//! `wakeup_fd`), so that plain `signal.signal` handlers also run at once, and Ctrl-C ends a waiting
+//! loop. A loop with handlers watches it in whichever thread it runs.
 //!
 //! Invariants:
 //! - `look` sees every signal whose C-level handler ran before it, in the main thread; in another
@@ -33,11 +33,11 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-/// CPython itself is asked in one of so many turns: see `py::signals` for what its word does not
-/// tell. A loop that polls or waits is woken by these signals.
+/// CPython itself is asked once in so many turns: `py::signals` says what its word does not show. A
+/// loop that polls or waits is woken by these signals.
 const ASKED_EVERY: u32 = 64;
 
-/// The signal side of a loop.
+/// The signal handlers of a loop.
 #[derive(Default)]
 pub(super) struct Signals {
     /// The process's channel, once the loop watches it.
@@ -101,8 +101,8 @@ impl Default for Look {
 
 impl State {
     /// Runs the Python-level handlers of signals that have arrived, if the loop runs in the main
-    /// thread, and serves what else waits. Behind each callback: what comes next must not be
-    /// interrupted by them.
+    /// thread, and serves what else waits. It runs after each callback, so that the next one is not
+    /// interrupted.
     ///
     /// # Errors
     /// What a handler raises.
@@ -170,10 +170,10 @@ pub(super) fn run_ends(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     Ok(())
 }
 
-/// Looks for signals, before each batch of callbacks: plain Python handlers run now, and the
-/// loop's own in the batch after this, as in asyncio. In the main thread CPython knows in memory
-/// that a signal came, unless the program waits at a descriptor of its own for what we must hand
-/// on; no other thread is told.
+/// Checks for signals before each batch of callbacks. Plain Python handlers run now, and the loop's
+/// own in the next batch, as in asyncio. In the main thread CPython's memory shows that a signal
+/// arrived, unless the program waits on a descriptor of its own for signals that the loop must pass
+/// on. Other threads must read the channel.
 #[inline(always)]
 pub(super) fn look(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let state = this.get().state(this.py());
@@ -212,7 +212,7 @@ fn look_closer(this: &Bound<'_, EventLoop>, unseen: bool) -> PyResult<()> {
     Ok(())
 }
 
-/// Each is handled in this batch, which queues its handler for the next.
+/// Each signal is handled in this batch, which queues its handler for the next.
 #[cold]
 fn queue_arrived(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let (py, state) = (this.py(), this.get().state(this.py()));
@@ -230,7 +230,7 @@ pub(super) fn on_readable(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     look_closer(this, false)
 }
 
-/// A signal arrived: the loop will find it at its next look. False if it has no handler for it.
+/// A signal arrived: the loop finds it at its next check. False if the loop has no handler for it.
 pub(super) fn arrived(this: &Bound<'_, EventLoop>, number: i32) -> bool {
     let state = this.get().state(this.py());
     {

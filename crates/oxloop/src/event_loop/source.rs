@@ -1,4 +1,4 @@
-//! `Source`: what a registration with the kernel stands for.
+//! `Source`: the owner of a registration with the kernel.
 
 use super::held::{Held, TransportKind};
 use super::registrations::Holder;
@@ -6,7 +6,7 @@ use super::watch::Watch;
 use crate::py::class::{Visit, VisitStopped};
 use pyo3::prelude::*;
 
-/// The entry of the registry that a poll event's token leads to.
+/// The registry's entry for a token.
 pub(crate) enum Source {
     /// The eventfd that `call_soon_threadsafe` writes to.
     Notifier,
@@ -42,7 +42,7 @@ impl Source {
         }
     }
 
-    /// True if its event queues a handle of the program's, of a server, or for a signal.
+    /// True if its event queues a handle: of the program, of a server, or for a signal.
     #[inline]
     pub(super) const fn queues_handles(&self) -> bool {
         match self {

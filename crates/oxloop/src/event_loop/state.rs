@@ -1,6 +1,7 @@
-//! `State`: what a loop knows.
+//! `State`: the whole state of a loop, in groups.
 //!
-//! It is touched attached (`py::attached`), and no borrow of it is alive while Python code can run.
+//! It is used only while attached to the interpreter (`py::attached`), and no borrow of it is alive
+//! while Python code can run.
 
 use super::kernel::Kernel;
 use super::memory::Memory;

@@ -1,21 +1,21 @@
 //! One turn of the loop: poll, due timers, ready callbacks.
 //!
-//! A batch is exactly the handles that were queued when it began, first in, first out; transports
-//! that are served in the poll (see `poll`) come before them. What they schedule forms the next
-//! batch, and the kernel is asked before it, as in asyncio: a callback sees what has arrived up to
-//! the batch that it runs in. A loop that watches no descriptor but its own has nothing to ask for:
-//! thread-safe calls are in its queue, and signals are seen in memory.
+//! A batch is exactly the handles that were queued when it began, and runs first in, first out.
+//! Transports that are served in the poll (see `poll`) come before them. What they schedule is the
+//! next batch, and the kernel is polled before it, as in asyncio: a callback sees everything that
+//! arrived before its batch. A loop that watches no descriptor for the program does not poll: calls
+//! from other threads are in its queue, and signals are seen in memory.
 //!
-//! After each handle, the transports that it wrote to are flushed: all its writes to one peer leave
-//! in one system call.
+//! After each handle, the transports that it wrote to are flushed: all writes to one transport
+//! leave in one system call.
 //!
 //! Invariants:
-//! - the look at what other threads and Python code have queued is the last thing before a wait;
-//!   from there on, who queues something writes to the eventfd (`State::wake`).
-//! - KeyboardInterrupt and SystemExit leave the loop at once; what was not run stays queued.
+//! - the check of what other threads and Python code have queued is the last thing before a wait;
+//!   from then on, whoever queues something writes to the eventfd (`State::wake`).
+//! - KeyboardInterrupt and SystemExit end the run at once; callbacks that did not run stay queued.
 //!
-//! Cost: a batch asks epoll_wait(2) once, without a timeout and with the GIL held, if anything is
-//! watched; it reads the clock once, if there is a timer.
+//! Cost: one epoll_wait(2) a batch, without waiting and with the GIL held, if the program watches a
+//! descriptor; one reading of the clock, if there is a timer.
 
 use super::run::flush_written;
 use super::{EventLoop, State};

@@ -1,12 +1,13 @@
-//! Registrations that are taken on trust for a while.
+//! Before sleeping, checks that registrations kept from an earlier `sock_recv` still belong to the
+//! same file.
 //!
-//! A registration that is kept between two waits may be the kernel's no more: its descriptor was
-//! closed and its number given to another file. One epoll_ctl(2) tells. Under load the event that
-//! is waited for is there at the next poll, which tells as well; so the loop asks the kernel what
-//! is ready first, and confirms what is left only before it sleeps.
+//! A registration that is kept between two waits may have ended in the kernel: the descriptor was
+//! closed, and its number given to another file. One epoll_ctl(2) tells. Under load the next poll
+//! brings the awaited event, which tells as well. So the loop polls first, and checks the remaining
+//! registrations only before it sleeps.
 //!
 //! Invariants:
-//! - the loop never sleeps with a registration unconfirmed, and none stays so for more than
+//! - the loop never sleeps with an unchecked registration, and none stays unchecked for more than
 //!   `POLLS_MOST` polls.
 //!
 //! Cost: at most one epoll_ctl(2) for each wait, and one epoll_wait(2) for each sleep.
@@ -16,9 +17,10 @@ use super::{EventLoop, State};
 use pyo3::prelude::*;
 use reactor::token::Token;
 
-/// Most polls before what is unconfirmed is confirmed, asleep or not.
+/// The most polls before a registration is checked, whether the loop sleeps or not.
 const POLLS_MOST: u32 = 64;
-/// From so many registrations on it pays to ask first: the question costs half of a confirmation.
+/// From so many registrations on, polling first is worthwhile: a poll costs half as much as a
+/// check.
 const WORTH_ASKING: usize = 2;
 
 /// The registrations to confirm.

@@ -1,4 +1,4 @@
-//! `Waker`: what wakes the loop's thread from its wait in the kernel.
+//! `Waker`: wakes the loop's thread from its wait in the kernel.
 
 use super::State;
 use reactor::notifier::Notifier;

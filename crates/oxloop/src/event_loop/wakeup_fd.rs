@@ -1,22 +1,24 @@
-//! The process's one wake-up descriptor, and which loop a signal goes to.
+//! The process's wake-up descriptor, and which loop gets a signal.
 //!
 //! CPython's C-level handler writes the number of every signal to the descriptor that
-//! `signal.set_wakeup_fd` was given last. A process has one of these and may have many loops, so
-//! the loops share a pipe, and whoever reads it hands each number to the loop that has a handler
-//! for it, or else writes it to the descriptor that the program had set before.
+//! `signal.set_wakeup_fd` was given last. A process has one such descriptor and may have many
+//! loops. So the loops share a pipe. Whoever reads it passes each number to the loop that has a
+//! handler for it, or else writes it to the descriptor that the program had set before.
 //!
 //! Invariants:
 //! - the pipe is the wake-up descriptor while a loop runs in the main thread or a living loop has
-//!   handlers; then what was there before comes back, unless somebody else has put theirs.
-//! - as long as it is installed it is open: no number of a closed descriptor is left with CPython.
-//! - the child of a fork makes a pipe of its own: nothing of its signals reaches the parent.
+//!   handlers. Afterwards the previous descriptor is restored, unless somebody else has set
+//!   another.
+//! - the pipe is open as long as it is installed: CPython never keeps the number of a closed
+//!   descriptor.
+//! - the child of a fork makes a pipe of its own: its signals never reach the parent.
 //! - a number that did not fit into the pipe is not lost: CPython also calls the Python-level
 //!   handler (`_signal_arrived`), once for any count of them.
-//! - the lock is never held across a call into Python, whose signal handlers come back here.
+//! - the lock is never held across a call into Python, whose signal handlers may call this module.
 //!
-//! Cost: a read(2) when a signal arrived; nothing while none does.
-//! Differs from asyncio, where the descriptor is that of the loop which asked last: signals of
-//! other loops are lost, and so is what does not fit.
+//! Cost: a read(2) when a signal arrived; nothing otherwise.
+//! Differs from asyncio, where the descriptor belongs to the loop that set it last: signals for
+//! other loops are lost, and so are signals that do not fit.
 
 use super::{EventLoop, signals};
 use crate::py::imports;

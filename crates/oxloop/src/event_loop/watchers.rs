@@ -3,8 +3,8 @@
 //! Invariants:
 //! - a descriptor has at most one registration; it belongs to a watcher or to a transport.
 //! - a registration ends in the kernel when its last callback is removed, so that a descriptor that
-//!   is closed and made anew is never mistaken for the old one. (One that served `sock_recv` and
-//!   its like stays for the next call, see `readiness`.)
+//!   is closed and opened again is never mistaken for the old one. (A registration that served
+//!   `sock_recv` and its like stays for the next call, see `readiness`.)
 //!
 //! Cost: epoll_ctl(2) once for each change of interest, as asyncio has it.
 
