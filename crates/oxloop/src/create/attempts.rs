@@ -213,7 +213,7 @@ async fn connect_one(
     note: impl FnMut(PyErr),
 ) -> PyResult<OpenSocket> {
     let opened = Python::attach(|py| open(info.bind(py), local, note))?;
-    let Opened {
+    let OpenedSocket {
         sock,
         address,
         resolved,
@@ -223,7 +223,7 @@ async fn connect_one(
 }
 
 /// A socket and where it is to be connected to.
-struct Opened {
+struct OpenedSocket {
     sock: OpenSocket,
     address: Py<PyAny>,
     resolved: bool,
@@ -233,7 +233,7 @@ fn open(
     info: &Bound<'_, PyAny>,
     local: Option<&[Py<PyAny>]>,
     note: impl FnMut(PyErr),
-) -> PyResult<Opened> {
+) -> PyResult<OpenedSocket> {
     let py = info.py();
     type Info<'py> = (
         Bound<'py, PyAny>,
@@ -247,7 +247,7 @@ fn open(
     if let Some(local) = local {
         bind(sock.object().bind(py), &family, local, note)?;
     }
-    Ok(Opened {
+    Ok(OpenedSocket {
         sock,
         resolved: is_resolved(&family, &address),
         address: address.unbind(),

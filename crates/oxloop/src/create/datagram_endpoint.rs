@@ -70,7 +70,7 @@ struct Endpoint {
 }
 
 /// Where one socket is bound and connected.
-struct Place {
+struct Candidate {
     family: Py<PyAny>,
     proto: Py<PyAny>,
     local: Option<Py<PyAny>>,
@@ -176,7 +176,7 @@ async fn open_socket(
     Err(first_error.expect("invariant: there is at least one place"))
 }
 
-async fn places(this: &Py<EventLoop>, endpoint: &Endpoint) -> PyResult<Vec<Place>> {
+async fn places(this: &Py<EventLoop>, endpoint: &Endpoint) -> PyResult<Vec<Candidate>> {
     let (local, remote, unspecified, unix) = Python::attach(|py| {
         let family = endpoint.wanted.family.bind(py);
         Ok::<_, PyErr>((
@@ -197,7 +197,7 @@ async fn places(this: &Py<EventLoop>, endpoint: &Endpoint) -> PyResult<Vec<Place
         if unix && (local || remote) {
             check_unix(py, endpoint)?;
         }
-        Ok(vec![Place {
+        Ok(vec![Candidate {
             family: endpoint.wanted.family.clone_ref(py),
             proto: endpoint.wanted.proto.clone_ref(py),
             local: own(&endpoint.local).filter(|_| local),
@@ -229,11 +229,11 @@ async fn resolved_places(
     endpoint: &Endpoint,
     local: bool,
     remote: bool,
-) -> PyResult<Vec<Place>> {
+) -> PyResult<Vec<Candidate>> {
     let mut places = Vec::new();
     let ends = [
-        (End::Local, &endpoint.local),
-        (End::Remote, &endpoint.remote),
+        (Role::Local, &endpoint.local),
+        (Role::Remote, &endpoint.remote),
     ];
     for (end, address) in ends {
         let Some(address) = address else {
@@ -265,7 +265,7 @@ async fn resolved_places(
 }
 
 #[derive(Clone, Copy)]
-enum End {
+enum Role {
     Local,
     Remote,
 }
@@ -277,7 +277,7 @@ fn two_tuple(address: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
     }
 }
 
-fn join(places: &mut Vec<Place>, end: End, infos: &Bound<'_, PyAny>) -> PyResult<()> {
+fn join(places: &mut Vec<Candidate>, end: Role, infos: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = infos.py();
     for info in infos.try_iter()? {
         let (family, _kind, proto, _name, address) = info?.extract::<(
@@ -294,7 +294,7 @@ fn join(places: &mut Vec<Place>, end: End, infos: &Bound<'_, PyAny>) -> PyResult
             }
         }
         let index = found.unwrap_or_else(|| {
-            places.push(Place {
+            places.push(Candidate {
                 family: family.unbind(),
                 proto: proto.unbind(),
                 local: None,
@@ -304,14 +304,18 @@ fn join(places: &mut Vec<Place>, end: End, infos: &Bound<'_, PyAny>) -> PyResult
         });
         let address = Some(address.unbind());
         match end {
-            End::Local => places[index].local = address,
-            End::Remote => places[index].remote = address,
+            Role::Local => places[index].local = address,
+            Role::Remote => places[index].remote = address,
         }
     }
     Ok(())
 }
 
-async fn open_at(this: &Py<EventLoop>, endpoint: &Endpoint, place: &Place) -> PyResult<OpenSocket> {
+async fn open_at(
+    this: &Py<EventLoop>,
+    endpoint: &Endpoint,
+    place: &Candidate,
+) -> PyResult<OpenSocket> {
     let (socket, broadcast) = Python::attach(|py| {
         let kind = &endpoint.wanted.kind;
         let socket =

@@ -70,7 +70,7 @@ impl EventLoop {
             keep_alive: keep_alive.is_some_and(|it| it.0),
         };
         let tls = TlsOptions::new(py, ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout);
-        let place = Place {
+        let place = ListenAddress {
             host,
             port,
             sock,
@@ -90,7 +90,7 @@ impl EventLoop {
 }
 
 /// Where to listen.
-struct Place {
+struct ListenAddress {
     host: Option<Py<PyAny>>,
     port: Option<Py<PyAny>>,
     sock: Option<Py<PyAny>>,
@@ -112,7 +112,11 @@ pub(super) struct Serving {
     pub(super) start_serving: bool,
 }
 
-async fn create_server(caller: Rc<Caller>, place: Place, serving: Serving) -> PyResult<Py<PyAny>> {
+async fn create_server(
+    caller: Rc<Caller>,
+    place: ListenAddress,
+    serving: Serving,
+) -> PyResult<Py<PyAny>> {
     let (this, _factory) = &*caller;
     Python::attach(|py| {
         let secure = !serving.tls.ssl.is_none(py);
@@ -239,7 +243,7 @@ impl Drop for OpenSockets {
 }
 
 /// The address infos of all hosts, each once.
-async fn resolve_hosts(this: &Py<EventLoop>, place: &Place) -> PyResult<Py<PyAny>> {
+async fn resolve_hosts(this: &Py<EventLoop>, place: &ListenAddress) -> PyResult<Py<PyAny>> {
     let hosts = Python::attach(|py| hosts(py, place.host.as_ref()))?;
     let found = if let [host] = &*hosts {
         vec![resolve_host(this, host, place.port.as_ref(), &place.wanted).await?]

@@ -8,7 +8,7 @@ use crate::py::coroutine::{Coroutine, await_python_keeping};
 use crate::py::imports;
 use crate::py::keywords::Truth;
 use crate::tls::options::TlsOptions;
-use crate::tls::{TlsProtocol, TlsThis, Waiter};
+use crate::tls::{HandshakeWaiter, TlsProtocol, TlsThis};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -121,7 +121,7 @@ fn begin(
     let secured = tls.protocol(
         this,
         protocol,
-        Waiter::Future(waiter.clone().unbind()),
+        HandshakeWaiter::Future(waiter.clone().unbind()),
         server_side,
         false,
     )?;

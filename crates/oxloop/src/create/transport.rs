@@ -7,7 +7,7 @@ use crate::py::coroutine::{Coroutine, await_python_keeping};
 use crate::py::imports;
 use crate::py::socket::SocketObject;
 use crate::sock::check_not_ssl;
-use crate::tls::Waiter;
+use crate::tls::HandshakeWaiter;
 use crate::tls::options::TlsOptions;
 use crate::transport::stream::{self, Connected, Descriptor, Peer};
 use pyo3::exceptions::PyValueError;
@@ -223,7 +223,7 @@ fn make_transport(
         Some(tls.protocol(
             this,
             &protocol,
-            Waiter::Future(waiter.clone().unbind()),
+            HandshakeWaiter::Future(waiter.clone().unbind()),
             server_side,
             true,
         )?)

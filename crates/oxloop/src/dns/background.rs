@@ -49,7 +49,7 @@ impl Drop for Pending {
 /// Looks a name up without Python.
 pub(super) fn look_up(this: &Bound<'_, EventLoop>, question: NativeQuestion) -> PyResult<Pending> {
     let future = this.call_method0(intern!(this.py(), "create_future"))?;
-    let answering = Delivery::new(this, &future);
+    let answering = Answering::new(this, &future);
     let job = Job::new(
         move || question.look_up(),
         move |found| {
@@ -69,7 +69,7 @@ pub(super) fn call_in_thread<'py>(
     arguments: Bound<'py, PyTuple>,
 ) -> PyResult<Pending> {
     let future = this.call_method0(intern!(this.py(), "create_future"))?;
-    let answering = Delivery::new(this, &future);
+    let answering = Answering::new(this, &future);
     let (function, arguments) = (function.clone().unbind(), arguments.unbind());
     // None: the interpreter is about to end, and nobody waits any more.
     let job = Job::new(
@@ -101,12 +101,12 @@ fn submit(this: &Bound<'_, EventLoop>, future: &Bound<'_, PyAny>, job: Job) -> P
 }
 
 /// Where a thread brings its result.
-struct Delivery {
+struct Answering {
     /// The loop, and the future that is waited for; taken by `deliver` or by the end.
     to: Option<(Py<EventLoop>, Py<PyAny>)>,
 }
 
-impl Delivery {
+impl Answering {
     fn new(this: &Bound<'_, EventLoop>, future: &Bound<'_, PyAny>) -> Self {
         Self {
             to: Some((this.clone().unbind(), future.clone().unbind())),
@@ -136,7 +136,7 @@ impl Delivery {
     }
 }
 
-impl Drop for Delivery {
+impl Drop for Answering {
     /// A lookup that was cancelled: its references are released now, not when this thread attaches
     /// again.
     fn drop(&mut self) {

@@ -47,7 +47,7 @@ enum Resume {
 }
 
 /// What the coroutine owns while its future is suspended.
-struct Held {
+struct Awaited {
     /// The iterator of what is awaited.
     awaited: Py<PyAny>,
     kept: Option<Py<PyAny>>,
@@ -55,8 +55,8 @@ struct Held {
 
 thread_local! {
     /// The exchange between a coroutine's step and the `await_python` inside it.
-    static RESUME: Cell<Option<(Held, Resume)>> = const { Cell::new(None) };
-    static YIELDED: Cell<Option<(Held, Py<PyAny>)>> = const { Cell::new(None) };
+    static RESUME: Cell<Option<(Awaited, Resume)>> = const { Cell::new(None) };
+    static YIELDED: Cell<Option<(Awaited, Py<PyAny>)>> = const { Cell::new(None) };
     /// What a destructor could not raise.
     static INTERRUPTION: Cell<Option<PyErr>> = const { Cell::new(None) };
 }
@@ -72,7 +72,7 @@ enum Stage {
     Fresh(BoxedFuture),
     /// What is awaited is dropped first, as it would be if the future owned it.
     Suspended {
-        held: Held,
+        held: Awaited,
         future: BoxedFuture,
     },
     Running,
@@ -288,7 +288,7 @@ async fn drive(awaitable: Py<PyAny>, kept: &mut Option<Py<PyAny>>) -> PyResult<P
         match outcome {
             Ok(value) => return Ok(value),
             Err(yielded) => {
-                let held = Held {
+                let held = Awaited {
                     awaited: iterator,
                     kept: kept.take(),
                 };
@@ -300,7 +300,7 @@ async fn drive(awaitable: Py<PyAny>, kept: &mut Option<Py<PyAny>>) -> PyResult<P
 }
 
 /// Yields to the task, and gives back what is awaited with what the task answers.
-async fn suspend(held: Held, yielded: Py<PyAny>) -> (Held, Resume) {
+async fn suspend(held: Awaited, yielded: Py<PyAny>) -> (Awaited, Resume) {
     let mut suspension = Some((held, yielded));
     poll_fn(move |_context| {
         if let Some(suspension) = suspension.take() {

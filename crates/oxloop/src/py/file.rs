@@ -25,12 +25,12 @@ use pyo3::{ffi, intern};
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd, RawFd};
 
-/// Whether real files have been seen to have the layout of `Fields`.
+/// Whether real files have been seen to have the layout of `FileFields`.
 static LAYOUT: Layout = Layout::unknown();
 
 /// The fields of `_io.FileIO` and of `_socket.socket` that are looked at.
 #[repr(C)]
-struct Fields {
+struct FileFields {
     head: ffi::PyObject,
     fd: c_int,
 }
@@ -79,7 +79,7 @@ impl FileObject {
         };
         // SAFETY: `lowest` says that the object is an instance of a class whose layout was checked
         // at import; it is alive, and the token says that nobody writes to it now.
-        unsafe { (*seen_in.as_ptr().cast::<Fields>()).fd != self.fd }
+        unsafe { (*seen_in.as_ptr().cast::<FileFields>()).fd != self.fd }
     }
 
     /// The file, if only its `fileno()` can tell.
@@ -160,7 +160,7 @@ fn is_buffered(file: &Bound<'_, PyAny>) -> PyResult<bool> {
 fn number_in_memory(file: &Bound<'_, PyAny>) -> RawFd {
     // SAFETY: the object is alive, and an instance of `FileIO`, which is at least as large as the
     // struct: `look_at_layout` has compared the sizes before anybody asks.
-    unsafe { (*file.as_ptr().cast::<Fields>()).fd }
+    unsafe { (*file.as_ptr().cast::<FileFields>()).fd }
 }
 
 /// Finds out whether the number of a file can be read from memory; called once, at import.
@@ -175,7 +175,7 @@ pub(crate) fn look_at_layout(py: Python<'_>) -> PyResult<()> {
 /// they are open and once they are closed.
 fn layout_is_as_expected(py: Python<'_>) -> PyResult<bool> {
     let class = imports::file_io(py)?;
-    if !has_room::<Fields>(class)? {
+    if !has_room::<FileFields>(class)? {
         return Ok(false);
     }
     let (reading, writing) = reactor::socket::pipe()?;

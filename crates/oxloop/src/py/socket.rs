@@ -48,12 +48,12 @@ const METHODS: [&str; 14] = [
     "shutdown",
 ];
 
-/// Whether real sockets have been seen to have the layout of `Fields`.
+/// Whether real sockets have been seen to have the layout of `SocketFields`.
 static LAYOUT: Layout = Layout::unknown();
 
 /// The fields of `_socket.socket` that are looked at.
 #[repr(C)]
-struct Fields {
+struct SocketFields {
     head: ffi::PyObject,
     fd: c_int,
     family: c_int,
@@ -132,7 +132,7 @@ impl SocketObject {
     pub(crate) fn has_lost(&self, _py: Python<'_>) -> bool {
         // SAFETY: `seen` says that the object is an instance of `_socket.socket`, whose layout was
         // checked at import; it is alive, and the token says that nobody writes to it now.
-        self.seen && unsafe { (*self.object.as_ptr().cast::<Fields>()).fd } != self.fd
+        self.seen && unsafe { (*self.object.as_ptr().cast::<SocketFields>()).fd } != self.fd
     }
 
     /// What the object says that it is; None if only its attributes can tell.
@@ -141,7 +141,7 @@ impl SocketObject {
         // SAFETY: as in `has_lost`.
         let fields = self
             .seen
-            .then(|| unsafe { &*self.object.as_ptr().cast::<Fields>() })?;
+            .then(|| unsafe { &*self.object.as_ptr().cast::<SocketFields>() })?;
         Some(SocketKind {
             family: fields.family,
             kind: fields.kind,
@@ -261,7 +261,9 @@ pub(super) fn descriptor_in_memory(object: &Bound<'_, PyAny>) -> PyResult<Option
         return Ok(None);
     }
     // SAFETY: the object is alive and an instance of the class whose layout was checked.
-    Ok(Some(unsafe { (*object.as_ptr().cast::<Fields>()).fd }))
+    Ok(Some(unsafe {
+        (*object.as_ptr().cast::<SocketFields>()).fd
+    }))
 }
 
 /// Finds out whether the number of a socket can be read from memory, and remembers the methods of
@@ -278,7 +280,7 @@ pub(crate) fn look_at_layout(py: Python<'_>) -> PyResult<()> {
 /// while they are open, detached, and made anew.
 fn layout_is_as_expected(py: Python<'_>) -> PyResult<bool> {
     let class = imports::native_socket_class(py)?;
-    if !has_room::<Fields>(class)? {
+    if !has_room::<SocketFields>(class)? {
         return Ok(false);
     }
     let make = |number: Option<RawFd>| class.call1((libc::AF_UNIX, libc::SOCK_STREAM, 0, number));
@@ -299,7 +301,7 @@ fn is_as_expected(socket: &Bound<'_, PyAny>) -> PyResult<bool> {
     let number: c_int = socket.call_method0("fileno")?.extract()?;
     // SAFETY: the object is alive, and its type is at least as large as the struct, whose fields
     // behind the head are integers.
-    let fields = unsafe { &*socket.as_ptr().cast::<Fields>() };
+    let fields = unsafe { &*socket.as_ptr().cast::<SocketFields>() };
     let open = [number, libc::AF_UNIX, libc::SOCK_STREAM, 0];
     Ok([fields.fd, fields.family, fields.kind, fields.proto] == open)
 }

@@ -3,7 +3,7 @@
 //! As in asyncio, accepting waits its turn behind the callbacks that were queued before the event:
 //! if one of them closes the server, nothing more is accepted.
 
-use super::{Inner, Listener, Server};
+use super::{Listener, Server, ServerState};
 use crate::address::to_python;
 use crate::error::{asks_to_wait, errno_of, os_error};
 use crate::event_loop::exceptions;
@@ -61,7 +61,7 @@ pub(super) static LISTENER: Kind = Kind {
 ///
 /// # Errors
 /// MemoryError.
-fn accept_soon(this: &Bound<'_, Server>, inner: &Inner, fd: RawFd) -> PyResult<()> {
+fn accept_soon(this: &Bound<'_, Server>, inner: &ServerState, fd: RawFd) -> PyResult<()> {
     let py = this.py();
     let accept = this.getattr(intern!(py, "_accept"))?;
     let fd = fd.into_pyobject(py)?;
@@ -136,7 +136,7 @@ impl Accepting {
         }
     }
 
-    fn accept(self, this: &Bound<'_, Server>, inner: &Inner) -> PyResult<Outcome> {
+    fn accept(self, this: &Bound<'_, Server>, inner: &ServerState) -> PyResult<Outcome> {
         match self {
             Self::Kernel(listener, kind) => match listener.and_then(socket::accept) {
                 Ok((connection, peer)) => {
@@ -167,7 +167,7 @@ impl Accepting {
 #[cold]
 fn accept_by_object(
     this: &Bound<'_, Server>,
-    inner: &Inner,
+    inner: &ServerState,
     listener: &Bound<'_, PyAny>,
 ) -> PyResult<Accepted> {
     let py = listener.py();
@@ -181,7 +181,11 @@ fn accept_by_object(
     Ok(Accepted::Object(connection.unbind(), peer.unbind()))
 }
 
-fn log_connection(this: &Bound<'_, Server>, inner: &Inner, peer: &SocketAddress) -> PyResult<()> {
+fn log_connection(
+    this: &Bound<'_, Server>,
+    inner: &ServerState,
+    peer: &SocketAddress,
+) -> PyResult<()> {
     let py = this.py();
     if !inner.event_loop.get().state(py).is_debug() {
         return Ok(());
@@ -192,7 +196,12 @@ fn log_connection(this: &Bound<'_, Server>, inner: &Inner, peer: &SocketAddress)
 }
 
 /// accept(2) failed. Without descriptors the listener rests, or the loop would spin on it.
-fn accept_failed(this: &Bound<'_, Server>, inner: &Inner, fd: RawFd, error: PyErr) -> PyResult<()> {
+fn accept_failed(
+    this: &Bound<'_, Server>,
+    inner: &ServerState,
+    fd: RawFd,
+    error: PyErr,
+) -> PyResult<()> {
     let py = this.py();
     let errno = errno_of(py, &error)?;
     let exhausted = matches!(

@@ -7,7 +7,7 @@
 //!
 //! Cost: a count, and a check whether the object is there.
 
-use super::{Inner, Server};
+use super::{Server, ServerState};
 use crate::py::imports;
 use crate::transport::stream::StreamThis;
 use pyo3::intern;
@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 /// A transport, if there is one yet, and a future that waits until it is accepted.
 type Watched<'py> = (Option<Bound<'py, PyAny>>, Bound<'py, PyAny>);
 
-impl Inner {
+impl ServerState {
     /// Registers an object as a task for the connections that are being accepted from now on.
     #[inline]
     pub(super) fn show_accepting(&self, this: &Bound<'_, Server>) -> PyResult<()> {

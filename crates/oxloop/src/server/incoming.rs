@@ -11,7 +11,7 @@
 //! Cost: a handle, and a place in a queue.
 
 use super::accept::Accepted;
-use super::{Inner, Server};
+use super::{Server, ServerState};
 use crate::error::{after_cleanup, leaves_the_loop, then_cleaned};
 use crate::event_loop::exceptions;
 use crate::event_loop::schedule::soon_method;
@@ -19,7 +19,7 @@ use crate::py::class::{Ref, Visit, VisitStopped};
 use crate::py::context::Captured;
 use crate::py::imports;
 use crate::py::socket::SocketObject;
-use crate::tls::Waiter;
+use crate::tls::HandshakeWaiter;
 use crate::tls::options::TlsOptions;
 use crate::transport::stream::{self, Acceptor, Connected, Descriptor, Peer, StreamTransport};
 use pyo3::exceptions::PyAssertionError;
@@ -50,7 +50,7 @@ impl Incoming {
     }
 }
 
-impl Inner {
+impl ServerState {
     /// Keeps a connection for the next turn.
     ///
     /// # Errors
@@ -257,13 +257,13 @@ impl Accepted {
 /// The TLS protocol between the transport and the program's `protocol`. When the
 /// handshake fails, the TLS protocol closes the connection.
 fn secured<'py>(
-    inner: &Inner,
+    inner: &ServerState,
     tls: &TlsOptions,
     protocol: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = protocol.py();
     let event_loop = inner.event_loop.bind(py);
-    let secured = tls.protocol(event_loop, protocol, Waiter::Server, true, true)?;
+    let secured = tls.protocol(event_loop, protocol, HandshakeWaiter::Server, true, true)?;
     Ok(secured.as_object().bind(py).clone())
 }
 

@@ -68,10 +68,10 @@ struct Listener {
 )]
 pub(crate) struct Server {
     /// Empty if a program made the object itself.
-    inner: Attached<OnceCell<Inner>>,
+    inner: Attached<OnceCell<ServerState>>,
 }
 
-struct Inner {
+struct ServerState {
     event_loop: Py<EventLoop>,
     listeners: RefCell<Option<Vec<Listener>>>,
     factory: Py<PyAny>,
@@ -116,7 +116,7 @@ impl Server {
                 cleanup,
             });
         }
-        let inner = Inner {
+        let inner = ServerState {
             event_loop: event_loop.clone().unbind(),
             listeners: RefCell::new(Some(listeners)),
             factory: factory.clone().unbind(),
@@ -135,7 +135,7 @@ impl Server {
         Ok(server)
     }
 
-    fn inner(&self, py: Python<'_>) -> PyResult<&Inner> {
+    fn inner(&self, py: Python<'_>) -> PyResult<&ServerState> {
         self.inner
             .get(py)
             .get()
@@ -153,7 +153,7 @@ impl Listener {
     }
 }
 
-impl Inner {
+impl ServerState {
     /// Starts accepting on every socket.
     fn start_serving(&self, this: &Bound<'_, Server>) -> PyResult<()> {
         let py = this.py();

@@ -7,7 +7,7 @@
 //! same way, and CPython makes its usual exception from that.
 
 use super::chunks::Chunks;
-use super::outcome::{Decrypted, Encrypted, End};
+use super::outcome::{Decrypted, Encrypted, ReadEnd};
 use super::records::READ_MOST;
 use crate::event_loop::memory::RecordMemory;
 use crate::py::buffer::{WritableBuffer, bytearray_extended_by, bytes_filled_by};
@@ -201,14 +201,14 @@ impl Direct {
     }
 
     /// The exception behind a failure.
-    fn raised(&self, py: Python<'_>, end: RawEnd) -> End {
+    fn raised(&self, py: Python<'_>, end: RawEnd) -> ReadEnd {
         match end {
-            RawEnd::WantsMore => End::WantsMore,
-            RawEnd::CloseNotify => End::CloseNotify,
-            RawEnd::Full => End::Full,
+            RawEnd::WantsMore => ReadEnd::WantsMore,
+            RawEnd::CloseNotify => ReadEnd::CloseNotify,
+            RawEnd::Full => ReadEnd::Full,
             RawEnd::Failed => {
                 let one = PyInt::new(py, 1);
-                End::Failed(self.error_of(py, intern!(py, "read"), one.as_any()))
+                ReadEnd::Failed(self.error_of(py, intern!(py, "read"), one.as_any()))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The handshake: calls of `SSLObject.do_handshake` until it succeeds, fails or takes too long.
 
 use super::lower::Lower;
-use super::protocol::{AppState, State, TlsProtocol, TlsThis, Waiter};
+use super::protocol::{AppState, HandshakeWaiter, ProtocolState, TlsProtocol, TlsThis};
 use super::records::is_again;
 use crate::error::caught;
 use crate::event_loop::exceptions;
@@ -33,7 +33,7 @@ impl<'py> TlsThis<'_, 'py> {
             self.log_in_debug("%r starts SSL handshake")?;
             inner.handshake_start.set(Some(self.now()?));
         }
-        inner.state.set(State::DoHandshake);
+        inner.state.set(ProtocolState::DoHandshake);
         let check = self
             .object()
             .getattr(intern!(py, "_check_handshake_timeout"))?;
@@ -64,7 +64,7 @@ impl<'py> TlsThis<'_, 'py> {
     }
 
     fn check_handshake_timeout(&self) -> PyResult<()> {
-        if self.own().state.get() != State::DoHandshake {
+        if self.own().state.get() != ProtocolState::DoHandshake {
             return Ok(());
         }
         let error = PyConnectionAbortedError::new_err(format!(
@@ -93,7 +93,7 @@ impl<'py> TlsThis<'_, 'py> {
     fn handshake_succeeded(&self) -> PyResult<()> {
         let inner = self.own();
         cancel(self.py(), &inner.handshake_timer)?;
-        inner.state.set(State::Wrapped);
+        inner.state.set(ProtocolState::Wrapped);
         match self.learn() {
             Err(error) if error.is_instance_of::<PyException>(self.py()) => {
                 return self.handshake_failed(error);
@@ -148,7 +148,7 @@ impl<'py> TlsThis<'_, 'py> {
     pub(super) fn handshake_failed(&self, error: PyErr) -> PyResult<()> {
         let (py, inner) = (self.py(), self.own());
         cancel(py, &inner.handshake_timer)?;
-        inner.state.set(State::Unwrapped);
+        inner.state.set(ProtocolState::Unwrapped);
         let message = if error.is_instance(py, imports::certificate_error(py)?) {
             "SSL handshake failed on verifying the certificate"
         } else {
@@ -161,8 +161,8 @@ impl<'py> TlsThis<'_, 'py> {
     /// Tells whoever wants to know how the handshake ended.
     pub(super) fn wake_waiter(&self, error: Option<&PyErr>) -> PyResult<()> {
         match self.own().waiter.take() {
-            Waiter::Future(waiter) => self.finish(waiter.bind(self.py()), error),
-            Waiter::Server => {
+            HandshakeWaiter::Future(waiter) => self.finish(waiter.bind(self.py()), error),
+            HandshakeWaiter::Server => {
                 let reported = error.map_or(Ok(()), |error| self.report_to_server(error));
                 let ended = match self.lower() {
                     Some(Lower::Stream(transport)) => transport.this(self.py()).accept_ends(),
@@ -170,7 +170,7 @@ impl<'py> TlsThis<'_, 'py> {
                 };
                 reported.and(ended)
             }
-            Waiter::Nobody => Ok(()),
+            HandshakeWaiter::Nobody => Ok(()),
         }
     }
 

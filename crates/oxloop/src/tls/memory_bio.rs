@@ -5,7 +5,7 @@
 //! without the Python code around them.
 
 use super::chunks::Chunks;
-use super::outcome::{Decrypted, Encrypted, End};
+use super::outcome::{Decrypted, Encrypted, ReadEnd};
 use super::records::{READ_MOST, is_again};
 use crate::py::buffer::{WritableBuffer, append_to_bytearray};
 use crate::py::class::{Visit, VisitStopped};
@@ -81,7 +81,7 @@ impl MemoryBio {
                 Ok(chunk) => {
                     let chunk = chunk.cast_into::<PyBytes>()?;
                     if chunk.as_bytes().is_empty() {
-                        break End::CloseNotify;
+                        break ReadEnd::CloseNotify;
                     }
                     chunks.push(chunk);
                 }
@@ -101,13 +101,13 @@ impl MemoryBio {
         let (wanted, mut filled) = (view.len()?, 0);
         let end = loop {
             if filled == wanted {
-                break End::Full;
+                break ReadEnd::Full;
             }
             let rest = view.get_item(PySlice::new(py, filled as isize, wanted as isize, 1))?;
             let count = PyInt::new(py, wanted - filled);
             match self.read(py, &[count.as_any(), &rest]) {
                 Ok(count) => match count.extract::<usize>()? {
-                    0 => break End::CloseNotify,
+                    0 => break ReadEnd::CloseNotify,
                     count => filled += count,
                 },
                 Err(error) => break end_of(py, error)?,
@@ -167,10 +167,10 @@ fn pending(bio: &Bound<'_, PyAny>) -> PyResult<usize> {
     bio.getattr(intern!(bio.py(), "pending"))?.extract()
 }
 
-fn end_of(py: Python<'_>, error: PyErr) -> PyResult<End> {
+fn end_of(py: Python<'_>, error: PyErr) -> PyResult<ReadEnd> {
     Ok(if is_again(py, &error)? {
-        End::WantsMore
+        ReadEnd::WantsMore
     } else {
-        End::Failed(error)
+        ReadEnd::Failed(error)
     })
 }

@@ -48,7 +48,7 @@ mod transport;
 mod write;
 
 pub(crate) use data_path::choose;
-pub(crate) use protocol::{Options, TlsProtocol, TlsThis, Waiter};
+pub(crate) use protocol::{HandshakeWaiter, Options, TlsProtocol, TlsThis};
 pub(crate) use transport::TlsTransport;
 
 use crate::py::class::{OfNative, Slots, create};

@@ -1,6 +1,6 @@
 //! Checks `ssl=` and the keywords that go with it, and makes a TLS protocol from them.
 
-use super::{Options, TlsProtocol, Waiter};
+use super::{HandshakeWaiter, Options, TlsProtocol};
 use crate::event_loop::EventLoop;
 use crate::py::class::{Ref, Visit, VisitStopped};
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -80,7 +80,7 @@ impl TlsOptions {
         &self,
         event_loop: &Bound<'py, EventLoop>,
         protocol: &Bound<'py, PyAny>,
-        waiter: Waiter,
+        waiter: HandshakeWaiter,
         server_side: bool,
         call_connection_made: bool,
     ) -> PyResult<Ref<TlsProtocol>> {

@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 /// How decrypting what has arrived ended.
-pub(super) enum End {
+pub(super) enum ReadEnd {
     /// More has to arrive first.
     WantsMore,
     /// The peer said that it sends no more.
@@ -17,7 +17,7 @@ pub(super) enum End {
 /// Plaintext, and what came after it.
 pub(super) struct Decrypted<T> {
     pub(super) plaintext: T,
-    pub(super) end: End,
+    pub(super) end: ReadEnd,
 }
 
 /// How encrypting ended.

@@ -3,7 +3,7 @@
 use super::lower::Lower;
 use super::records::{READ_MOST, Records};
 use super::transport::TlsTransport;
-use crate::event_loop::{EventLoop, State as LoopState};
+use crate::event_loop::{EventLoop, State};
 use crate::py::args::Args;
 use crate::py::attached::Attached;
 use crate::py::buffer::ReadableBuffer;
@@ -27,7 +27,7 @@ pub(crate) type TlsThis<'a, 'py> = This<'a, 'py, TlsProtocol>;
 
 /// asyncio's states of a TLS connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum ProtocolState {
     /// Not begun, or over.
     Unwrapped,
     DoHandshake,
@@ -56,14 +56,14 @@ pub(crate) struct Options<'a, 'py> {
     /// In seconds; None or Python's None for asyncio's default.
     pub(crate) handshake_timeout: Option<&'a Bound<'py, PyAny>>,
     pub(crate) shutdown_timeout: Option<&'a Bound<'py, PyAny>>,
-    pub(crate) waiter: Waiter,
+    pub(crate) waiter: HandshakeWaiter,
     /// False for `start_tls`, whose protocol has a connection already.
     pub(crate) call_connection_made: bool,
 }
 
 /// Who wants to know how the handshake ends.
 #[derive(Default)]
-pub(crate) enum Waiter {
+pub(crate) enum HandshakeWaiter {
     /// A future, done once the handshake is.
     Future(Py<PyAny>),
     /// A server: in debug mode it reports a failure.
@@ -75,11 +75,11 @@ pub(crate) enum Waiter {
 
 /// The payload of a protocol object.
 pub(crate) struct TlsProtocol {
-    inner: Attached<Inner>,
+    inner: Attached<TlsState>,
 }
 
 /// The fields have asyncio's names where it has them.
-pub(super) struct Inner {
+pub(super) struct TlsState {
     pub(super) event_loop: Py<EventLoop>,
     pub(super) records: Records,
     pub(super) ssl_object: Py<PyAny>,
@@ -89,8 +89,8 @@ pub(super) struct Inner {
     pub(super) app_transport: RefCell<Option<Ref<TlsTransport>>>,
     pub(super) app_protocol: Slot,
     pub(super) delivery: Cell<Delivery>,
-    pub(super) waiter: RefCell<Waiter>,
-    pub(super) state: Cell<State>,
+    pub(super) waiter: RefCell<HandshakeWaiter>,
+    pub(super) state: Cell<ProtocolState>,
     pub(super) app_state: Cell<AppState>,
     pub(super) handshake_timeout: Py<PyAny>,
     pub(super) shutdown_timeout: Py<PyAny>,
@@ -104,11 +104,11 @@ pub(super) struct Inner {
     pub(super) incoming: FlowControl,
     /// Lent to a transport below that is not ours.
     pub(super) lent: RefCell<Option<Py<PyByteArray>>>,
-    pub(super) flags: Flags,
+    pub(super) flags: TlsFlags,
 }
 
 #[derive(Default)]
-pub(super) struct Flags {
+pub(super) struct TlsFlags {
     pub(super) app_reading_paused: Cell<bool>,
     /// The transport below told us to write no more.
     pub(super) ssl_writing_paused: Cell<bool>,
@@ -148,7 +148,7 @@ impl Native for TlsProtocol {
         inner.records.traverse(visit)?;
         inner.app_protocol.traverse(visit)?;
         if let Ok(waiter) = inner.waiter.try_borrow()
-            && let Waiter::Future(waiter) = &*waiter
+            && let HandshakeWaiter::Future(waiter) = &*waiter
         {
             visit.object(waiter)?;
         }
@@ -216,7 +216,7 @@ impl TlsProtocol {
         extra.set_item(intern!(py, "sslcontext"), &context)?;
         let write_mark = intern!(py, "FLOW_CONTROL_HIGH_WATER_SSL_WRITE");
         let read_mark = intern!(py, "FLOW_CONTROL_HIGH_WATER_SSL_READ");
-        let inner = Inner {
+        let inner = TlsState {
             event_loop: event_loop.clone().unbind(),
             records,
             ssl_object: ssl_object.unbind(),
@@ -227,7 +227,7 @@ impl TlsProtocol {
             app_protocol: Slot::default(),
             delivery: Cell::new(Delivery::Data),
             waiter: RefCell::new(options.waiter),
-            state: Cell::new(State::Unwrapped),
+            state: Cell::new(ProtocolState::Unwrapped),
             app_state: Cell::new(if options.call_connection_made {
                 AppState::Init
             } else {
@@ -242,7 +242,7 @@ impl TlsProtocol {
             outgoing: FlowControl::with_high_water(water_mark(write_mark)?),
             incoming: FlowControl::with_high_water(water_mark(read_mark)?),
             lent: RefCell::new(None),
-            flags: Flags::default(),
+            flags: TlsFlags::default(),
         };
         let inner = Attached::new(inner);
         let protocol = Ref::new(py, Self { inner })?;
@@ -366,7 +366,7 @@ fn buffer_updated<'py>(
 }
 
 impl<'py> TlsThis<'_, 'py> {
-    pub(super) fn own(&self) -> &Inner {
+    pub(super) fn own(&self) -> &TlsState {
         self.payload().inner.get(self.py())
     }
 
@@ -374,7 +374,7 @@ impl<'py> TlsThis<'_, 'py> {
         self.own().event_loop.bind(self.py())
     }
 
-    pub(super) fn loop_state(&self) -> &LoopState {
+    pub(super) fn loop_state(&self) -> &State {
         self.event_loop().get().state(self.py())
     }
 
@@ -425,14 +425,14 @@ impl<'py> TlsThis<'_, 'py> {
     /// `Exception`.
     pub(crate) fn receive(&self, ciphertext: &[u8]) -> PyResult<()> {
         match self.own().state.get() {
-            State::Wrapped => self.do_read(ciphertext),
+            ProtocolState::Wrapped => self.do_read(ciphertext),
             state => {
                 self.own().records.feed(self.py(), ciphertext)?;
                 match state {
-                    State::DoHandshake => self.do_handshake(),
-                    State::Flushing => self.do_flush(),
-                    State::Shutdown => self.do_shutdown(),
-                    State::Wrapped | State::Unwrapped => Ok(()),
+                    ProtocolState::DoHandshake => self.do_handshake(),
+                    ProtocolState::Flushing => self.do_flush(),
+                    ProtocolState::Shutdown => self.do_shutdown(),
+                    ProtocolState::Wrapped | ProtocolState::Unwrapped => Ok(()),
                 }
             }
         }

@@ -4,8 +4,8 @@
 //! reported; asyncio drops it.
 
 use super::lower::Lower;
-use super::outcome::{Decrypted, End};
-use super::protocol::{AppState, State, TlsProtocol, TlsThis};
+use super::outcome::{Decrypted, ReadEnd};
+use super::protocol::{AppState, ProtocolState, TlsProtocol, TlsThis};
 use crate::error::{after_cleanup, leaves_the_loop};
 use crate::py::class::{OfNative, Ref};
 use crate::py::imports;
@@ -36,10 +36,10 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
         c"_resume",
         |this| {
             match this.own().state.get() {
-                State::Wrapped => this.do_read(&[])?,
-                State::Flushing => this.do_flush()?,
-                State::Shutdown => this.do_shutdown()?,
-                State::DoHandshake | State::Unwrapped => {}
+                ProtocolState::Wrapped => this.do_read(&[])?,
+                ProtocolState::Flushing => this.do_flush()?,
+                ProtocolState::Shutdown => this.do_shutdown()?,
+                ProtocolState::DoHandshake | ProtocolState::Unwrapped => {}
             }
             this.none()
         },
@@ -75,23 +75,23 @@ impl<'py> TlsThis<'_, 'py> {
         self.log_in_debug("%r received EOF")?;
         let inner = self.own();
         match inner.state.get() {
-            State::DoHandshake => {
+            ProtocolState::DoHandshake => {
                 self.handshake_failed(pyo3::exceptions::PyConnectionResetError::new_err(()))?;
             }
-            State::Wrapped => {
-                inner.state.set(State::Flushing);
+            ProtocolState::Wrapped => {
+                inner.state.set(ProtocolState::Flushing);
                 if inner.flags.app_reading_paused.get() {
                     return Ok(true);
                 }
                 self.do_flush()?;
             }
-            State::Flushing => {
+            ProtocolState::Flushing => {
                 self.do_write()?;
-                inner.state.set(State::Shutdown);
+                inner.state.set(ProtocolState::Shutdown);
                 self.do_shutdown()?;
             }
-            State::Shutdown => self.do_shutdown()?,
-            State::Unwrapped => {}
+            ProtocolState::Shutdown => self.do_shutdown()?,
+            ProtocolState::Unwrapped => {}
         }
         Ok(false)
     }
@@ -102,7 +102,10 @@ impl<'py> TlsThis<'_, 'py> {
     /// What is no `Exception`; anything else ends the connection.
     pub(super) fn do_read(&self, ciphertext: &[u8]) -> PyResult<()> {
         let inner = self.own();
-        if !matches!(inner.state.get(), State::Wrapped | State::Flushing) {
+        if !matches!(
+            inner.state.get(),
+            ProtocolState::Wrapped | ProtocolState::Flushing
+        ) {
             return inner.records.feed(self.py(), ciphertext);
         }
         let outcome = if inner.flags.app_reading_paused.get() {
@@ -177,7 +180,7 @@ impl<'py> TlsThis<'_, 'py> {
             }
         };
         let Decrypted { plaintext, end } = self.own().records.decrypt_into(&buffer, ciphertext)?;
-        if let End::Full = end {
+        if let ReadEnd::Full = end {
             let again = self.object().getattr(intern!(py, "_do_read"))?;
             self.soon(&again)?;
         }
@@ -204,14 +207,14 @@ impl<'py> TlsThis<'_, 'py> {
         self.ended(end)
     }
 
-    fn ended(&self, end: End) -> PyResult<()> {
+    fn ended(&self, end: ReadEnd) -> PyResult<()> {
         match end {
-            End::WantsMore | End::Full => Ok(()),
-            End::CloseNotify => {
+            ReadEnd::WantsMore | ReadEnd::Full => Ok(()),
+            ReadEnd::CloseNotify => {
                 self.call_eof_received()?;
                 self.start_shutdown()
             }
-            End::Failed(error) => Err(error),
+            ReadEnd::Failed(error) => Err(error),
         }
     }
 

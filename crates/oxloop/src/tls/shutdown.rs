@@ -3,7 +3,7 @@
 use super::backlog::Backlog;
 use super::handshake::cancel;
 use super::lower::Lower;
-use super::protocol::{AppState, State, TlsProtocol, TlsThis};
+use super::protocol::{AppState, ProtocolState, TlsProtocol, TlsThis};
 use super::records::is_again;
 use crate::py::args::Args;
 use crate::py::class::OfNative;
@@ -46,14 +46,16 @@ impl<'py> TlsThis<'_, 'py> {
     pub(super) fn start_shutdown(&self) -> PyResult<()> {
         let (py, inner) = (self.py(), self.own());
         match inner.state.get() {
-            State::Flushing | State::Shutdown | State::Unwrapped => return Ok(()),
-            State::DoHandshake | State::Wrapped => {}
+            ProtocolState::Flushing | ProtocolState::Shutdown | ProtocolState::Unwrapped => {
+                return Ok(());
+            }
+            ProtocolState::DoHandshake | ProtocolState::Wrapped => {}
         }
         self.mark_closed();
-        if inner.state.get() == State::DoHandshake {
+        if inner.state.get() == ProtocolState::DoHandshake {
             return self.abort(None);
         }
-        inner.state.set(State::Flushing);
+        inner.state.set(ProtocolState::Flushing);
         self.start_shutdown_timer(py)?;
         self.do_flush()
     }
@@ -79,7 +81,10 @@ impl<'py> TlsThis<'_, 'py> {
     }
 
     fn check_shutdown_timeout(&self) -> PyResult<()> {
-        if !matches!(self.own().state.get(), State::Flushing | State::Shutdown) {
+        if !matches!(
+            self.own().state.get(),
+            ProtocolState::Flushing | ProtocolState::Shutdown
+        ) {
             return Ok(());
         }
         match self.lower() {
@@ -99,10 +104,10 @@ impl<'py> TlsThis<'_, 'py> {
             self.or_fatal(self.do_write())?;
         }
         // The protocol may have aborted meanwhile.
-        if inner.state.get() != State::Flushing {
+        if inner.state.get() != ProtocolState::Flushing {
             return Ok(());
         }
-        inner.state.set(State::Shutdown);
+        inner.state.set(ProtocolState::Shutdown);
         self.do_shutdown()
     }
 
@@ -140,7 +145,7 @@ impl<'py> TlsThis<'_, 'py> {
 
     /// Ends the connection without close_notify.
     pub(super) fn abort(&self, error: Option<&PyErr>) -> PyResult<()> {
-        self.own().state.set(State::Unwrapped);
+        self.own().state.set(ProtocolState::Unwrapped);
         match self.lower() {
             Some(lower) => lower.force_close(self.py(), error),
             None => Ok(()),
@@ -203,7 +208,7 @@ impl<'py> TlsThis<'_, 'py> {
             inner.app_state.get(),
             AppState::ConnectionMade | AppState::EofReceived
         );
-        if inner.state.get() != State::DoHandshake
+        if inner.state.get() != ProtocolState::DoHandshake
             && told
             && let Some(protocol) = self.app_protocol()
         {
@@ -212,7 +217,7 @@ impl<'py> TlsThis<'_, 'py> {
             self.event_loop()
                 .call_method1(intern!(py, "call_soon"), (lost, error))?;
         }
-        inner.state.set(State::Unwrapped);
+        inner.state.set(ProtocolState::Unwrapped);
         let raised = (!error.is_none()).then(|| PyErr::from_value(error.clone()));
         let woken = self.wake_waiter(raised.as_ref());
         drop(inner.transport.take());

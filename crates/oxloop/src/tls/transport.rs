@@ -16,10 +16,10 @@ use std::cell::{Cell, RefCell};
 
 /// The payload of a transport object.
 pub(crate) struct TlsTransport {
-    inner: Attached<Inner>,
+    inner: Attached<TlsTransportState>,
 }
 
-struct Inner {
+struct TlsTransportState {
     /// None once the connection is over and the program closed it twice: asyncio's way to let go
     /// of an SSLContext that a protocol would keep, see `close`.
     protocol: RefCell<Option<Ref<TlsProtocol>>>,
@@ -68,7 +68,7 @@ fn warn(this: &TransportThis<'_, '_>) -> PyResult<()> {
 
 impl TlsTransport {
     pub(super) fn create(py: Python<'_>, protocol: Ref<TlsProtocol>) -> PyResult<Ref<Self>> {
-        let inner = Attached::new(Inner {
+        let inner = Attached::new(TlsTransportState {
             protocol: RefCell::new(Some(protocol)),
             closed: Cell::new(false),
             closed_twice: Cell::new(false),
@@ -336,7 +336,7 @@ fn writelines<'py>(
 }
 
 impl<'py> TransportThis<'_, 'py> {
-    fn own(&self) -> &Inner {
+    fn own(&self) -> &TlsTransportState {
         self.payload().inner.get(self.py())
     }
 

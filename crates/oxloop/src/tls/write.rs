@@ -4,7 +4,7 @@
 //! plaintext. Everything else is encrypted at once and queued by the transport below.
 
 use super::outcome::Encrypted;
-use super::protocol::{State, TlsProtocol, TlsThis};
+use super::protocol::{ProtocolState, TlsProtocol, TlsThis};
 use crate::error::leaves_the_loop;
 use crate::py::class::OfNative;
 use crate::py::method::Methods;
@@ -41,7 +41,10 @@ impl<'py> TlsThis<'_, 'py> {
     /// What is no `Exception`; anything else ends the connection.
     pub(super) fn write_appdata(&self, chunk: Bound<'py, PyBytes>) -> PyResult<()> {
         let inner = self.own();
-        if !matches!(inner.state.get(), State::DoHandshake | State::Wrapped) {
+        if !matches!(
+            inner.state.get(),
+            ProtocolState::DoHandshake | ProtocolState::Wrapped
+        ) {
             return count_lost_write(
                 self.py(),
                 &inner.flags.conn_lost,
@@ -49,7 +52,7 @@ impl<'py> TlsThis<'_, 'py> {
             );
         }
         let first = inner.backlog.borrow().is_empty();
-        if inner.state.get() != State::Wrapped {
+        if inner.state.get() != ProtocolState::Wrapped {
             inner.backlog.borrow_mut().push(chunk);
             return self.control_app_writing();
         }

@@ -2,7 +2,7 @@
 
 use super::queue::SendQueue;
 use super::receive::Expectation;
-use super::{DatagramThis, DatagramTransport, Inner, Kind, extra_info};
+use super::{DatagramState, DatagramThis, DatagramTransport, EndpointKind, extra_info};
 use crate::event_loop::EventLoop;
 use crate::py::attached::Attached;
 use crate::py::class::Ref;
@@ -54,7 +54,7 @@ pub(crate) fn start(event_loop: &Bound<'_, EventLoop>, opened: Opened) -> PyResu
         opened.context,
         Some(opened.waiter),
     );
-    let inner = Inner {
+    let inner = DatagramState {
         state,
         socket: RefCell::new(Some(object)),
         kind,
@@ -81,7 +81,11 @@ fn header_size(py: Python<'_>) -> PyResult<usize> {
         .map_or(Ok(0), |size| size.extract())
 }
 
-fn kind_of(py: Python<'_>, socket: &SocketObject, extra: &Bound<'_, PyDict>) -> PyResult<Kind> {
+fn kind_of(
+    py: Python<'_>,
+    socket: &SocketObject,
+    extra: &Bound<'_, PyDict>,
+) -> PyResult<EndpointKind> {
     let fd = socket.number();
     let family = reactor::socket::socket_family(fd).unwrap_or(libc::AF_UNSPEC);
     let known = matches!(family, libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX);
@@ -90,7 +94,7 @@ fn kind_of(py: Python<'_>, socket: &SocketObject, extra: &Bound<'_, PyDict>) -> 
     let peer = extra.get_item(intern!(py, "peername"))?;
     let peer = peer.filter(|peer| !peer.is_none());
     let connected = peer.as_ref().map_or(Ok(false), PyAnyMethods::is_truthy)?;
-    Ok(Kind {
+    Ok(EndpointKind {
         native,
         family,
         connected,

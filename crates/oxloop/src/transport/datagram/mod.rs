@@ -56,17 +56,17 @@ pub(crate) type DatagramThis<'a, 'py> = This<'a, 'py, DatagramTransport>;
 
 /// The payload of a transport object.
 pub(crate) struct DatagramTransport {
-    inner: Attached<Inner>,
+    inner: Attached<DatagramState>,
 }
 
 /// A datagram that was received and not delivered yet, with its sender.
 type Undelivered = (Py<PyBytes>, Py<PyAny>);
 
-struct Inner {
+struct DatagramState {
     state: SelectorState,
     /// None once the transport is closed.
     socket: RefCell<Option<SocketObject>>,
-    kind: Kind,
+    kind: EndpointKind,
     /// Where the endpoint was told to send, if it was.
     address: Option<Py<PyAny>>,
     peers: RefCell<Peers>,
@@ -78,7 +78,7 @@ struct Inner {
 }
 
 /// What does not change about the socket.
-struct Kind {
+struct EndpointKind {
     /// Read and written here, and not by the socket object's methods: a plain `socket.socket` of a
     /// family whose addresses are known here.
     native: bool,
@@ -92,7 +92,7 @@ struct Kind {
 }
 
 /// As asyncio's class inherits from the one for any socket.
-impl Deref for Inner {
+impl Deref for DatagramState {
     type Target = SelectorState;
 
     #[inline(always)]
@@ -131,7 +131,7 @@ impl Native for DatagramTransport {
 }
 
 impl DatagramTransport {
-    fn inner(&self, py: Python<'_>) -> &Inner {
+    fn inner(&self, py: Python<'_>) -> &DatagramState {
         self.inner.get(py)
     }
 }
@@ -217,7 +217,7 @@ impl SelectorTransport for DatagramTransport {
 }
 
 impl<'py> DatagramThis<'_, 'py> {
-    fn own(&self) -> &Inner {
+    fn own(&self) -> &DatagramState {
         self.payload().inner(self.py())
     }
 

@@ -45,18 +45,18 @@ pub(crate) fn create_types(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// The kinds of files that can be polled.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum FileKind {
     Fifo,
     Socket,
     Device,
 }
 
 /// The kind of a descriptor, or None if it can't be a transport's.
-fn kind_of(py: Python<'_>, fd: RawFd) -> PyResult<Option<Kind>> {
+fn kind_of(py: Python<'_>, fd: RawFd) -> PyResult<Option<FileKind>> {
     Ok(match file::fstat(py, fd)?.kind() {
-        libc::S_IFIFO => Some(Kind::Fifo),
-        libc::S_IFSOCK => Some(Kind::Socket),
-        libc::S_IFCHR => Some(Kind::Device),
+        libc::S_IFIFO => Some(FileKind::Fifo),
+        libc::S_IFSOCK => Some(FileKind::Socket),
+        libc::S_IFCHR => Some(FileKind::Device),
         _ => None,
     })
 }

@@ -1,13 +1,13 @@
 //! `ReadPipeTransport`: what `connect_read_pipe` makes.
 
-use super::{Kind, transport};
+use super::{FileKind, transport};
 use crate::error::{errno_of, os_error};
 use crate::py::class::{Class, OfNative, Slots, create};
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
 use crate::transport::base::BaseTransport;
-use crate::transport::pipe::transport::{PipeThis, PipeTransport, Side};
+use crate::transport::pipe::transport::{PipeSide, PipeThis, PipeTransport};
 use crate::transport::reading_switch::ReadingSwitch;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -27,11 +27,11 @@ type ReadThis<'a, 'py> = PipeThis<'a, 'py, Reading>;
 
 static CLASS: Class = Class::new();
 
-impl Side for Reading {
+impl PipeSide for Reading {
     const POLLED: Interest = Interest::READABLE;
     const REFUSAL: &'static str = "Pipe transport is for pipes/sockets only.";
 
-    fn new(_kind: Kind) -> Self {
+    fn new(_kind: FileKind) -> Self {
         Self {
             switch: ReadingSwitch::default(),
         }

@@ -1,6 +1,6 @@
-//! `PipeTransport`: what both ends of a pipe are, whatever a `Side` does with the bytes.
+//! `PipeTransport`: what both ends of a pipe are, whatever a `PipeSide` does with the bytes.
 
-use super::{Kind, extra_of, kind_of, set_nonblocking};
+use super::{FileKind, extra_of, kind_of, set_nonblocking};
 use crate::error::{os_error, then_cleaned};
 use crate::event_loop::registrations::Registration;
 use crate::event_loop::source::Source;
@@ -25,7 +25,7 @@ use std::cell::{Cell, RefCell};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// The file object of a pipe transport, its registration and its protocol.
-pub(crate) struct End {
+pub(crate) struct PipeEnd {
     parties: Parties,
     /// None once it is closed.
     pipe: RefCell<Option<FileObject>>,
@@ -41,7 +41,7 @@ pub(crate) struct End {
     pub(super) ended: Cell<bool>,
 }
 
-impl End {
+impl PipeEnd {
     fn new(
         event_loop: &Bound<'_, EventLoop>,
         pipe: &Bound<'_, PyAny>,
@@ -83,13 +83,13 @@ impl End {
 }
 
 /// What the two ends differ in, and what only one of them has.
-pub(crate) trait Side: Sized + 'static {
+pub(crate) trait PipeSide: Sized + 'static {
     /// What the loop polls to move data.
     const POLLED: Interest;
     /// asyncio's words for a file that cannot be polled.
     const REFUSAL: &'static str;
 
-    fn new(kind: Kind) -> Self;
+    fn new(kind: FileKind) -> Self;
 
     fn class() -> &'static Class;
 
@@ -122,19 +122,19 @@ pub(crate) trait Side: Sized + 'static {
 }
 
 /// The payload of a pipe's transport.
-pub(crate) struct PipeTransport<S: Side> {
-    inner: Attached<Inner<S>>,
+pub(crate) struct PipeTransport<S: PipeSide> {
+    inner: Attached<Pipe<S>>,
 }
 
-struct Inner<S> {
-    end: End,
+struct Pipe<S> {
+    end: PipeEnd,
     side: S,
 }
 
 /// A borrowed transport while one of its methods runs.
 pub(crate) type PipeThis<'a, 'py, S> = This<'a, 'py, PipeTransport<S>>;
 
-impl<S: Side> Native for PipeTransport<S> {
+impl<S: PipeSide> Native for PipeTransport<S> {
     fn class() -> &'static Class {
         S::class()
     }
@@ -162,7 +162,7 @@ impl<S: Side> Native for PipeTransport<S> {
     }
 }
 
-impl<S: Side> BaseTransport for PipeTransport<S> {
+impl<S: PipeSide> BaseTransport for PipeTransport<S> {
     fn parties(&self, py: Python<'_>) -> &Parties {
         &self.inner.get(py).end.parties
     }
@@ -176,7 +176,7 @@ impl<S: Side> BaseTransport for PipeTransport<S> {
     }
 }
 
-impl<S: Side> Polled for PipeTransport<S> {
+impl<S: PipeSide> Polled for PipeTransport<S> {
     #[inline]
     fn on_event(this: &PipeThis<'_, '_, S>, readable: bool, writable: bool) -> PyResult<()> {
         S::on_event(this, readable, writable)
@@ -218,7 +218,7 @@ impl<S: Side> Polled for PipeTransport<S> {
     }
 }
 
-impl<S: Side> PipeTransport<S> {
+impl<S: PipeSide> PipeTransport<S> {
     /// Takes a file over; queues `connection_made`, the beginning, and the waiter.
     ///
     /// # Errors
@@ -235,11 +235,11 @@ impl<S: Side> PipeTransport<S> {
         let (kind, unusable) = match kind_of(py, fd) {
             Ok(Some(kind)) => (kind, None),
             Ok(None) => return Err(PyValueError::new_err(S::REFUSAL)),
-            Err(error) => (Kind::Fifo, Some(error)),
+            Err(error) => (FileKind::Fifo, Some(error)),
         };
-        let end = End::new(event_loop, pipe, fd, protocol)?;
+        let end = PipeEnd::new(event_loop, pipe, fd, protocol)?;
         let side = S::new(kind);
-        let inner = Attached::new(Inner { end, side });
+        let inner = Attached::new(Pipe { end, side });
         let transport = Ref::new(py, Self { inner })?;
         // From here on a failure leaves an unclosed transport to the finalizer, as in asyncio.
         if let Some(error) = unusable {
@@ -262,8 +262,8 @@ impl<S: Side> PipeTransport<S> {
     }
 }
 
-impl<'py, S: Side> PipeThis<'_, 'py, S> {
-    pub(super) fn end(&self) -> &End {
+impl<'py, S: PipeSide> PipeThis<'_, 'py, S> {
+    pub(super) fn end(&self) -> &PipeEnd {
         &self.payload().inner.get(self.py()).end
     }
 
@@ -375,7 +375,7 @@ impl<'py, S: Side> PipeThis<'_, 'py, S> {
 }
 
 /// asyncio's form: the class, the state, the descriptor, and whether its side is polled.
-pub(super) fn repr<'py, S: Side>(this: &PipeThis<'_, 'py, S>) -> PyResult<Bound<'py, PyAny>> {
+pub(super) fn repr<'py, S: PipeSide>(this: &PipeThis<'_, 'py, S>) -> PyResult<Bound<'py, PyAny>> {
     let end = this.end();
     let closed = end.is_closed();
     let mut parts = vec![this.object().get_type().name()?.to_string()];
@@ -404,7 +404,7 @@ pub(super) fn repr<'py, S: Side>(this: &PipeThis<'_, 'py, S>) -> PyResult<Bound<
 }
 
 /// The methods that both ends have.
-pub(super) fn add_methods<S: Side>(methods: &mut Methods<OfNative<PipeTransport<S>>>) {
+pub(super) fn add_methods<S: PipeSide>(methods: &mut Methods<OfNative<PipeTransport<S>>>) {
     base::add_methods(methods);
     polled::add_methods(methods);
     methods.nullary(

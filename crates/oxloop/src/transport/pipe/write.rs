@@ -3,14 +3,14 @@
 //! The writing end of a pipe or socket is polled for reading too: that is how the reader's going
 //! away is noticed without a write. A character device has no such sign.
 
-use super::{Kind, transport};
+use super::{FileKind, transport};
 use crate::error::os_error;
 use crate::py::class::{Class, OfNative, Slots, create};
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::transport::base::{BaseTransport, count_lost_write};
 use crate::transport::flow_control::{self, FlowControl, FlowControlled};
-use crate::transport::pipe::transport::{PipeThis, PipeTransport, Side};
+use crate::transport::pipe::transport::{PipeSide, PipeThis, PipeTransport};
 use crate::transport::write_queue::{Sends, WriteQueue, chunk_of, is_writable_data};
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError, PyOSError};
 use pyo3::prelude::*;
@@ -50,15 +50,15 @@ type WriteThis<'a, 'py> = PipeThis<'a, 'py, Writing>;
 
 static CLASS: Class = Class::new();
 
-impl Side for Writing {
+impl PipeSide for Writing {
     const POLLED: Interest = Interest::WRITABLE;
     const REFUSAL: &'static str = "Pipe transport is only for pipes, sockets and character devices";
 
-    fn new(kind: Kind) -> Self {
+    fn new(kind: FileKind) -> Self {
         Self {
             queue: RefCell::new(WriteQueue::new()),
             flow: FlowControl::new(),
-            notices_reader: kind != Kind::Device,
+            notices_reader: kind != FileKind::Device,
             conn_lost: Cell::new(0),
         }
     }

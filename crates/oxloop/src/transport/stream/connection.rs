@@ -2,7 +2,7 @@
 
 use super::accept::Accept;
 use super::clients::Acceptor;
-use super::{Descriptor, Inner, StreamThis, StreamTransport, by_object};
+use super::{Descriptor, StreamState, StreamThis, StreamTransport, by_object};
 use crate::error::{os_error, then_cleaned};
 use crate::event_loop::EventLoop;
 use crate::py::attached::Attached;
@@ -78,7 +78,7 @@ pub(crate) fn start(
         connected.context,
         connected.waiter,
     );
-    let inner = Inner {
+    let inner = StreamState {
         state,
         descriptor: RefCell::new(connected.descriptor),
         by_object,

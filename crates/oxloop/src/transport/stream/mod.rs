@@ -82,10 +82,10 @@ pub(crate) enum Past {
 
 /// The payload of a transport object.
 pub(crate) struct StreamTransport {
-    inner: Attached<Inner>,
+    inner: Attached<StreamState>,
 }
 
-struct Inner {
+struct StreamState {
     state: SelectorState,
     descriptor: RefCell<Descriptor>,
     /// The socket object is not plain: its own methods are called.
@@ -113,7 +113,7 @@ struct Inner {
 }
 
 /// As asyncio's class inherits from the one for any socket.
-impl Deref for Inner {
+impl Deref for StreamState {
     type Target = SelectorState;
 
     #[inline(always)]
@@ -161,7 +161,7 @@ impl Native for StreamTransport {
 }
 
 impl StreamTransport {
-    fn inner(&self, py: Python<'_>) -> &Inner {
+    fn inner(&self, py: Python<'_>) -> &StreamState {
         self.inner.get(py)
     }
 
@@ -328,7 +328,7 @@ impl SelectorTransport for StreamTransport {
 }
 
 impl StreamThis<'_, '_> {
-    fn own(&self) -> &Inner {
+    fn own(&self) -> &StreamState {
         self.payload().inner(self.py())
     }
 

@@ -41,10 +41,10 @@ use std::os::fd::RawFd;
 
 /// The payload of a transport object.
 pub(crate) struct SubprocessTransport {
-    inner: Attached<Inner>,
+    inner: Attached<ProcessState>,
 }
 
-struct Inner {
+struct ProcessState {
     parties: Parties,
     /// The `Popen`; None after `connection_lost`.
     process: Slot,
@@ -53,7 +53,7 @@ struct Inner {
     /// From the child's descriptor to the protocol of our end, or None while that is not connected.
     pipes: Py<PyDict>,
     /// What happened before `connection_made`.
-    pending: RefCell<Option<Vec<Pending>>>,
+    pending: RefCell<Option<Vec<PendingCall>>>,
     exit_waiters: RefCell<Vec<Py<PyAny>>>,
     pidfd: Cell<Option<(RawFd, Token)>>,
     closed: Cell<bool>,
@@ -61,7 +61,7 @@ struct Inner {
 }
 
 /// A callback that waits for `connection_made`.
-struct Pending {
+struct PendingCall {
     callback: Py<PyAny>,
     arguments: Vec<Py<PyAny>>,
 }
@@ -133,7 +133,7 @@ impl BaseTransport for SubprocessTransport {
 }
 
 impl<'py> SubprocessThis<'_, 'py> {
-    fn own(&self) -> &Inner {
+    fn own(&self) -> &ProcessState {
         self.payload().inner.get(self.py())
     }
 

@@ -3,7 +3,7 @@
 //! The protocols of the pipes are asyncio's own `ReadSubprocessPipeProto` and
 //! `WriteSubprocessPipeProto`, which hand everything to the methods here.
 
-use super::{Inner, Pending, SubprocessThis, SubprocessTransport};
+use super::{PendingCall, ProcessState, SubprocessThis, SubprocessTransport};
 use crate::error::{after_cleanup, leaves_the_loop, then_cleaned};
 use crate::event_loop::EventLoop;
 use crate::py::args::Args;
@@ -72,7 +72,7 @@ impl SubprocessTransport {
                 pipes.set_item(fd, py.None())?;
             }
         }
-        let inner = Inner {
+        let inner = ProcessState {
             parties: Parties::new(
                 event_loop,
                 protocol.clone().unbind(),
@@ -273,7 +273,7 @@ impl<'py> SubprocessThis<'_, 'py> {
             .collect();
         let callback = callback.clone().unbind();
         if let Some(pending) = &mut *self.own().pending.borrow_mut() {
-            pending.push(Pending {
+            pending.push(PendingCall {
                 callback,
                 arguments,
             });
