@@ -1,7 +1,7 @@
 //! Arguments of a METH_FASTCALL | METH_KEYWORDS method, parsed without a tuple or a dict.
 //!
-//! Cost: no allocation; a keyword is found by pointer first (CPython interns the names of call
-//! sites) and by comparison only then.
+//! Cost: no allocation; keyword names are compared as pointers first (CPython interns the names at
+//! call sites), and as strings only if that fails.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;

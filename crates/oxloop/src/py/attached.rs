@@ -1,4 +1,4 @@
-//! `Attached<T>`: state that is touched only while the thread is attached to Python.
+//! `Attached<T>`: state that is used only while the thread is attached to Python.
 //!
 //! The loop's state is plain `Cell`s and `RefCell`s: one thread at a time runs Python code, and the
 //! loop's own code runs only then. `Attached` makes that usable in classes, which PyO3 wants

@@ -1,12 +1,13 @@
-//! `Call`: a callback with its arguments and its context, as every kind of handle carries it.
+//! `Call`: a callback with its arguments and its context; part of every kind of handle.
 //!
-//! The arguments lie behind the struct, so scheduling makes one allocation however many there are.
+//! The arguments are stored behind the struct, so scheduling allocates once, whatever their number.
 //!
 //! Invariants:
-//! - `callback`, the arguments and the loop are owned while the call is pending or running, and
-//!   released when it has run or was cancelled, not when the handle dies: a handle that its owner
-//!   keeps does not keep its owner alive, nor the loop, which the collector could not see.
-//! - while RUNNING is set, nothing of the call is released; whoever cancels then only sets a flag.
+//! - `callback`, the arguments and the loop are owned while the call is pending or running. They
+//!   are released when it has run or was cancelled, not only when the handle dies. So a handle that
+//!   an object keeps keeps neither that object nor the loop alive, in a cycle that the collector
+//!   could not see.
+//! - while RUNNING is set, nothing of the call is released; cancelling it then only sets a flag.
 
 use super::class::{Visit, VisitStopped};
 use super::context::{Captured, Entered};
@@ -32,7 +33,8 @@ pub(super) const TIMER: u8 = 1 << 5;
 /// The collector was told of the object.
 const TRACKED: u8 = 1 << 7;
 
-/// What few handles have: what asyncio keeps for debug mode, and a time that is no plain float.
+/// What only few handles have: what asyncio keeps for debug mode, and a time that is not a plain
+/// float.
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     pub(crate) source_traceback: Option<Py<PyAny>>,
@@ -60,7 +62,8 @@ pub(crate) struct Call {
     /// The loop, owned; null once the callback ran or was cancelled.
     owner: Cell<*mut ffi::PyObject>,
     trace: Cell<*mut Trace>,
-    /// A byte: a wider load behind the store of one bit waits until the store has left the core.
+    /// A byte: a wider load just after the store of one of its bytes would have to wait for that
+    /// store.
     flags: Cell<u8>,
     count: u32,
     arguments: [*mut ffi::PyObject; 0],

@@ -1,8 +1,8 @@
 //! Native types that inherit from asyncio's own Python classes.
 //!
-//! `asyncio.Transport` and its kin have `__slots__`, so their instances are C structs of known
-//! size: a type made here appends a Rust payload to that struct, then a weak reference list and a
-//! `__dict__`. `isinstance(transport, asyncio.Transport)` is then simply true.
+//! `asyncio.Transport` and similar classes have `__slots__`, so their instances are C structs of
+//! known size: a type made here appends a Rust payload to that struct, then a weak reference list
+//! and a `__dict__`. `isinstance(transport, asyncio.Transport)` is then true without further work.
 //!
 //! Layout: `[PyObject | the base's slots][payload T][weakrefs][dict]`.
 //!

@@ -1,14 +1,14 @@
-//! `contextvars` contexts at the price of a pointer.
+//! Captures `contextvars` contexts without copying empty ones.
 //!
 //! A callback runs in the context that was current when it was scheduled. Copying that context
-//! allocates a garbage-collected object, and most programs have nothing in it. So an empty current
-//! context is remembered as *nothing*, and the callback runs in an empty context from a pool of
-//! one. If the callback sets a variable, that context is kept by whoever owns the callback and the
-//! pool makes another.
+//! allocates an object that the collector tracks, and in most programs it is empty. So an empty
+//! current context is stored as null, and the callback runs in an empty context from a pool of one.
+//! If the callback sets a variable, the owner of the callback keeps that context, and the pool
+//! makes another.
 //!
-//! To see the current context without copying it, `find_current` looks for the field's place in the
-//! thread state at import, and checks it with two contexts. Where the check fails, every capture is
-//! a real copy.
+//! To find the current context without copying it, `find_current` looks for its field in the thread
+//! state at import, and tests the result with two contexts. If the test fails, every capture is a
+//! real copy.
 //!
 //! Invariants:
 //! - a pooled context is empty, not entered, and nobody else has a reference to it.

@@ -1,22 +1,23 @@
 //! `Coroutine`: a Rust `async fn` as a Python coroutine object.
 //!
 //! `send` polls the future. To wait, Rust code awaits a Python awaitable through `await_python`:
-//! the awaitable's own steps are yielded to the running task, and what the task sends or throws
-//! goes back into the awaitable. So cancellation and timeouts arrive exactly as in Python code, and
-//! there is no second executor and no waker.
+//! what the awaitable yields goes to the running task, and what the task sends or throws goes to
+//! the awaitable. So cancellation and timeouts arrive exactly as in Python code, without a second
+//! executor or a waker.
 //!
 //! Invariants:
 //! - the future is taken out of its cell while it is polled: a coroutine that is awaited by itself
 //!   raises ValueError, as CPython's does.
 //! - an exception given to `throw` before the first step ends the coroutine without running it.
 //! - `close` and the collector drop the future, whose destructors must not wait.
-//! - while it is suspended the coroutine, not the future, owns what it awaits: the collector sees
-//!   the cycle of a task, its coroutine, the future that this waits for and the task's callback on
-//!   that, so a task that nobody will ever wake is destroyed with its message, as in asyncio. What
-//!   else a Rust future holds stays invisible: it may not lead back to what it awaits, except
-//!   through what `Coroutine::of` shares with it or `await_python_keeping` leaves in its care.
+//! - a suspended coroutine, not its future, owns what it awaits, and exposes that to `tp_traverse`.
+//!   The collector then sees the cycle of a task, its coroutine, the awaited future and the task's
+//!   callback on that future. So a task that nobody will wake is destroyed with its message, as in
+//!   asyncio. Anything else that a Rust future holds is invisible to the collector: it must not
+//!   lead back to what is awaited, except through objects shared by `Coroutine::of` or kept by
+//!   `await_python_keeping`.
 //!
-//! Cost: one boxed future and one object a call; nothing a step.
+//! Cost: one boxed future and one object a call; no allocation for a step.
 
 use super::args::Args;
 use super::attached::Attached;

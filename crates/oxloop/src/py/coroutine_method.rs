@@ -1,20 +1,21 @@
-//! `coroutine_method`: what a class has in place of the plain descriptor of a method that returns a
-//! coroutine, so that `inspect.iscoroutinefunction` says so.
+//! `coroutine_method`: the descriptor of a method that returns a coroutine. With it,
+//! `inspect.iscoroutinefunction` is true of the method.
 //!
-//! CPython 3.11 knows no mark for that: it reads the flags of `__code__`, of a function or of an
-//! object that has the attributes of one. So this object has them, from a function that is compiled
-//! out of the method's signature when somebody asks, and never runs. `inspect.signature`,
-//! `unittest.mock` and whatever else takes functions apart see what they see in asyncio.
+//! CPython 3.11 has no marker for that: it reads the flags of `__code__`, of a function or of an
+//! object with a function's attributes. So this object has these attributes. They come from a
+//! function that is compiled from the method's signature when one is first read, and that never
+//! runs. `inspect.signature`, `unittest.mock` and similar tools see the same as in asyncio.
 //!
-//! A call goes to the descriptor inside: no frame, and no bound method where CPython makes none for
-//! a function (`Py_TPFLAGS_METHOD_DESCRIPTOR`). `loop.method` is a `types.MethodType`.
+//! A call goes to the wrapped descriptor, without a frame, and without a bound method where CPython
+//! makes none for a function (`Py_TPFLAGS_METHOD_DESCRIPTOR`). `loop.method` is a
+//! `types.MethodType`.
 //!
 //! Invariants:
-//! - `wrapped` and `forward` are set before anybody sees the object and never change.
-//! - the cycle of class and descriptor is broken by the class, as for CPython's own descriptors, so
-//!   there is no `tp_clear` and a call never meets half an object.
+//! - `wrapped` and `forward` are set before the object is visible to anybody and never change.
+//! - the class breaks the cycle of class and descriptor, as for CPython's own descriptors; so there
+//!   is no `tp_clear`, and a call never sees a half-cleared object.
 //!
-//! Cost: one indirect call more than the descriptor inside.
+//! Cost: one indirect call more than the wrapped descriptor.
 
 use super::class::{This, free, show_instance};
 use super::imports;

@@ -1,20 +1,20 @@
-//! The program's files, seen from outside: which descriptor one has now.
+//! Finds which descriptor one of the program's files has now.
 //!
-//! As with sockets (`socket`): a program may close its own file while a transport uses it, and the
-//! number is somebody else's then. `_io.FileIO` has its number where `_socket.socket` has it, and
-//! the buffered and text files of `io` have a `FileIO` below them:
+//! As with sockets (see `socket`), a program may close its own file while a transport uses it, and
+//! its number may then belong to another file. `_io.FileIO` has its number in the same place as
+//! `_socket.socket`, and the buffered and text files of `io` have a `FileIO` below them:
 //!
 //! ```text
 //! _io.FileIO: PyObject_HEAD, int fd, ...
 //! ```
 //!
 //! Invariants:
-//! - that this is the layout is never taken on trust: real files are looked at when the extension
-//!   is imported, and if one differs, `fileno()` is called instead.
-//! - a number is read from memory only if the file's own `fileno()` said the same before; any
-//!   other file is asked by that method.
+//! - this layout is verified on real files when the extension is imported; if one differs,
+//!   `fileno()` is called instead.
+//! - a number is read from memory only if the file's own `fileno()` said the same before; for any
+//!   other file `fileno()` is called.
 //!
-//! Cost: a load and a comparison for the files that `open` makes and for sockets, else a call.
+//! Cost: a load and a comparison for files that `open` makes and for sockets, otherwise a call.
 
 use super::layout::{Layout, has_room};
 use super::object::call_method;

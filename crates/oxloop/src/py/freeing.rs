@@ -1,14 +1,14 @@
 //! Freeing long chains of objects in a stack of fixed depth.
 //!
-//! A handle may be the last owner of another one, and that of a third: a program that cancels or
-//! drops such a chain would need a few stack frames for each. CPython's own containers defer what
-//! lies too deep, and from 3.14 on its deallocation looks at the stack; objects made here do the
-//! former, on every version.
+//! A handle may be the last owner of another one, and that of a third: freeing such a chain would
+//! need a few stack frames for each. CPython's own containers defer objects that are nested too
+//! deeply, and from 3.14 on its deallocation checks the stack. Objects made here defer too, on
+//! every version.
 //!
 //! Invariants:
-//! - a deferred object is dead (nobody has a reference), out of the collector's lists and without
-//!   weak references, so that nobody can reach it; it is whole until it is freed.
-//! - the outermost call on a thread returns when everything that was deferred under it is freed.
+//! - a deferred object is dead (nobody has a reference), not in the collector's lists and without
+//!   weak references, so that nobody can reach it; it stays whole until it is freed.
+//! - the outermost call on a thread returns when everything deferred inside it is freed.
 //!
 //! Cost: two accesses to thread-local memory, for objects that hold something when they die.
 

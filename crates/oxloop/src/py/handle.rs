@@ -1,19 +1,20 @@
 //! Handles: the objects that `call_soon` and `call_later` return.
 //!
-//! `Handle` is made for every callback, so it is as small as it can be: 64 bytes and 8 per
-//! argument, from a free list, and the collector does not know it: while only the loop's queue owns
-//! a handle, the loop shows the collector what the handle holds, and once it ran or was cancelled
-//! it holds nothing. Only a handle that somebody keeps while the loop does not run is tracked. It
-//! does not inherit from `asyncio.Handle`, whose `__slots__` and collector header would nearly
-//! double it; its `__class__` is `asyncio.Handle`, so `isinstance` says yes.
+//! `Handle` is made for every callback, so it is small: an object of 64 bytes and 8 per argument,
+//! behind the collector's header of 16, from a free list. The collector does not track it. While
+//! only the loop's queue owns a handle, the loop's traverse function visits what the handle holds,
+//! and once it ran or was cancelled it holds nothing. Only a handle that somebody else owns while
+//! the loop does not run is tracked. It does not inherit from `asyncio.Handle`, whose `__slots__`
+//! and managed weak references would nearly double it; its `__class__` is `asyncio.Handle`, so
+//! `isinstance` is true.
 //!
 //! `TimerHandle` is a real subtype of `asyncio.TimerHandle`, with the call behind the base's slots,
-//! and is shown to the collector by the same rule.
+//! and follows the same rule for the collector.
 //!
 //! Layout: `[collector's header | PyObject | weakrefs | Call | arguments]` and
 //! `[asyncio.TimerHandle | when | Call | arguments]`.
 //!
-//! Cost: one allocation a handle, none when the free list has one.
+//! Cost: one allocation for a handle, none if the free list has one.
 
 use super::call::{Call, TIMER};
 use super::class::{This, Visit, VisitStopped, show_instance};

@@ -1,10 +1,11 @@
-//! The exception that is being handled: what `sys.exc_info()` returns inside of an `except` clause.
+//! Sets the exception that is being handled, which `sys.exc_info()` returns inside an `except`
+//! clause.
 //!
 //! asyncio calls exception handlers and loggers from such a clause, so a handler may log with
 //! `logging.exception()`, and what it raises has the exception as its context. Rust code has no
-//! clause to be in, and says so here.
+//! such clause, so it sets the exception with these functions.
 //!
-//! Cost: paid by failures only.
+//! Cost: only failures pay.
 
 use pyo3::exceptions::PyBaseException;
 use pyo3::ffi;

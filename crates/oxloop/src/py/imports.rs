@@ -1,11 +1,11 @@
 //! The Python objects that the loop uses, each imported once, on first use.
 //!
-//! Nothing else in the crate imports by string. Names that programs and tests replace
-//! (`socket.getaddrinfo`, `asyncio.StreamReader.feed_data`) are not here: they are looked up when
-//! they are used, on the module objects that are.
+//! Nothing else in the crate imports by name. Names that programs and tests replace
+//! (`socket.getaddrinfo`, `asyncio.StreamReader.feed_data`) are not cached here: they are looked up
+//! at each use, in modules that are.
 //!
-//! All but what asyncio itself imports late is fetched when the extension is: a loop that is closed
-//! while the interpreter shuts down cannot import any more.
+//! They are fetched when the extension is imported, except for those that asyncio itself imports
+//! late: a loop that is closed while the interpreter shuts down cannot import any more.
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;

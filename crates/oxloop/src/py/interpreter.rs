@@ -1,8 +1,8 @@
-//! The interpreter that the extension lives in.
+//! The interpreter in which the extension works: the main one, once it is initialised.
 //!
-//! Classes, methods and imported modules are kept in static cells: a second interpreter of the
-//! process would be given the first one's objects. CPython refuses that by itself for interpreters
-//! with a GIL of their own; the others, and all of 3.11's, are refused here.
+//! Classes, methods and imported modules are kept in static cells, so a second interpreter would
+//! get the first one's objects. CPython itself refuses the import for interpreters with a GIL of
+//! their own; the others, and all of 3.11's, are refused here.
 
 use pyo3::exceptions::{PyImportError, PyRuntimeError};
 use pyo3::ffi;

@@ -1,18 +1,19 @@
-//! Calls into Python code that a thread may never come back from.
+//! Calls into Python code from which a thread may never return.
 //!
-//! While the interpreter shuts down, a thread that is not the main one and asks for the GIL is
-//! ended: a daemon thread with a loop, or a thread of the resolver. From 3.14 on CPython lets it
-//! wait for ever. Before, it calls `pthread_exit`, which unwinds the stack, and Rust's frames on
-//! it abort the process. So Python code is called from here on those versions: the unwinding meets
-//! a destructor that waits for ever, before it meets anything else of ours.
+//! While the interpreter shuts down, any thread but the main one is ended when it asks for the GIL:
+//! a daemon thread with a loop, or a thread of the resolver. From 3.14 on CPython makes it wait for
+//! ever. Before, CPython calls `pthread_exit`, which unwinds the stack, and Rust's frames on it
+//! abort the process. So on those versions Python code is called from here: the unwinding reaches a
+//! destructor that waits for ever before it reaches any other frame of ours.
 //!
 //! Invariants:
-//! - the calls below are the innermost Rust frame, so nothing else has been dropped by then.
-//! - a Rust panic never gets here: the entry points of methods catch it inside of CPython's frames.
+//! - the calls below are the innermost Rust frame, so nothing else has been dropped when the
+//!   destructor runs.
+//! - a Rust panic never gets here: the methods' entry points catch it inside CPython's frames.
 //!
-//! - the calls go through pointers that the compiler cannot see through. PyO3 declares the same
-//!   functions as ones that never unwind; link-time optimisation merges the declarations, and
-//!   would drop the destructor.
+//! - the calls go through pointers that the compiler cannot resolve. PyO3 declares the same
+//!   functions as never unwinding; link-time optimisation would merge the declarations and drop the
+//!   destructor.
 //!
 //! Cost: an indirect call, before 3.14.
 

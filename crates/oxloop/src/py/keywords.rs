@@ -1,4 +1,4 @@
-//! Keyword arguments, as loosely as asyncio's Python functions take them.
+//! Parses keyword arguments as loosely as asyncio's Python functions do.
 
 use pyo3::prelude::*;
 

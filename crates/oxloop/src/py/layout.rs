@@ -1,10 +1,9 @@
-//! `Layout`: whether the fields of CPython's own objects are where this crate reads them.
+//! `Layout`: whether CPython's own objects have their fields where this crate reads them.
 //!
-//! `_socket.socket` and `_io.FileIO` have no C API that tells their descriptor, so their memory is
-//! read (`socket`, `file`). That is never taken on trust: real objects are looked at when the
-//! extension is imported.
+//! `_socket.socket` and `_io.FileIO` have no C API for their descriptor, so their memory is read
+//! (`socket`, `file`). The layout is verified on real objects when the extension is imported.
 //!
-//! Cost: a load and a comparison for who asks.
+//! Cost: a load and a comparison for each use.
 
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;

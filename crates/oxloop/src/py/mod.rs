@@ -1,11 +1,11 @@
 //! The boundary to CPython: the one place that names `pyo3::ffi`.
 //!
-//! Everything below offers safe things to the rest of the crate: a builder for native types that
-//! inherit from asyncio's Python classes, methods without an argument tuple, an argument parser,
-//! contexts, handles, coroutines, buffers. Each unsafe block says which obligation it has and which
-//! fact meets it.
+//! Everything below offers a safe interface to the rest of the crate: a builder for native types
+//! that inherit from asyncio's Python classes, methods without an argument tuple, an argument
+//! parser, contexts, handles, coroutines, buffers. Each unsafe block names its obligation and the
+//! fact that meets it.
 //!
-//! Facts that many of those comments lean on:
+//! Facts that many of those comments refer to:
 //! - *attached*: CPython calls slots and methods with the GIL held, and the module declares
 //!   `gil_used = true`, so free-threaded builds turn the GIL on for it.
 //! - *owned*: a pointer stored in a field owns one reference until the field is cleared.

@@ -1,5 +1,5 @@
-//! Small things that PyO3's safe API does not offer: generic attribute setting, type versions,
-//! calls without a tuple, audit events.
+//! Small functions that PyO3's safe API lacks: generic attribute setting, type versions, calls
+//! without a tuple, audit events.
 
 use super::{imports, interpreter_exit};
 use pyo3::prelude::*;

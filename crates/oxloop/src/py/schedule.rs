@@ -1,4 +1,4 @@
-//! Makes handles straight from the arguments of a fastcall.
+//! Makes handles directly from the arguments of a fastcall.
 
 use super::args::Args;
 use super::context::Captured;

@@ -1,17 +1,18 @@
-//! Signals that have arrived, at the price of a load.
+//! Checks for signals that have arrived, at the cost of one load.
 //!
-//! `PyErr_CheckSignals` costs five calls, and the loop has to look behind each callback. CPython
-//! itself looks at one word between bytecodes, its *breaker*, which says whether anything at all
-//! waits for the evaluation loop: a signal, a pending call, a request for the GIL, a collection.
-//! While it is zero there is no signal. The word has no public name: up to 3.12 it is in the
-//! interpreter's state, from 3.13 on in the thread's. `find_breaker` finds it, once, by what sets
-//! it: a pending call. Where the search is not sure of its find, CPython is asked each time.
+//! `PyErr_CheckSignals` costs five calls, and the loop has to check after each callback. CPython
+//! itself reads one word between bytecodes, its *eval breaker*, which says whether anything waits
+//! for the evaluation loop: a signal, a pending call, a request for the GIL, a collection. While it
+//! is zero there is no signal. The word has no public name: up to 3.12 it is in the interpreter's
+//! state, from 3.13 on in the thread's. `find_breaker` finds it once, because a pending call sets
+//! it. If the search has no certain result, CPython is asked each time.
 //!
 //! Invariants:
-//! - only the beginning of the struct is searched, which is smaller than either.
-//! - from 3.13 on, every signal sets the word of the main thread. Before, one whose C-level handler
-//!   ran in another thread sets it when the main thread takes the GIL next, as for CPython's own
-//!   evaluation loop: who does not let the GIL go asks CPython itself from time to time.
+//! - only the beginning of the struct is searched; both structs are larger than that.
+//! - from 3.13 on, every signal sets the word of the main thread. Before, a signal whose C-level
+//!   handler ran in another thread sets it only when the main thread takes the GIL again, as for
+//!   CPython's own evaluation loop: a loop that does not release the GIL asks CPython itself from
+//!   time to time.
 
 use pyo3::ffi;
 use pyo3::prelude::*;

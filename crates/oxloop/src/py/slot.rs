@@ -1,7 +1,7 @@
 //! `Slot`: a Python object that may be there.
 //!
-//! Nothing is borrowed while Python code can run: what is read is a reference of one's own, and
-//! what is replaced is dropped after the slot has its new content.
+//! Nothing is borrowed while Python code can run: a read returns a new reference, and a replaced
+//! object is dropped after the slot has its new content.
 
 use super::class::{Visit, VisitStopped};
 use pyo3::prelude::*;

@@ -1,19 +1,19 @@
-//! The program's sockets, seen from outside: which descriptor one has now, and whether it is plain.
+//! Finds which descriptor one of the program's sockets has now, and whether the socket is plain.
 //!
-//! A program may close or detach its own socket while a transport uses it. The number is then free
-//! for any other file of the process, so whoever keeps a number asks the socket object first:
-//! asyncio does the same by going through the object's methods. `_socket` has no C API for the
-//! question, so the number is read from the object's memory:
+//! A program may close or detach its own socket while a transport uses it. Its number may then
+//! belong to any other file of the process, so code that keeps a number checks with the socket
+//! object first; asyncio does the same by calling the object's methods. `_socket` has no C API for
+//! this, so the number is read from the object's memory:
 //!
 //! ```text
 //! _socket.socket: PyObject_HEAD, int fd, int family, int type, int proto, ...
 //! ```
 //!
 //! Invariants:
-//! - that this is the layout is never taken on trust: real sockets are looked at when the extension
-//!   is imported, and if one differs, `fileno()` is called instead.
+//! - this layout is verified on real sockets when the extension is imported; if one differs,
+//!   `fileno()` is called instead.
 //! - a socket is plain if its class is exactly `socket.socket` and no method of that class was
-//!   replaced; any other has its own methods called.
+//!   replaced; for any other socket its own methods are called.
 //!
 //! Cost: a load and a comparison.
 

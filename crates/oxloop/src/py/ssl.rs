@@ -7,9 +7,9 @@
 //! _ssl._SSLContext: PyObject_HEAD, SSL_CTX *ctx, ...
 //! ```
 //!
-//! That this is the layout is never taken on trust: the third field must be the very context that
-//! Python says the object has, and only then is OpenSSL asked whether the `SSL*` belongs to the
-//! `SSL_CTX*` behind that context.
+//! This layout is verified for each object: the third field must be the context that Python says
+//! the object has, and then OpenSSL is asked whether the `SSL*` belongs to the `SSL_CTX*` of that
+//! context.
 
 use pyo3::prelude::*;
 use pyo3::types::PyType;
