@@ -15,6 +15,9 @@
 //! | debug mode | `debug` |
 //! | asynchronous generators | `asyncgens` |
 //!
+//! A loop's state is `State`, in groups: `queues`, `kernel`, `signals`, `run`, `waker`, `memory`,
+//! `settings`.
+//!
 //! The Python class `oxloop.EventLoop` inherits from this class and from `AbstractEventLoop`; it
 //! has the `__dict__`, so any attribute can be assigned on an instance.
 //!
