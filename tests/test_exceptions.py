@@ -43,15 +43,6 @@ class TestHandlerOfTheLoop:
         assert loop.get_exception_handler() is None
         loop.close()
 
-    def test_set_and_get(self, loop):
-        def handler(loop, context):
-            pass
-
-        loop.set_exception_handler(handler)
-        assert loop.get_exception_handler() is handler
-        loop.set_exception_handler(None)
-        assert loop.get_exception_handler() is None
-
     @pytest.mark.parametrize("wrong", [1, "text", object()])
     def test_must_be_callable(self, loop, wrong):
         with pytest.raises(TypeError) as caught:

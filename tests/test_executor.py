@@ -37,26 +37,6 @@ def test_returns_an_asyncio_future_of_this_loop(loop, run):
     run(main())
 
 
-def test_exception(loop, run):
-    def fail():
-        raise LookupError("in thread")
-
-    async def main():
-        with pytest.raises(LookupError, match="in thread"):
-            await loop.run_in_executor(None, fail)
-
-    run(main())
-
-
-def test_own_executor(loop, run):
-    with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="own") as pool:
-
-        async def main():
-            return await loop.run_in_executor(pool, threading.current_thread)
-
-        assert run(main()).name.startswith("own")
-
-
 def test_executor_of_ones_own_kind(loop, run):
     class Inline(concurrent.futures.Executor):
         def submit(self, fn, /, *args, **kwargs):
@@ -68,16 +48,6 @@ def test_executor_of_ones_own_kind(loop, run):
         return await loop.run_in_executor(Inline(), threading.current_thread)
 
     assert run(main()) is threading.current_thread()
-
-
-def test_default_executor_is_used(loop, run):
-    pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="mine")
-    loop.set_default_executor(pool)
-
-    async def main():
-        return await loop.run_in_executor(None, threading.current_thread)
-
-    assert run(main()).name.startswith("mine")
 
 
 @pytest.mark.parametrize("wrong", [None, 1, object()])
@@ -105,19 +75,6 @@ def test_many_at_once(loop, run):
         return await asyncio.gather(*calls)
 
     assert run(main()) == [n * n for n in range(300)]
-
-
-def test_the_loop_runs_meanwhile(loop, run):
-    async def main():
-        release = threading.Event()
-        future = loop.run_in_executor(None, release.wait, 20)
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert not future.done()
-        release.set()
-        assert await future is True
-
-    run(main())
 
 
 def test_cancelled_while_queued(loop, run):

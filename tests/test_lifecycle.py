@@ -24,21 +24,6 @@ async def value(result=None):
 
 
 class TestRunUntilComplete:
-    def test_returns_the_result(self, loop):
-        assert loop.run_until_complete(value("result")) == "result"
-
-    def test_raises_the_exception(self, loop):
-        async def fail():
-            raise LookupError("from the coroutine")
-
-        with pytest.raises(LookupError, match="from the coroutine"):
-            loop.run_until_complete(fail())
-
-    def test_accepts_a_future(self, loop):
-        future = loop.create_future()
-        loop.call_soon(future.set_result, 5)
-        assert loop.run_until_complete(future) == 5
-
     def test_accepts_a_done_future(self, loop):
         future = loop.create_future()
         future.set_result(5)
@@ -64,12 +49,6 @@ class TestRunUntilComplete:
                 loop.run_until_complete(other.create_future())
         finally:
             other.close()
-
-    def test_stop_before_the_future_is_done(self, loop):
-        future = loop.create_future()
-        loop.call_soon(loop.stop)
-        with pytest.raises(RuntimeError, match=r"^Event loop stopped before Future completed\.$"):
-            loop.run_until_complete(future)
 
     def test_cancelled(self, loop):
         async def main():
@@ -132,14 +111,6 @@ class TestNesting:
 
         loop.run_until_complete(main())
         other.close()
-
-    def test_a_running_loop_cannot_be_closed(self, loop):
-        async def main():
-            with pytest.raises(RuntimeError, match=r"^Cannot close a running event loop$"):
-                loop.close()
-            assert not loop.is_closed()
-
-        loop.run_until_complete(main())
 
     def test_a_loop_running_in_another_thread_cannot_run_here(self, loop):
         started = threading.Event()
@@ -254,11 +225,6 @@ class TestState:
 
 
 class TestClose:
-    def test_twice(self, loop):
-        loop.close()
-        loop.close()
-        assert loop.is_closed()
-
     def test_nothing_runs_on_a_closed_loop(self, loop):
         loop.close()
         expected = "^Event loop is closed$"

@@ -203,13 +203,6 @@ class TestRemove:
     def test_never_added(self, loop):
         assert loop.remove_signal_handler(signal.SIGUSR1) is False
 
-    def test_restores_the_default(self, loop):
-        loop.add_signal_handler(signal.SIGUSR1, int)
-        assert signal.getsignal(signal.SIGUSR1) is not signal.SIG_DFL
-        assert loop.remove_signal_handler(signal.SIGUSR1) is True
-        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
-        assert loop.remove_signal_handler(signal.SIGUSR1) is False
-
     def test_close_removes_all(self, loop):
         loop.add_signal_handler(signal.SIGUSR1, int)
         loop.add_signal_handler(signal.SIGINT, int)

@@ -127,18 +127,6 @@ def test_thousand_tasks_gathered(loop, run):
 
 
 class TestFactory:
-    def test_none_by_default(self, loop):
-        assert loop.get_task_factory() is None
-
-    def test_set_get_and_unset(self, loop):
-        def factory(loop, coro, **kwargs):
-            return asyncio.Task(coro, loop=loop, **kwargs)
-
-        loop.set_task_factory(factory)
-        assert loop.get_task_factory() is factory
-        loop.set_task_factory(None)
-        assert loop.get_task_factory() is None
-
     @pytest.mark.parametrize("wrong", [1, "text", object()])
     def test_must_be_callable(self, loop, wrong):
         with pytest.raises(TypeError, match=r"^task factory must be a callable or None$"):

@@ -17,6 +17,7 @@ from support.low_level_api import entry
 from support.peers import turns, until
 
 
+@pytest.mark.both_modes
 @entry("loop.run_until_complete")
 def test_coroutine_future_and_failure(loop):
     async def fails():
@@ -32,6 +33,7 @@ def test_coroutine_future_and_failure(loop):
         loop.run_until_complete("nothing that could be awaited")
 
 
+@pytest.mark.both_modes
 @entry("loop.run_until_complete")
 def test_stopped_before_it_is_complete(loop):
     future = loop.create_future()
@@ -64,6 +66,7 @@ def test_what_is_queued_runs_and_what_that_queues_waits(loop):
     assert ran == ["queued", "later"]
 
 
+@pytest.mark.both_modes
 @entry("loop.close")
 def test_drops_what_is_queued_and_refuses_more(loop, run):
     async def main():
@@ -234,6 +237,7 @@ def test_in_order_of_time(loop):
     assert loop.time() >= when
 
 
+@pytest.mark.both_modes
 @entry("loop.run_in_executor")
 def test_in_a_thread_with_its_exception(loop, run):
     async def main():
@@ -249,6 +253,7 @@ def test_in_a_thread_with_its_exception(loop, run):
     assert name == "mine_0"
 
 
+@pytest.mark.both_modes
 @entry("loop.run_in_executor")
 def test_the_loop_goes_on_meanwhile(loop, run):
     async def main():
@@ -262,6 +267,7 @@ def test_the_loop_goes_on_meanwhile(loop, run):
     assert run(main()) is True
 
 
+@pytest.mark.both_modes
 @entry("loop.set_default_executor")
 def test_is_used_and_shut_down(loop, run):
     pool = concurrent.futures.ThreadPoolExecutor(1, "default")
@@ -319,6 +325,7 @@ def test_name_context_and_cancellation(loop, run):
     assert run(main()) == ("first", "of the context")
 
 
+@pytest.mark.both_modes
 @entry("loop.set_task_factory", "loop.get_task_factory")
 def test_makes_every_task(loop, run):
     made = []
@@ -365,6 +372,7 @@ def test_runs_in_the_loop_with_its_arguments(loop, run):
     assert heard == ["its successor"]
 
 
+@pytest.mark.both_modes
 @entry("loop.remove_signal_handler")
 def test_says_whether_there_was_one_and_restores(loop, run):
     async def main():
@@ -387,6 +395,7 @@ def test_hands_the_context_on(loop, unhandled):
     assert unhandled.take() == [{"message": "something happened", "exception": error}]
 
 
+@pytest.mark.both_modes
 @entry("loop.set_exception_handler", "loop.get_exception_handler")
 def test_is_told_what_a_callback_raises(loop):
     contexts = []
