@@ -703,18 +703,6 @@ class TestUnix:
 
         run(main())
 
-    @pytest.mark.parametrize("kind", [str, os.fsencode], ids=["str", "bytes"])
-    def test_abstract_name(self, loop, run, kind):
-        name = f"\0oxloop-server-{os.getpid()}"
-
-        async def main():
-            server = await loop.create_unix_server(Echo, kind(name))
-            assert server.sockets[0].getsockname() == os.fsencode(name)
-            await asyncio.to_thread(self.talk, name)
-            await shut(server)
-
-        run(main())
-
     def test_stale_socket_is_replaced(self, loop, run, path):
         with socket.socket(socket.AF_UNIX) as stale:
             stale.bind(path)

@@ -1,16 +1,13 @@
-"""Unix stream sockets by path and by abstract name.
+"""Unix stream sockets by abstract name, and servers that follow each other at one path.
 
 Must hold: an abstract name (with its NUL, as text or as bytes) works for servers and for clients; a
-path is text, bytes or a Path; a server replaces the socket that an earlier process left at its
-path, and nothing else; the path is removed with the server where this Python does that, unless
-``cleanup_socket=False``.
+server that is closed leaves its successor's path alone. What else goes for paths is in
+test_servers.py and test_connections.py.
 """
 
 import asyncio
 import os
 import socket
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -48,56 +45,6 @@ def test_abstract_names_both_ways(loop, run, kind):
             await loop.create_unix_connection(Recorder, name)
 
     run(main())
-
-
-@pytest.mark.parametrize("kind", [str, os.fsencode, Path], ids=["str", "bytes", "Path"])
-def test_paths(loop, run, tmp_path, kind):
-    path = tmp_path / "socket"
-
-    async def main():
-        server = await loop.create_unix_server(Echo, kind(path))
-        assert await talk(loop, kind(path)) == str(path)
-        server.close()
-        await server.wait_closed()
-
-    run(main())
-
-
-def test_a_stale_socket_is_replaced_and_nothing_else(loop, run, tmp_path):
-    stale, file = tmp_path / "stale", tmp_path / "file"
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.bind(str(stale))
-    file.write_text("content")
-
-    async def main():
-        server = await loop.create_unix_server(Echo, stale)
-        await talk(loop, str(stale))
-        server.close()
-        await server.wait_closed()
-        with pytest.raises(OSError, match="is already in use"):
-            await loop.create_unix_server(Echo, file)
-
-    run(main())
-    assert file.read_text() == "content"
-
-
-def test_cleanup_of_the_path(loop, run, tmp_path):
-    kept, default = tmp_path / "kept", tmp_path / "default"
-    has_keyword = sys.version_info >= (3, 13) or type(loop).__module__.startswith("oxloop")
-
-    async def main():
-        keywords = {"cleanup_socket": False} if has_keyword else {}
-        servers = [
-            await loop.create_unix_server(Echo, kept, **keywords),
-            await loop.create_unix_server(Echo, default),
-        ]
-        for server in servers:
-            server.close()
-            await server.wait_closed()
-
-    run(main())
-    assert kept.is_socket()
-    assert default.exists() == (sys.version_info < (3, 13))
 
 
 def test_a_successor_keeps_its_path(loop, run, tmp_path):
