@@ -15,10 +15,11 @@
 //! - every successful enter is followed by exactly one exit, on the same thread.
 
 use super::class::{Visit, VisitStopped};
+use super::object::release_anywhere;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use std::cell::Cell;
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 /// Byte offset of the current context in the thread state; 0 while unknown.
@@ -128,12 +129,9 @@ impl Captured {
 
 impl Drop for Captured {
     fn drop(&mut self) {
-        let own = self.take();
-        if !own.is_null() {
-            // SAFETY: the field owned this reference; `Py` releases it now or at the next attach.
-            let object: Bound<'_, PyAny> =
-                unsafe { Bound::from_owned_ptr(Python::assume_attached(), own) };
-            drop(object.unbind());
+        if let Some(own) = NonNull::new(self.take()) {
+            // SAFETY: the field owned this reference.
+            unsafe { release_anywhere(own) };
         }
     }
 }

@@ -21,6 +21,7 @@ use super::class::{This, Visit, VisitStopped, show_instance};
 use super::context::Captured;
 use super::freeing::{Free, free_or_defer};
 use super::method::{Access, Methods, guarded};
+use super::object::release_anywhere;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 use pyo3::{Borrowed, ffi};
@@ -300,9 +301,8 @@ impl Deref for HandleRef {
 
 impl Drop for HandleRef {
     fn drop(&mut self) {
-        // SAFETY: `self` owned this reference; PyO3's `Py` releases it now or at the next attach.
-        let object = unsafe { Bound::from_owned_ptr(Python::assume_attached(), self.object_ptr()) };
-        drop(object.unbind());
+        // SAFETY: `self` owned this reference, and an object's address is not null.
+        unsafe { release_anywhere(NonNull::new_unchecked(self.object_ptr())) };
     }
 }
 
@@ -524,8 +524,8 @@ unsafe fn dealloc<A: Access<Target = Call>>(
 }
 
 /// # Safety
-/// `object` is a dead handle of A's type, which nobody can reach; its block begins `prefix` bytes
-/// before it and came from `list` or `PyObject_Malloc`.
+/// Attached; `object` is a dead handle of A's type, which nobody can reach; its block begins
+/// `prefix` bytes before it and came from `list` or `PyObject_Malloc`.
 #[inline(always)]
 unsafe fn free<A: Access<Target = Call>>(
     object: *mut ffi::PyObject,

@@ -7,7 +7,8 @@ use pyo3::types::{PyFunction, PyString, PyTuple, PyType};
 use pyo3::{Borrowed, ffi, intern};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int};
-use std::ptr;
+use std::mem;
+use std::ptr::{self, NonNull};
 
 /// `object.__setattr__` (or `__delattr__` without a value), past any override.
 pub(crate) fn generic_set(
@@ -216,26 +217,38 @@ fn vectorcall<'py, const N: usize>(
 
 /// `object.name(*arguments)` without a bound method or a tuple; `arguments` are at most three.
 #[inline]
-pub(crate) fn call_method<'py>(
+pub(crate) fn call_method<'py, const N: usize>(
     object: &Bound<'py, PyAny>,
     name: &Bound<'py, PyString>,
-    arguments: &[&Bound<'py, PyAny>],
+    arguments: &[&Bound<'py, PyAny>; N],
 ) -> PyResult<Bound<'py, PyAny>> {
-    const MOST: usize = 5;
-    let mut values = [ptr::null_mut(); MOST];
+    const MOST: usize = 3;
+    const { assert!(N <= MOST, "the array below has no room for that many") };
+    let mut values = [ptr::null_mut(); 2 + MOST];
     values[1] = object.as_ptr();
     for (slot, argument) in values[2..].iter_mut().zip(arguments) {
         *slot = argument.as_ptr();
     }
-    debug_assert!(arguments.len() + 2 <= MOST);
-    // SAFETY: the values are live objects behind one spare place, as the offset flag promises.
+    // SAFETY: behind one spare place, as the offset flag promises, stand the object and N
+    // arguments, for which there is room as was asserted; all of them are alive.
     unsafe {
         let result = interpreter_exit::vectorcall_method(
             name.as_ptr(),
             values.as_mut_ptr().add(1),
-            (arguments.len() + 1) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+            (1 + N) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
             ptr::null_mut(),
         );
         Bound::from_owned_ptr_or_err(object.py(), result)
     }
+}
+
+/// Releases an owned reference, now or, if this thread is not attached, when one is next.
+///
+/// # Safety
+/// `object` is a live object, and the caller gives up a reference to it.
+#[inline]
+pub(super) unsafe fn release_anywhere(object: NonNull<ffi::PyObject>) {
+    // SAFETY: `Py` is a transparent non-null pointer that owns a reference, here the caller's, and
+    // may be dropped on any thread. PyO3 has no way to make one without a token.
+    drop(unsafe { mem::transmute::<NonNull<ffi::PyObject>, Py<PyAny>>(object) });
 }

@@ -131,10 +131,10 @@ impl MemoryBio {
         })
     }
 
-    fn read<'py>(
+    fn read<'py, const N: usize>(
         &self,
         py: Python<'py>,
-        arguments: &[&Bound<'py, PyAny>],
+        arguments: &[&Bound<'py, PyAny>; N],
     ) -> PyResult<Bound<'py, PyAny>> {
         call_method(self.ssl_object.bind(py), intern!(py, "read"), arguments)
     }
