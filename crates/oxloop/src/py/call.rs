@@ -21,17 +21,16 @@ use std::ptr;
 
 const CANCELLED: u8 = 1;
 const RUNNING: u8 = 1 << 1;
-const DONE: u8 = 1 << 2;
 /// The call sits in the loop's timer heap.
-const SCHEDULED: u8 = 1 << 3;
+const SCHEDULED: u8 = 1 << 2;
 /// Made by `call_soon_threadsafe`.
-const THREAD_SAFE: u8 = 1 << 4;
-/// Runs once per event (a watcher's, a signal's): not released after a run.
-const REPEATING: u8 = 1 << 6;
+const THREAD_SAFE: u8 = 1 << 3;
 /// The object is a timer handle.
-pub(super) const TIMER: u8 = 1 << 5;
+pub(super) const TIMER: u8 = 1 << 4;
+/// Runs once per event (a watcher's, a signal's): not released after a run.
+const REPEATING: u8 = 1 << 5;
 /// The collector was told of the object.
-const TRACKED: u8 = 1 << 7;
+const TRACKED: u8 = 1 << 6;
 
 /// What only few handles have: what asyncio keeps for debug mode, and a time that is not a plain
 /// float.
@@ -288,7 +287,6 @@ impl Call {
         if callback.is_null() {
             return;
         }
-        self.set(DONE);
         let first = self.arguments_ptr();
         // SAFETY: the call owned the callback and each argument, and `callback` is null now, so
         // nobody releases them again, even if a destructor comes back here.
