@@ -6,7 +6,6 @@ use super::transport::TlsTransport;
 use crate::event_loop::{EventLoop, State};
 use crate::py::args::Args;
 use crate::py::attached::Attached;
-use crate::py::buffer::ReadableBuffer;
 use crate::py::class::{Class, Native, OfNative, Ref, This, Visit, VisitStopped};
 use crate::py::imports;
 use crate::py::method::Methods;
@@ -139,7 +138,7 @@ impl Native for TlsProtocol {
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
-        let inner = self.inner.during_collection();
+        let inner = self.inner.during_collection(visit);
         visit.object(&inner.event_loop)?;
         visit.object(&inner.ssl_object)?;
         visit.object(&inner.extra)?;
@@ -358,9 +357,10 @@ fn buffer_updated<'py>(
     let count: usize = args.one("buffer_updated", "nbytes")?.extract()?;
     let lent = this.own().lent.take();
     if let Some(lent) = lent {
-        let memory = ReadableBuffer::of(lent.bind(this.py()).as_any())?;
-        let received = memory.as_slice();
-        this.receive(&received[..count.min(received.len())])?;
+        // A copy: whoever the memory was lent to may keep it, and write to it from the callbacks.
+        let mut received = lent.bind(this.py()).to_vec();
+        received.truncate(count);
+        this.receive(&received)?;
     }
     this.none()
 }
