@@ -6,9 +6,14 @@
 //! fact that meets it.
 //!
 //! Facts that many of those comments refer to:
-//! - *attached*: CPython calls slots and methods with the GIL held, and the module declares
-//!   `gil_used = true`, so free-threaded builds turn the GIL on for it.
+//! - *attached*: CPython calls slots and methods with the GIL held, so that no two threads are
+//!   attached at once. A build without a GIL is refused below.
 //! - *owned*: a pointer stored in a field owns one reference until the field is cleared.
+
+#[cfg(Py_GIL_DISABLED)]
+compile_error!(
+    "oxloop does not support free-threaded builds of CPython yet: its state is guarded by the GIL"
+);
 
 pub(crate) mod args;
 pub(crate) mod attached;
