@@ -107,8 +107,8 @@ impl EventLoop {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let visit = Visit::PyClass(visit);
-        let state = self.state.during_collection();
+        let visit = Visit::of_pyclass(visit);
+        let state = self.state.during_collection(&visit);
         state
             .traverse(&visit)
             .map_err(crate::py::class::VisitStopped::into_pyclass)

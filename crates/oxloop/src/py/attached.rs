@@ -8,19 +8,27 @@
 //! - no `RefCell` borrow obtained through it is alive across a call that can run Python code
 //!   (a protocol's callback, a destructor, an allocation that may start a garbage collection).
 
+use super::class::Visit;
 use pyo3::Python;
+#[cfg(debug_assertions)]
+use pyo3::ffi;
 
 /// A value that only an attached thread can reach.
 #[derive(Debug, Default)]
 #[repr(transparent)]
 pub(crate) struct Attached<T>(T);
 
-// SAFETY: the value is reached through `get` alone, which wants a token of the attached thread; the
-// module declares `gil_used`, so no two threads are attached at once, and a `&T` cannot be carried
-// into `Python::detach`, whose closure must be `Send`.
+// SAFETY: a `&T` is had from `get`, which wants a token, or from `during_collection`, which wants a
+// visitor: either is had by an attached thread alone. Builds without a GIL are refused (`py`), so
+// that no two threads are attached at once; and a `&T` cannot be carried into `Python::detach`,
+// whose closure must be `Send`.
 unsafe impl<T> Sync for Attached<T> {}
-// SAFETY: as above: moving the value between threads happens only with the GIL held, and what it
-// holds (Python references, reactor objects) has no thread affinity of its own.
+// SAFETY: PyO3 asks for `Send` of the classes and cells that an `Attached` is put into. The value
+// moves in an attached thread alone, from `new` into its Python object or its cell, and is dropped
+// by `tp_dealloc`, attached, if ever: no thread of ours is given one (the resolver's take plain
+// data). Being attached, a thread sees what the one before has written, the counts of an `Rc`
+// included, and neither Python references nor the reactor's objects belong to a thread. `Drop`
+// looks in debug builds that this is so.
 unsafe impl<T> Send for Attached<T> {}
 
 impl<T> Attached<T> {
@@ -34,9 +42,19 @@ impl<T> Attached<T> {
         &self.0
     }
 
-    /// The value, for the collector's `tp_traverse`, which runs attached but must not use a token.
+    /// The value, for the collector's `tp_traverse`, which runs attached but must not use a token:
+    /// the visitor proves it.
     #[inline(always)]
-    pub(crate) const fn during_collection(&self) -> &T {
+    pub(crate) const fn during_collection<'a>(&'a self, _visit: &'a Visit<'_>) -> &'a T {
         &self.0
+    }
+}
+
+#[cfg(debug_assertions)]
+impl<T> Drop for Attached<T> {
+    fn drop(&mut self) {
+        // SAFETY: may be called at any time.
+        let attached = unsafe { ffi::PyGILState_Check() };
+        debug_assert!(attached != 0, "dropped by a thread that is not attached");
     }
 }

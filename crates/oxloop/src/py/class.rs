@@ -7,11 +7,13 @@
 //! Layout: `[PyObject | the base's slots][payload T][weakrefs][dict]`.
 //!
 //! Invariants:
-//! - the base's slots are object pointers or null (they are `__slots__` of a Python class).
+//! - the base's slots are object pointers or null: `__slots__` of Python classes, see `layout`.
 //! - the payload is initialised before the object is seen by anybody, and dropped in `tp_dealloc`.
 //! - every type takes part in garbage collection: the payload visits what it holds.
 
+use super::layout::has_only_slots;
 use super::method::{Access, Methods, guarded};
+use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 use pyo3::{Borrowed, PyTraverseError, PyVisit, ffi};
@@ -73,8 +75,10 @@ impl Class {
     }
 }
 
-/// The collector's visitor, as it reaches a native type or a PyO3 class.
-pub(crate) enum Visit<'a> {
+/// The collector's visitor, as it reaches a native type or a PyO3 class. Only a traverse has one.
+pub(crate) struct Visit<'a>(Collector<'a>);
+
+enum Collector<'a> {
     Native {
         procedure: ffi::visitproc,
         argument: *mut c_void,
@@ -105,7 +109,12 @@ impl VisitStopped {
     }
 }
 
-impl Visit<'_> {
+impl<'a> Visit<'a> {
+    /// For a PyO3 class's `__traverse__`.
+    pub(crate) const fn of_pyclass(visit: PyVisit<'a>) -> Self {
+        Self(Collector::PyClass(visit))
+    }
+
     /// Shows one owned reference.
     #[inline]
     pub(crate) fn object<T>(&self, object: &Py<T>) -> Result<(), VisitStopped> {
@@ -125,8 +134,8 @@ impl Visit<'_> {
         if object.is_null() {
             return Ok(());
         }
-        match self {
-            Self::Native {
+        match &self.0 {
+            Collector::Native {
                 procedure,
                 argument,
             } => {
@@ -138,7 +147,7 @@ impl Visit<'_> {
                     Err(VisitStopped::Native(code))
                 }
             }
-            Self::PyClass(visit) => {
+            Collector::PyClass(visit) => {
                 // SAFETY: `Py` is a transparent non-null pointer, and `object` is alive for the
                 // call.
                 let object = unsafe { &*(&raw const object).cast::<Py<PyAny>>() };
@@ -346,7 +355,8 @@ unsafe fn tail_ptr<T: Native>(object: *mut ffi::PyObject, index: usize) -> *mut 
 unsafe fn base_slots<'a, T: Native>(object: *mut ffi::PyObject) -> &'a mut [*mut ffi::PyObject] {
     let offset = T::class().payload_offset.load(Ordering::Relaxed);
     let count = (offset - size_of::<ffi::PyObject>()) / size_of::<*mut ffi::PyObject>();
-    // SAFETY: between the object's head and the payload there are only the base's slots.
+    // SAFETY: between the object's head and the payload there are only the base's slots, as
+    // `create` saw, which are null or own a reference.
     unsafe {
         let first = object.add(1).cast();
         std::slice::from_raw_parts_mut(first, count)
@@ -385,6 +395,10 @@ pub(crate) fn create<T: Native>(
     extra: Slots,
 ) -> PyResult<()> {
     const { assert!(align_of::<T>() <= align_of::<*mut ffi::PyObject>()) };
+    if !has_only_slots(base)? {
+        let text = format!("instances of {base} are not made of __slots__ alone");
+        return Err(PyImportError::new_err(text));
+    }
     let base_size: usize = base.getattr("__basicsize__")?.extract()?;
     let offset = base_size.next_multiple_of(align_of::<*mut ffi::PyObject>());
     let weakrefs = offset + size_of::<T>().next_multiple_of(size_of::<usize>());
@@ -521,10 +535,10 @@ pub(super) unsafe fn show_instance(
     argument: *mut c_void,
     fields: impl FnOnce(&Visit<'_>) -> Result<(), VisitStopped>,
 ) -> c_int {
-    let visit = Visit::Native {
+    let visit = Visit(Collector::Native {
         procedure,
         argument,
-    };
+    });
     // SAFETY: the caller's promise; a heap type's instance owns its type.
     unsafe { visit.raw(ffi::Py_TYPE(object).cast()) }
         .and_then(|()| fields(&visit))

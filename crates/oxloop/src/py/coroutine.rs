@@ -121,10 +121,10 @@ impl Native for Coroutine {
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         // What else a Rust future holds cannot be listed; it counts as reachable.
-        if let Some(shared) = self.shared.during_collection() {
+        if let Some(shared) = self.shared.during_collection(visit) {
             shared.traverse(visit)?;
         }
-        if let Ok(stage) = self.stage.during_collection().try_borrow()
+        if let Ok(stage) = self.stage.during_collection(visit).try_borrow()
             && let Stage::Suspended { held, .. } = &*stage
         {
             visit.object(&held.awaited)?;

@@ -1,11 +1,13 @@
 //! `Layout`: whether CPython's own objects have their fields where this crate reads them.
 //!
 //! `_socket.socket` and `_io.FileIO` have no C API for their descriptor, so their memory is read
-//! (`socket`, `file`). The layout is verified on real objects when the extension is imported.
+//! (`socket`, `file`). The layout is verified on real objects when the extension is imported. So is
+//! that of asyncio's classes, to whose instances `class` appends a payload.
 //!
 //! Cost: a load and a comparison for each use.
 
 use pyo3::exceptions::PyException;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,4 +54,31 @@ pub(super) fn has_room<Fields>(class: &Bound<'_, PyAny>) -> PyResult<bool> {
     // SAFETY: the type is alive, and its size is a plain integer.
     let size = unsafe { (*class.cast::<PyType>()?.as_type_ptr()).tp_basicsize };
     Ok(usize::try_from(size).is_ok_and(|size| size >= size_of::<Fields>()))
+}
+
+/// True if each word of an instance of `class`, behind its head, is an object pointer or null that
+/// `__slots__` made, as a Python class has it.
+///
+/// # Errors
+/// MemoryError.
+pub(super) fn has_only_slots(class: &Bound<'_, PyType>) -> PyResult<bool> {
+    let (head, word) = (size_of::<ffi::PyObject>(), size_of::<*mut ffi::PyObject>());
+    let size: usize = class.getattr("__basicsize__")?.extract()?;
+    let mut slots = Vec::new();
+    for class in class.mro() {
+        let class = class.cast_into::<PyType>()?;
+        // SAFETY: the type is alive; its members are null or a table that ends with a null name.
+        unsafe {
+            let mut member = (*class.as_type_ptr()).tp_members;
+            while !member.is_null() && !(*member).name.is_null() {
+                if (*member).type_code == ffi::Py_T_OBJECT_EX {
+                    slots.push((*member).offset);
+                }
+                member = member.add(1);
+            }
+        }
+    }
+    Ok((head..size)
+        .step_by(word)
+        .all(|offset| slots.contains(&(offset as ffi::Py_ssize_t))))
 }

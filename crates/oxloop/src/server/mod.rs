@@ -435,12 +435,11 @@ impl Server {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        let Some(inner) = self.inner.during_collection().get() else {
+        let visit = Visit::of_pyclass(visit);
+        let Some(inner) = self.inner.during_collection(&visit).get() else {
             return Ok(());
         };
-        inner
-            .traverse(&Visit::PyClass(visit))
-            .map_err(VisitStopped::into_pyclass)
+        inner.traverse(&visit).map_err(VisitStopped::into_pyclass)
     }
 
     fn __clear__(&self, py: Python<'_>) {

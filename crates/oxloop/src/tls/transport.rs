@@ -38,7 +38,7 @@ impl Native for TlsTransport {
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
-        match self.inner.during_collection().protocol.try_borrow() {
+        match self.inner.during_collection(visit).protocol.try_borrow() {
             Ok(protocol) => visit.option(protocol.as_ref().map(Ref::as_object)),
             Err(_) => Ok(()),
         }

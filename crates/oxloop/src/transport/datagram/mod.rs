@@ -109,7 +109,7 @@ impl Native for DatagramTransport {
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
-        let inner = self.inner.during_collection();
+        let inner = self.inner.during_collection(visit);
         inner.state.traverse(visit)?;
         visit.option(inner.address.as_ref())?;
         if let Ok(socket) = inner.socket.try_borrow() {

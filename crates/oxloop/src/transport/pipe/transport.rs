@@ -140,7 +140,7 @@ impl<S: PipeSide> Native for PipeTransport<S> {
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
-        let end = &self.inner.during_collection().end;
+        let end = &self.inner.during_collection(visit).end;
         end.parties.traverse(visit)?;
         if let Ok(pipe) = end.pipe.try_borrow()
             && let Some(file) = &*pipe

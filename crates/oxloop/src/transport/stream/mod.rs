@@ -130,7 +130,7 @@ impl Native for StreamTransport {
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
-        let inner = self.inner.during_collection();
+        let inner = self.inner.during_collection(visit);
         inner.state.traverse(visit)?;
         inner.extra.traverse(visit)?;
         inner.writable.traverse(visit)?;

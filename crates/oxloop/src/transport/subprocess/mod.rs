@@ -77,7 +77,7 @@ impl Native for SubprocessTransport {
     }
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
-        let inner = self.inner.during_collection();
+        let inner = self.inner.during_collection(visit);
         inner.parties.traverse(visit)?;
         visit.object(&inner.pipes)?;
         inner.process.traverse(visit)?;
