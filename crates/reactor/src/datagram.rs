@@ -12,37 +12,19 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::os::fd::RawFd;
 
 use crate::addr::SocketAddress;
 use crate::socket;
 use crate::sys;
 
+pub use crate::sys::datagram::{Message, Received};
+
 /// Most datagrams of a run that is sent (UDP_MAX_SEGMENTS of older kernels).
 pub const RUN_MOST: usize = 64;
 /// Most bytes of a run that is sent: what one IPv4 packet carries.
 pub const RUN_BYTES_MOST: usize = 65_507;
-
-/// What one call received.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Received {
-    /// Bytes at the start of the buffer.
-    pub len: usize,
-    /// The size of each datagram but the last, if the bytes are a run.
-    pub segment: Option<usize>,
-    /// Who sent it; `None` for a Unix socket without a name.
-    pub from: Option<SocketAddress>,
-}
-
-/// What one message sends.
-#[derive(Clone, Copy, Debug)]
-pub struct Message<'a> {
-    /// The receiver; `None` is the peer that the socket is connected to.
-    pub to: Option<&'a SocketAddress>,
-    /// The datagrams: one, or a run.
-    pub datagrams: &'a [IoSlice<'a>],
-}
 
 /// Receives a datagram, or a run if [`receive_runs`] allowed it; see recvmsg(2). What does not fit
 /// into `buffer` is lost.

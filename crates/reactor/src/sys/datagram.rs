@@ -5,7 +5,7 @@
     expect(trivial_numeric_casts, reason = "other types in musl")
 )]
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
@@ -14,7 +14,26 @@ use libc::{c_int, c_void};
 use super::address::RawAddress;
 use super::{check, transfer};
 use crate::addr::SocketAddress;
-use crate::datagram::{Message, Received};
+
+/// What one call received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes at the start of the buffer.
+    pub len: usize,
+    /// The size of each datagram but the last, if the bytes are a run.
+    pub segment: Option<usize>,
+    /// Who sent it; `None` for a Unix socket without a name.
+    pub from: Option<SocketAddress>,
+}
+
+/// What one message sends.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// The receiver; `None` is the peer that the socket is connected to.
+    pub to: Option<&'a SocketAddress>,
+    /// The datagrams: one, or a run.
+    pub datagrams: &'a [IoSlice<'a>],
+}
 
 /// Room for one control message with an int, aligned as a cmsghdr.
 #[repr(C, align(8))]

@@ -1,6 +1,8 @@
 //! getaddrinfo(3) and getnameinfo(3).
 
+use std::error::Error;
 use std::ffi::{CStr, c_char};
+use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -9,12 +11,66 @@ use libc::{addrinfo, c_int, socklen_t};
 
 use super::address::RawAddress;
 use crate::addr::SocketAddress;
-use crate::resolver::{AddrInfo, Hints, ResolveError};
 
 const HOST_LEN_MAX: usize = libc::NI_MAXHOST as usize;
 
 /// NI_MAXSERV of netdb.h.
 const SERVICE_LEN_MAX: usize = 32;
+
+/// What [`getaddrinfo`](crate::resolver::getaddrinfo) is to look for; zero means anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// `AF_*`.
+    pub family: i32,
+    /// `SOCK_*`.
+    pub socktype: i32,
+    /// `IPPROTO_*`.
+    pub protocol: i32,
+    /// `AI_*`.
+    pub flags: i32,
+}
+
+/// One answer of [`getaddrinfo`](crate::resolver::getaddrinfo).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddrInfo {
+    /// `AF_*`.
+    pub family: i32,
+    /// `SOCK_*`.
+    pub socktype: i32,
+    /// `IPPROTO_*`.
+    pub protocol: i32,
+    /// The official name of the host, in the first answer when AI_CANONNAME asked for it.
+    pub canonname: Option<Vec<u8>>,
+    /// Where to connect or bind to.
+    pub address: SocketAddress,
+}
+
+/// Why a lookup failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResolveError {
+    /// `EAI_*`, the number of Python's `socket.gaierror`.
+    pub code: i32,
+    /// The errno, when `code` is EAI_SYSTEM. Python raises `OSError` then.
+    pub errno: Option<i32>,
+}
+
+impl ResolveError {
+    /// The C library's text for `code`, see gai_strerror(3).
+    pub fn message(&self) -> String {
+        message(self.code)
+    }
+}
+
+impl fmt::Display for ResolveError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.errno {
+            Some(errno) => io::Error::from_raw_os_error(errno).fmt(f),
+            None => write!(f, "[Errno {}] {}", self.code, self.message()),
+        }
+    }
+}
+
+impl Error for ResolveError {}
 
 /// The list that getaddrinfo made, freed as one.
 struct Answers(*mut addrinfo);
@@ -130,7 +186,7 @@ fn succeed(code: c_int) -> Result<(), ResolveError> {
     }
 }
 
-pub(crate) fn message(code: c_int) -> String {
+fn message(code: c_int) -> String {
     // SAFETY: takes no pointer.
     let text = unsafe { libc::gai_strerror(code) };
     if text.is_null() {
