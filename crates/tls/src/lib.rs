@@ -9,7 +9,8 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`library`] | the functions of the loaded libssl |
-//! | [`session`] | a connection: [`Session`] and what its calls come to |
+//! | [`session`] | a connection: [`Session`] |
+//! | [`outcome`] | what calls come to, and why there may be no libssl |
 //! | [`outgoing`] | ciphertext on its way to the wire |
 //! | `contexts` | contexts of one's own for tests and fuzzing, behind the feature of that name |
 //!
@@ -20,15 +21,17 @@
 
 pub mod kept_buffers;
 pub mod library;
+pub mod outcome;
 pub mod outgoing;
 pub mod session;
 #[expect(unsafe_code, reason = "the one place that calls OpenSSL")]
 mod sys;
 
 pub use kept_buffers::KeptBuffers;
-pub use library::{Library, Unavailable};
+pub use library::Library;
+pub use outcome::{Failure, Outcome, Unavailable};
 pub use outgoing::Outgoing;
-pub use session::{Failure, Outcome, Session};
+pub use session::Session;
 pub use sys::borrowed::BorrowedSsl;
 
 #[cfg(feature = "contexts")]

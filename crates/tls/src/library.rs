@@ -7,13 +7,11 @@
 //! There is one for the life of the process, as BIO callbacks have nowhere else to find it. Finding
 //! it costs some forty symbol look-ups, once.
 
-use std::error::Error;
-use std::ffi::CString;
 use std::fmt;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use crate::session::Failure;
+use crate::outcome::{Failure, Unavailable};
 use crate::sys::bio::Method;
 use crate::sys::symbols::Symbols;
 
@@ -21,7 +19,7 @@ static LOADED: OnceLock<Library> = OnceLock::new();
 
 /// The functions of the loaded libssl and libcrypto.
 pub struct Library {
-    pub(crate) symbols: Symbols,
+    pub(crate) symbols: &'static Symbols,
     pub(crate) method: Method,
 }
 
@@ -31,27 +29,13 @@ impl Library {
     ///
     /// The first one found is the library of the process. Another copy is refused later on.
     pub fn of_loaded_object(path: Option<&Path>) -> Result<&'static Self, Unavailable> {
-        let symbols = Symbols::find(path)?;
+        let symbols = Symbols::of_process(path)?;
         if let Some(library) = LOADED.get() {
-            return library.same_as(&symbols);
+            return Ok(library);
         }
-        let method = Method::new(&symbols)?;
+        let method = Method::new(symbols)?;
         // Whoever loses a race leaves a BIO_METHOD behind, and gets the winner's library.
-        let library = LOADED.get_or_init(|| Self { symbols, method });
-        library.same_as(&Symbols::find(path)?)
-    }
-
-    /// The one that has been found, if any.
-    pub(crate) fn loaded() -> Option<&'static Self> {
-        LOADED.get()
-    }
-
-    fn same_as(&'static self, other: &Symbols) -> Result<&'static Self, Unavailable> {
-        if self.symbols.same_library(other) {
-            Ok(self)
-        } else {
-            Err(Unavailable::Another)
-        }
+        Ok(LOADED.get_or_init(|| Self { symbols, method }))
     }
 
     /// `OPENSSL_VERSION_NUMBER` of what is loaded, which is `ssl.OPENSSL_VERSION_NUMBER` if it is
@@ -85,29 +69,3 @@ impl fmt::Debug for Library {
             .finish()
     }
 }
-
-/// Why this process offers no libssl to work with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unavailable {
-    /// The shared object at this path is not loaded.
-    NotLoaded(String),
-    /// A function is missing: linked statically without its symbols, or no OpenSSL.
-    Missing(CString),
-    /// Another copy of libssl was found before.
-    Another,
-    /// OpenSSL had no memory, or no number for a type of BIO.
-    Exhausted,
-}
-
-impl fmt::Display for Unavailable {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotLoaded(path) => write!(formatter, "{path} is not loaded"),
-            Self::Missing(name) => write!(formatter, "libssl has no {}", name.to_string_lossy()),
-            Self::Another => formatter.write_str("another libssl is in use already"),
-            Self::Exhausted => formatter.write_str("OpenSSL could not make a BIO"),
-        }
-    }
-}
-
-impl Error for Unavailable {}

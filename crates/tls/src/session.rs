@@ -19,12 +19,12 @@
 //! through a `bytes` object and a `MemoryBIO`.
 
 use std::cell::RefMut;
-use std::fmt;
 use std::mem::MaybeUninit;
 use std::rc::Rc;
 
 use crate::kept_buffers::{KeptBuffers, Share};
-use crate::library::{Library, Unavailable};
+use crate::library::Library;
+use crate::outcome::{Failure, Outcome, Unavailable};
 use crate::outgoing::Outgoing;
 use crate::sys::bio::{self, Wire};
 use crate::sys::borrowed::BorrowedSsl;
@@ -35,42 +35,6 @@ const RECORD: usize = 16 * 1024;
 const RECORD_OVERHEAD: usize = 32;
 const SENT_SHUTDOWN: i32 = 1;
 const RECEIVED_SHUTDOWN: i32 = 2;
-
-/// How a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Done, for so many bytes where bytes are counted.
-    Done(usize),
-    /// More is needed from the wire first.
-    WantRead,
-    /// The output must drain first. A session's own buffer never does this, the owner's callbacks
-    /// might.
-    WantWrite,
-    /// The peer has closed the connection with a `close_notify`, or by its end where the owner set
-    /// `SSL_OP_IGNORE_UNEXPECTED_EOF`.
-    CloseNotify,
-    /// It failed, and the connection is of no use any more. Why stands in the thread's error queue
-    /// and stays there until the next call; with nothing in it, the wire ended without a
-    /// `close_notify` (before OpenSSL 3).
-    Failed,
-}
-
-/// An entry of OpenSSL's error queue.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// The packed number.
-    pub code: u64,
-    /// Which part of OpenSSL: "SSL routines".
-    pub library: String,
-    /// What is wrong: "wrong version number".
-    pub reason: String,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.library, self.reason)
-    }
-}
 
 /// A TLS connection over buffers.
 #[derive(Debug)]

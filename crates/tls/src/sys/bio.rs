@@ -19,7 +19,7 @@ use std::slice;
 
 use super::incoming::Incoming;
 use super::symbols::{Opaque, Symbols};
-use crate::library::{Library, Unavailable};
+use crate::outcome::Unavailable;
 use crate::outgoing::Outgoing;
 
 const TYPE_SOURCE_SINK: c_int = 0x0400;
@@ -110,12 +110,13 @@ impl Method {
 
 /// Makes a BIO over a share of `wire`; the caller owns its only reference.
 pub(super) fn make(
-    library: &'static Library,
+    symbols: &Symbols,
+    method: &Method,
     wire: &Rc<Wire>,
 ) -> Result<NonNull<Opaque>, Unavailable> {
-    let functions = &library.symbols.functions;
+    let functions = &symbols.functions;
     // SAFETY: the method lives as long as the process.
-    let bio = unsafe { (functions.bio_new)(library.method.0.as_ptr()) };
+    let bio = unsafe { (functions.bio_new)(method.0.as_ptr()) };
     let bio = NonNull::new(bio).ok_or(Unavailable::Exhausted)?;
     let share = Rc::into_raw(Rc::clone(wire)).cast_mut().cast();
     // SAFETY: a new BIO of ours, whose destructor gives the share back.
@@ -129,7 +130,7 @@ pub(super) fn make(
 /// `bio` is a live BIO of [`Method`]'s, not yet destroyed during `'a`.
 #[inline]
 unsafe fn wire_of<'a>(bio: *mut Opaque) -> Option<(&'static Symbols, &'a Wire)> {
-    let symbols = &Library::loaded()?.symbols;
+    let symbols = Symbols::loaded()?;
     // SAFETY: the data of such a BIO is null or the pointer of a share that it owns.
     let wire = unsafe {
         (symbols.functions.bio_get_data)(bio)
@@ -223,10 +224,10 @@ unsafe extern "C" fn control(
 }
 
 unsafe extern "C" fn destroy(bio: *mut Opaque) -> c_int {
-    let Some(library) = Library::loaded() else {
+    let Some(symbols) = Symbols::loaded() else {
         return 0;
     };
-    let functions = &library.symbols.functions;
+    let functions = &symbols.functions;
     // SAFETY: OpenSSL calls this once for a BIO of our method, when its last reference goes. Its
     // data is the share of the wire that `make` put there, which is taken back here only; the BIO
     // forgets it first.

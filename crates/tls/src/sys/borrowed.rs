@@ -11,8 +11,8 @@ use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
 use super::bio::{self, Wire};
-use crate::library::{Library, Unavailable};
-use crate::session::Outcome;
+use crate::library::Library;
+use crate::outcome::{Outcome, Unavailable};
 
 const CTRL_MODE: c_int = 33;
 const CTRL_SET_READ_AHEAD: c_int = 41;
@@ -69,7 +69,7 @@ impl BorrowedSsl<'_> {
     /// hide what is left from `unread`.
     pub(crate) fn attach(self, wire: &Rc<Wire>) -> Result<(), Unavailable> {
         let functions = &self.library.symbols.functions;
-        let bio = bio::make(self.library, wire)?;
+        let bio = bio::make(self.library.symbols, &self.library.method, wire)?;
         let modes = MODE_ACCEPT_MOVING_WRITE_BUFFER | MODE_AUTO_RETRY | MODE_RELEASE_BUFFERS;
         // SAFETY: the `SSL*` is alive; each of the two setters takes over one of the references.
         unsafe {

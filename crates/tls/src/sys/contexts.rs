@@ -15,7 +15,8 @@ use libloading::os::unix::Library as Object;
 use super::borrowed::BorrowedSsl;
 use super::symbols::{Opaque, table};
 use crate::kept_buffers::KeptBuffers;
-use crate::library::{Library, Unavailable};
+use crate::library::Library;
+use crate::outcome::Unavailable;
 use crate::session::Session;
 
 const ED25519: c_int = 1087;

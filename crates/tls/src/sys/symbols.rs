@@ -8,11 +8,14 @@
 use std::ffi::{CStr, c_char, c_int, c_long, c_ulong, c_void};
 use std::path::Path;
 use std::ptr;
+use std::sync::OnceLock;
 
 use libloading::os::unix::Library as Object;
 
-use crate::library::Unavailable;
-use crate::session::Failure;
+use crate::outcome::{Failure, Unavailable};
+
+/// Those of the process.
+static LOADED: OnceLock<Symbols> = OnceLock::new();
 
 /// An `SSL`, a `BIO` and so on: types whose layout is OpenSSL's business.
 pub(super) type Opaque = c_void;
@@ -41,7 +44,7 @@ macro_rules! table {
         impl $table {
             pub(super) fn find(
                 object: &libloading::os::unix::Library,
-            ) -> Result<Self, $crate::library::Unavailable> {
+            ) -> Result<Self, $crate::outcome::Unavailable> {
                 Ok(Self {
                     // SAFETY: the name is that of a function with this signature in every OpenSSL
                     // since 1.1.1.
@@ -114,16 +117,29 @@ pub(crate) struct Symbols {
 }
 
 impl Symbols {
-    pub(crate) fn find(path: Option<&Path>) -> Result<Self, Unavailable> {
+    /// The functions that are found through the object at `path`. The first ones found are those of
+    /// the process; another copy of the library is refused later on.
+    pub(crate) fn of_process(path: Option<&Path>) -> Result<&'static Self, Unavailable> {
         let object = open(path)?;
-        Ok(Self {
+        let mut found = Some(Self {
             functions: Functions::find(&object)?,
             object,
-        })
+        });
+        let loaded = LOADED.get_or_init(|| found.take().expect("invariant: called at most once"));
+        match found {
+            Some(other) if !loaded.same_library(&other) => Err(Unavailable::Another),
+            _ => Ok(loaded),
+        }
+    }
+
+    /// Those of the process, once they have been found.
+    #[inline]
+    pub(super) fn loaded() -> Option<&'static Self> {
+        LOADED.get()
     }
 
     /// Whether these are functions of the same copy of the library.
-    pub(crate) fn same_library(&self, other: &Self) -> bool {
+    fn same_library(&self, other: &Self) -> bool {
         ptr::fn_addr_eq(self.functions.ssl_read_ex, other.functions.ssl_read_ex)
             && ptr::fn_addr_eq(self.functions.bio_new, other.functions.bio_new)
     }
