@@ -30,19 +30,39 @@ PYTHONLESS = ("crates/reactor/Cargo.toml", "crates/tls/Cargo.toml")
 FFI_DIR = "crates/oxloop/src/py/"
 LONG_DIRS = ("tests", "benches")
 
-# The rooms of the extension: each imports only what stands before it, and its own.
-ROOMS_DIR = "crates/oxloop/src/"
-ROOMS: tuple[tuple[str, ...], ...] = (
-    ("py",),
-    ("error",),
-    ("address", "config", "file"),
-    ("event_loop",),
-    ("dns", "transport"),
-    ("sock", "tls"),
-    ("server",),
-    ("create",),
-    ("lib",),
-)
+# The rooms of each crate, from the bottom up: each imports only what stands before it, and its own.
+# A room is a file or folder of `src`; where a folder's files stand apart, each is a room.
+ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "crates/oxloop/src/": (
+        ("py",),
+        ("error",),
+        ("address", "config", "file"),
+        ("event_loop",),
+        ("dns", "transport"),
+        ("sock", "tls"),
+        ("server",),
+        ("create",),
+        ("lib",),
+    ),
+    "crates/reactor/src/": (
+        ("addr",),
+        ("sys",),
+        ("clock", "file", "notifier", "resolver", "socket", "timer", "token"),
+        ("datagram", "poller"),
+        ("lib",),
+    ),
+    "crates/tls/src/": (
+        ("outcome", "outgoing"),
+        ("sys::incoming", "sys::symbols"),
+        ("sys::bio",),
+        ("library",),
+        ("sys::borrowed",),
+        ("kept_buffers",),
+        ("session",),
+        ("sys::contexts",),
+        ("lib", "sys"),
+    ),
+}
 BANNED_NAMES = frozenset(
     {"common", "core", "fast", "helper", "helpers", "misc", "new", "util", "utils", "v2"}
 )
@@ -235,21 +255,36 @@ def ffi_place(source: Source) -> Iterator[Finding]:
 
 
 def room_order(source: Source) -> Iterator[Finding]:
-    """Who reads a room needs to know only the rooms below it."""
-    if not source.is_rust or not source.path.startswith(ROOMS_DIR):
+    """Who reads a room needs to know only the rooms below it. Tests may import anything."""
+    folder = next((it for it in ROOMS if source.path.startswith(it)), None)
+    if not source.is_rust or folder is None:
         return
-    path = source.path.removeprefix(ROOMS_DIR)
-    floors = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
-    own = PurePosixPath(path).parts[0].removesuffix(".rs")
-    if own not in floors:
-        yield source.finding(1, f"no room of tidy.py's ROOMS is named {own!r}")
+    floors = {room: floor for floor, rooms in enumerate(ROOMS[folder]) for room in rooms}
+    path = PurePosixPath(source.path.removeprefix(folder)).with_suffix("")
+    own = room_of("::".join(path.parts), floors)
+    if own is None:
+        yield source.finding(1, f"no room of tidy.py's ROOMS is named {path.parts[0]!r}")
         return
-    for match in re.finditer(r"\bcrate::(?:(\w+)|\{([^;]*?)\};)", source.code):
-        names = [match[1]] if match[1] else re.findall(r"(?:^|,)\s*(\w+)", match[2])
-        for name in names:
-            if name != own and floors.get(name, -1) >= floors[own]:
+    code = re.split(r"^#\[cfg\(test\)\]\s*mod tests", source.code, maxsplit=1, flags=re.MULTILINE)[
+        0
+    ]
+    above = "::".join(("crate", *path.parts[:-1]))
+    pattern = r"\bcrate::(?:(\w+(?:::\w+)*)|\{([^;]*?)\};)|^use super::(\w+)"
+    for match in re.finditer(pattern, code, re.MULTILINE):
+        names = re.findall(r"(?:^|,)\s*(\w+)", match[2]) if match[2] else [match[1]]
+        if match[3]:
+            names = [f"{above}::{match[3]}".removeprefix("crate::")]
+        for room in (room_of(name, floors) for name in names):
+            if room and room != own and floors[room] >= floors[own]:
                 line = source.line_of(match.start())
-                yield source.finding(line, f"{own} imports {name}, which does not stand below it")
+                yield source.finding(line, f"{own} imports {room}, which does not stand below it")
+
+
+def room_of(name: str, floors: dict[str, int]) -> str | None:
+    """Find the room that `name`, a path within the crate, belongs to, if any."""
+    parts = name.split("::")
+    paths = ("::".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((path for path in paths if path in floors), None)
 
 
 def crates_without_python(source: Source) -> Iterator[Finding]:

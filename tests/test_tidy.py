@@ -60,6 +60,12 @@ BROKEN = {
         ("crates/oxloop/src/error.rs", "use crate::event_loop::turn;"),
         ("crates/oxloop/src/attic/mod.rs", "//! Doc."),
         ("crates/oxloop/src/transport/stream/read.rs", "use crate::{py, tls};"),
+        ("crates/reactor/src/sys/datagram.rs", "use crate::datagram::Message;"),
+        ("crates/reactor/src/token.rs", "use crate::poller::Events;"),
+        ("crates/reactor/src/attic.rs", "//! Doc."),
+        ("crates/tls/src/sys/symbols.rs", "use crate::library::Unavailable;"),
+        ("crates/tls/src/sys/bio.rs", "use super::borrowed::BorrowedSsl;"),
+        ("crates/tls/src/library.rs", "use crate::sys::borrowed::BorrowedSsl;"),
     ],
     "crates_without_python": [
         ("crates/reactor/Cargo.toml", '[dependencies]\npyo3 = "0.30"  # no'),
@@ -139,6 +145,10 @@ KEPT = {
         ("crates/oxloop/src/lib.rs", "use crate::create;"),
         ("crates/oxloop/src/tls/read.rs", "use crate::transport::delivery::Delivery;"),
         ("crates/reactor/src/timer.rs", "use crate::event_loop;"),
+        ("crates/reactor/src/datagram.rs", "pub use crate::sys::datagram::Message;"),
+        ("crates/reactor/src/sys/epoll.rs", "#[cfg(test)]\nmod tests {\n    use crate::poller;\n}"),
+        ("crates/tls/src/sys/borrowed.rs", "use super::bio;\nuse crate::library::Library;"),
+        ("crates/tls/src/sys/mod.rs", "pub(crate) mod bio;"),
     ],
     "crates_without_python": [
         ("crates/reactor/Cargo.toml", '[dependencies]\nlibc = "0.2"  # not pyo3'),
