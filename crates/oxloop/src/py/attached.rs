@@ -25,10 +25,10 @@ pub(crate) struct Attached<T>(T);
 unsafe impl<T> Sync for Attached<T> {}
 // SAFETY: PyO3 asks for `Send` of the classes and cells that an `Attached` is put into. The value
 // moves in an attached thread alone, from `new` into its Python object or its cell, and is dropped
-// by `tp_dealloc`, attached, if ever: no thread of ours is given one (the resolver's take plain
-// data). Being attached, a thread sees what the one before has written, the counts of an `Rc`
-// included, and neither Python references nor the reactor's objects belong to a thread. `Drop`
-// looks in debug builds that this is so.
+// by `tp_dealloc`, attached, if ever: no thread of ours is given one (the resolver's have Python
+// references at most). Being attached, a thread sees what the one before has written, the counts
+// of an `Rc` included, and neither Python references nor the reactor's objects belong to a thread.
+// `Drop` looks in debug builds that this is so.
 unsafe impl<T> Send for Attached<T> {}
 
 impl<T> Attached<T> {

@@ -53,8 +53,13 @@ pub(crate) fn adopt<'py>(
     let ssl = ssl_of(&socket, &context)
         .ok_or_else(|| "an SSLObject does not look as expected inside".to_owned())?;
     // SAFETY: the object names the context that it should, so its layout is the expected one and
-    // the field holds its `SSL*`, which is freed with the socket; the caller keeps the socket alive
-    // and, as everybody with the GIL, calls on one thread at a time.
+    // the field holds its `SSL*`, which is freed with the socket; the caller keeps that alive.
+    // One thread at a time: the loop's thread calls sessions, with the GIL, and most methods of the
+    // SSLObject hold it too. `do_handshake`, `read`, `write`, `unwrap` and `pending` release it
+    // inside OpenSSL. The loop calls them in its own thread, so they cannot overlap with its
+    // sessions. A program that calls them in another thread while the loop runs breaks this
+    // promise, which nothing here can prevent: CPython's lock for it, where there is one, is not
+    // in reach. OpenSSL's behaviour is undefined then, as it is on asyncio without that lock.
     let borrowed = unsafe { BorrowedSsl::borrow_raw(library, ssl) };
     if borrowed.context() != ssl_ctx_of(&context) {
         return Err("an SSLObject does not have the SSL_CTX of its context".to_owned());

@@ -40,8 +40,10 @@ impl BorrowedSsl<'_> {
     /// - `ssl` is an `SSL*` of `library`, and is alive whenever this or a session over it is called
     ///   during the lifetime that is chosen (dropping a session is no call: the `SSL*` may be gone
     ///   by then), and as long as a session exists that was told to keep its buffers.
-    /// - The `SSL*`, the session and the moment the `SSL*` is freed are never two threads' at once;
-    ///   for one that a Python object owns, holding the GIL during each call ensures that.
+    /// - The `SSL*`, the session and the moment the `SSL*` is freed are never two threads' at once,
+    ///   the owner's own calls included: those run the callbacks of the session's BIO. The GIL
+    ///   alone does not ensure that for an `SSL*` that a Python object owns, because CPython
+    ///   releases it around `SSL_do_handshake`, `SSL_read`, `SSL_write` and `SSL_shutdown`.
     #[inline]
     pub const unsafe fn borrow_raw(library: &'static Library, ssl: NonNull<c_void>) -> Self {
         Self {
