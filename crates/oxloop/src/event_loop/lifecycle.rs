@@ -273,7 +273,7 @@ fn forget_stops(py: Python<'_>, state: &State) {
     }
 }
 
-/// Everything that may refuse a run before anything is changed for it.
+/// Checks everything that may refuse a run, before the run changes anything.
 fn prepare_to_run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let state = this.get().state(this.py());
     state.check_closed()?;
@@ -297,8 +297,8 @@ fn run_forever_setup(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     set_running_loop(py, this.as_any())
 }
 
-/// Undoes each step of the set-up, whether it was reached or not, and whether the ones before it
-/// could be undone or not.
+/// Undoes every step of the set-up, also those that were not reached, and goes on if one of them
+/// fails.
 fn run_forever_cleanup(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let (py, state) = (this.py(), this.get().state(this.py()));
     state.run.thread.set(0);
@@ -310,8 +310,8 @@ fn run_forever_cleanup(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     left.and(signals).and(tracking).and(hooks)
 }
 
-/// Takes a step, and again if it fails: what an audit hook or a signal handler raises once must
-/// not leave it undone.
+/// Runs a step, and a second time if it fails: an exception that an audit hook or a signal handler
+/// raises once must not leave the step undone.
 fn insist(step: impl Fn() -> PyResult<()>) -> PyResult<()> {
     step().inspect_err(|_| {
         let _taken = step();
@@ -329,8 +329,8 @@ fn restore_asyncgen_hooks(py: Python<'_>, state: &State) -> PyResult<()> {
     Ok(())
 }
 
-/// The failure of the run, or else that of the clean-up. With both, only KeyboardInterrupt and
-/// SystemExit go before what led to them; the other one is reported.
+/// The error to raise if the run, the clean-up or both failed. With both it is the run's, unless
+/// only the clean-up's is KeyboardInterrupt or SystemExit; the other one is reported.
 fn first_failure(
     this: &Bound<'_, EventLoop>,
     outcome: PyResult<()>,

@@ -136,8 +136,8 @@ fn dispatch_all(this: &Bound<'_, EventLoop>, state: &State, events: &Events) -> 
     outcome
 }
 
-/// An interruption ended the dispatch before the events from index `from` on. They become the first
-/// handles, before the timers that were due with them and what was queued since.
+/// KeyboardInterrupt or SystemExit ended the dispatch before the events from index `from` on. Their
+/// handles go to the front of the queue, before due timers and what was queued since.
 #[cold]
 fn queue_first(
     this: &Bound<'_, EventLoop>,
@@ -223,7 +223,7 @@ fn dispatch_own(
         // A transport that nobody has any more.
         Some(Source::Held(_) | Source::Idle(_)) => Ok(()),
         None => {
-            // Its registration ended earlier in this very poll, or else the kernel has a ghost.
+            // Its registration ended earlier in this poll, or cannot be ended: see `readiness`.
             drop(sources);
             state.note_stale(event.token);
             Ok(())

@@ -36,7 +36,7 @@ fn attribute<'py>(
     }
 }
 
-/// As in the running asyncio; 3.13 takes more keywords from 3.13.3 on.
+/// As in the asyncio of the running Python; 3.13 takes more keywords from 3.13.3 on.
 const CREATE_TASK_PARAMETERS: &str = if cfg!(Py_3_14) {
     "coro, **kwargs"
 } else if cfg!(Py_3_13) {

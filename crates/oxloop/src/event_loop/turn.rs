@@ -28,7 +28,7 @@ const TIMEOUT_MOST: f64 = 24.0 * 3600.0;
 /// A timer is due this much early: the clock's resolution, as in asyncio.
 const CLOCK_RESOLUTION: f64 = 1e-9;
 
-/// Turns until `stop()`.
+/// Runs turns until `stop()`.
 ///
 /// # Errors
 /// KeyboardInterrupt and SystemExit from anywhere.
@@ -53,8 +53,8 @@ pub(super) fn run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     }
 }
 
-/// Waits until there is something to do. Returns the clock's reading if that still holds: a timer
-/// is due already, and the kernel was not asked.
+/// Waits until there is something to do. If a timer is due already and no poll was made, returns
+/// the time that was read, so that the clock need not be read again.
 fn rest(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<Option<f64>> {
     let Some(deadline) = next_deadline(this.py(), state) else {
         return super::poll::wait(this, None).map(|()| None);
@@ -76,8 +76,8 @@ fn rest(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<Option<f64>> {
     super::poll::ask(this).map(|()| None)
 }
 
-/// A reading of the clock that will do for the only timer there is, if it was due when it was made:
-/// no other one can be due with it.
+/// If the only timer was due when it was made: the time that was read then. It need not be read
+/// again, as no other timer can be due.
 fn due_when_made(state: &State, deadline: f64) -> Option<f64> {
     let now = state.queues.clock_read.get();
     let only = || state.queues.timers.borrow().len() == 1;

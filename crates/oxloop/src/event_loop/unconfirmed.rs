@@ -23,18 +23,18 @@ const POLLS_MOST: u32 = 64;
 /// check.
 const WORTH_ASKING: usize = 2;
 
-/// The registrations to confirm.
+/// The registrations that are not checked yet.
 #[derive(Default)]
 pub(super) struct Unconfirmed {
     tokens: Vec<Token>,
     polls: u32,
 }
 
-/// What has to be done before a poll.
+/// What has to be done before a poll. To confirm is to check the registrations.
 pub(super) enum Plan {
     /// Nothing.
     Poll,
-    /// Ask what is ready, without sleeping; if nothing is, confirm.
+    /// Poll without sleeping; if nothing is ready, confirm.
     Ask,
     /// Confirm.
     Confirm,
@@ -45,7 +45,7 @@ impl Unconfirmed {
         self.tokens.push(token);
     }
 
-    /// What has to be done before a poll that may sleep, or not.
+    /// What has to be done before a poll; `sleeps` if that poll may sleep.
     #[inline]
     pub(super) fn plan(&mut self, sleeps: bool) -> Plan {
         if self.tokens.is_empty() {
@@ -82,8 +82,8 @@ pub(super) fn confirm(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()
 }
 
 impl State {
-    /// Confirms one registration. Who waits for a descriptor that cannot be watched is woken, to be
-    /// told by its next system call.
+    /// Confirms one registration. If the descriptor cannot be watched, its waiters are woken; their
+    /// next system call raises the error.
     fn confirm(&self, py: Python<'_>, token: Token) -> PyResult<()> {
         let (fd, interest) = match self.kernel.sources.borrow_mut().get_mut(token) {
             Some(Source::Watch(watch)) => {

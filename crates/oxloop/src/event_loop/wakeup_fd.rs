@@ -76,7 +76,7 @@ impl Channel {
 
 type WeakLoop = Py<PyWeakrefReference>;
 
-/// What there is one of in a process.
+/// State that a process has once.
 struct Process {
     channel: Weak<Channel>,
     /// The pipe, while it is the wake-up descriptor.
@@ -203,7 +203,7 @@ pub(super) fn run_begins(this: &Bound<'_, EventLoop>, channel: &Arc<Channel>) ->
     install(this.py(), channel)
 }
 
-/// A loop has ended to run in the main thread, or failed to begin.
+/// A loop has stopped running in the main thread, or failed to begin.
 ///
 /// # Errors
 /// As `release`.
@@ -246,12 +246,12 @@ pub(super) fn disown(this: &Bound<'_, EventLoop>, number: i32) {
     drop(disowned);
 }
 
-/// True if the program has a descriptor of its own that waits for what arrives.
+/// True if the program set a wake-up descriptor of its own, to which signals are passed on.
 pub(super) fn is_forwarding() -> bool {
     PREVIOUS.load(Ordering::Relaxed) >= 0
 }
 
-/// Hands out what arrived.
+/// Passes the signals that arrived to their loops, or on to the program's descriptor.
 pub(super) fn drain(py: Python<'_>) {
     let channel = lock().channel();
     if let Some(channel) = channel {
@@ -291,7 +291,7 @@ impl Channel {
         }
     }
 
-    /// True if numbers may have found no room before `total` of them were read.
+    /// True if the pipe may have been full before `total` numbers were read from it.
     fn was_full(&self, total: usize) -> bool {
         let room = || socket::pipe_capacity(self.readable()).unwrap_or(PIPE_LEAST);
         total >= PIPE_LEAST && total >= room()

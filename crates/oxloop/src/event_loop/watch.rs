@@ -11,7 +11,7 @@ use std::os::fd::RawFd;
 /// The callbacks on one descriptor.
 pub(crate) struct Watch {
     pub(super) fd: RawFd,
-    /// The object that was given instead of a number: it is still known when it is closed.
+    /// The object that was given instead of a number; it is found by this once it is closed.
     pub(super) file: Option<Py<PyAny>>,
     pub(super) reader: Option<HandleRef>,
     pub(super) writer: Option<HandleRef>,
@@ -19,9 +19,9 @@ pub(crate) struct Watch {
     pub(super) waiters: Vec<Waiter>,
     /// What the kernel was told last.
     pub(super) registered: Interest,
-    /// The last event found nobody who waits: who was woken before has had one turn to read.
+    /// The last event found no waiter. The next such event ends the registration, see `readiness`.
     pub(super) spared: bool,
-    /// Listed to be confirmed before the loop sleeps, see `confirm`.
+    /// Listed in `Unconfirmed`: it has to be checked before the loop sleeps.
     pub(super) unconfirmed: bool,
 }
 
@@ -92,8 +92,8 @@ impl Watch {
         self.waiters.extract_if(.., ready).collect()
     }
 
-    /// True if the kernel need not report any more what `event` says. What can be read is reported
-    /// once more before who was woken by it has run.
+    /// True if nobody waits any more for what `event` reports. The first such readable event does
+    /// not count: the loop polls again before the woken coroutine has read.
     pub(super) fn unwanted(&mut self, event: Event, woken: &Woken) -> bool {
         let wanted = self.interest();
         let superfluous = |side: Side| {

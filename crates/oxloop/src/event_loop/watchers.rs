@@ -88,7 +88,7 @@ fn possible(number: &Bound<'_, PyAny>) -> Option<RawFd> {
     number.extract().ok().filter(|fd| *fd >= 0)
 }
 
-/// What asyncio's selector says of a number that no descriptor can have.
+/// The error of asyncio's selector for a number that no descriptor can have.
 fn impossible(number: &Bound<'_, PyAny>) -> PyResult<PyErr> {
     Ok(if number.lt(0)? {
         PyValueError::new_err(format!("Invalid file descriptor: {number}"))
@@ -166,14 +166,15 @@ impl<'py> LoopThis<'_, 'py> {
     }
 }
 
-/// A watch that the kernel does not have: it is out of the registry, with all who waited for it.
+/// A watch that the kernel does not have. It was taken out of the registry, with its waiters.
 pub(super) struct Lost {
     error: io::Error,
     watch: Option<Watch>,
 }
 
 impl Lost {
-    /// Lets who waits try again, and find out by itself; returns what epoll_ctl(2) said.
+    /// Wakes the waiters, which try again and get the error themselves; returns the error of
+    /// epoll_ctl(2).
     ///
     /// # Errors
     /// As `wake`.
@@ -268,10 +269,9 @@ impl State {
         self.register(fd, Source::Watch(watch), interest).map(drop)
     }
 
-    /// Tells the kernel the interest of a watch, whose registration it may have ended by itself.
-    /// That the kernel does not know it means that the number is another descriptor's now. It is
-    /// registered then for the side that was just asked for and for coroutines, which find out by
-    /// their next system call whose it is.
+    /// Tells the kernel the interest of a watch. If the kernel has no such registration, the number
+    /// belongs to another file now. Then it is registered again, for the side that was just asked
+    /// for and for waiting coroutines, whose next system call shows them the change.
     pub(super) fn rewatch(
         &self,
         fd: RawFd,

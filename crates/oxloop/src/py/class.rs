@@ -75,7 +75,7 @@ impl Class {
     }
 }
 
-/// The collector's visitor, as it reaches a native type or a PyO3 class. Only a traverse has one.
+/// The collector's visitor, of a native type's or a PyO3 class's traverse function.
 pub(crate) struct Visit<'a>(Collector<'a>);
 
 enum Collector<'a> {

@@ -31,7 +31,7 @@ static POOL: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 /// How much of the thread state is looked at: less than the smallest one (288 bytes, 3.12).
 const SEARCHED_WORDS: usize = 280 / size_of::<usize>();
 
-/// A captured context: null stands for one in which nothing is set.
+/// A captured context; null stands for an empty one.
 #[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct Captured(Cell<*mut ffi::PyObject>);
@@ -61,7 +61,7 @@ impl Captured {
         Self(Cell::new(ptr::null_mut()))
     }
 
-    /// A copy that changes apart from this one (a server's context, for one more connection).
+    /// An independent copy: each connection gets one of its server's context.
     pub(crate) fn copy(&self, py: Python<'_>) -> PyResult<Self> {
         let own = self.0.get();
         if own.is_null() {
@@ -83,7 +83,7 @@ impl Captured {
         Ok(unsafe { Bound::from_borrowed_ptr(py, self.0.get()) })
     }
 
-    /// What was given as a context and is none.
+    /// An object that was given as a context but is not one.
     pub(super) fn other<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         // SAFETY: the field owns a reference or is null.
         let own = unsafe { Bound::from_borrowed_ptr_or_opt(py, self.0.get())? };
@@ -249,7 +249,7 @@ pub(crate) fn find_current(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Enters a fresh context and returns the words of the thread state that hold it just then.
+/// Enters a new context and returns which words of the thread state point to it meanwhile.
 fn words_equal_to_entered(py: Python<'_>) -> PyResult<Vec<usize>> {
     // SAFETY: attached; the context is owned by `context` until the end, and is entered and left on
     // this thread. Only words inside the thread state are read.

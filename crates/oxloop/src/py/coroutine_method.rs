@@ -64,10 +64,10 @@ impl Access for OfCoroutineMethod {
 
 type MethodThis<'a, 'py> = This<'a, 'py, CoroutineMethod>;
 
-/// Puts coroutine methods in the place of the methods `names` of `class`.
+/// Replaces the methods `names` of `class` by coroutine methods.
 ///
 /// # Errors
-/// AttributeError for a name that the class has not, and MemoryError.
+/// AttributeError for a name that the class does not have, and MemoryError.
 pub(crate) fn install(class: &Bound<'_, PyType>, names: &[&str]) -> PyResult<()> {
     for name in names {
         let descriptor = class.getattr(*name)?;
@@ -155,8 +155,8 @@ fn members() -> Vec<ffi::PyMemberDef> {
     ]
 }
 
-/// What a function has: from the pattern what belongs to the signature, the rest from the
-/// descriptor inside.
+/// A function's attributes: those of the signature come from the compiled function, the others
+/// from the wrapped descriptor.
 fn declared() -> Methods<OfCoroutineMethod> {
     let mut methods = Methods::<OfCoroutineMethod>::new();
     methods.getter(c"__code__", |this| this.pattern()?.getattr("__code__"));
@@ -208,8 +208,8 @@ impl<'py> MethodThis<'_, 'py> {
     }
 }
 
-/// Compiles an empty function of the descriptor's signature. Defaults may name what is in the
-/// modules `socket` and `sys`.
+/// Compiles an empty function of the descriptor's signature. Its defaults may use the modules
+/// `socket` and `sys`.
 fn compile_pattern<'py>(descriptor: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = descriptor.py();
     let name: String = descriptor.getattr("__name__")?.extract()?;

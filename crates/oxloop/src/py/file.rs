@@ -25,7 +25,7 @@ use pyo3::{ffi, intern};
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd, RawFd};
 
-/// Whether real files have been seen to have the layout of `FileFields`.
+/// Whether `FileFields` was verified on real files.
 static LAYOUT: Layout = Layout::unknown();
 
 /// The fields of `_io.FileIO` and of `_socket.socket` that are looked at.
@@ -70,8 +70,8 @@ impl FileObject {
         self.seen_in.as_ref()
     }
 
-    /// True if the file is known to have another descriptor than it had, or none. Runs no Python
-    /// code: of a file that only `fileno()` can tell about, nothing is known.
+    /// True if the file is known to have another descriptor than before, or none. Runs no Python
+    /// code, so it is false for a file whose `fileno()` would have to be called.
     #[inline]
     pub(crate) fn has_lost(&self, _py: Python<'_>) -> bool {
         let Some(seen_in) = &self.seen_in else {
@@ -108,7 +108,7 @@ pub(crate) fn descriptor_of(file: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     })
 }
 
-/// What CPython says of a number that is none of C's int.
+/// CPython's error for a number that does not fit a C int.
 pub(crate) fn too_large_for_int() -> PyErr {
     PyOverflowError::new_err("Python int too large to convert to C int")
 }

@@ -12,14 +12,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// True once PyO3 has attached to the interpreter.
 static ATTACHED: AtomicBool = AtomicBool::new(false);
 
-/// PyO3 asserts when it attaches to the interpreter first that this is up. It is not any more when
-/// the last objects of a program are freed, whose finalizers may come here. So this is called at
-/// the import, and before a loop runs: from 3.15 on the interpreter is not up yet while it imports
-/// `site`, and what that imports.
+/// Attaches PyO3 to the interpreter while that is certain to be initialised. PyO3 asserts this the
+/// first time it attaches, and at exit, when finalizers of the last objects may attach, it is false
+/// already. From 3.15 on it is false too while the interpreter imports `site`. So this is called at
+/// import, and again before a loop runs.
 ///
 /// # Errors
-/// RuntimeError if the interpreter has not been up yet: PyO3 could not turn a Rust error into an
-/// exception.
+/// RuntimeError if the interpreter is not initialised yet: PyO3 could not turn a Rust error into
+/// an exception.
 pub(crate) fn attach_once(py: Python<'_>) -> PyResult<()> {
     if ATTACHED.load(Ordering::Relaxed) {
         return Ok(());
@@ -35,7 +35,7 @@ pub(crate) fn attach_once(py: Python<'_>) -> PyResult<()> {
 }
 
 /// # Errors
-/// ImportError in a sub-interpreter, in CPython's words.
+/// ImportError in a sub-interpreter, with CPython's text.
 pub(crate) fn require_main(_py: Python<'_>) -> PyResult<()> {
     // SAFETY: the token says that a thread state is attached, which is all that the first call
     // needs; the second needs a runtime that is up. The pointers are only compared.

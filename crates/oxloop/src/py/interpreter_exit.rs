@@ -10,7 +10,6 @@
 //! - the calls below are the innermost Rust frame, so nothing else has been dropped when the
 //!   destructor runs.
 //! - a Rust panic never gets here: the methods' entry points catch it inside CPython's frames.
-//!
 //! - the calls go through pointers that the compiler cannot resolve. PyO3 declares the same
 //!   functions as never unwinding; link-time optimisation would merge the declarations and drop the
 //!   destructor.

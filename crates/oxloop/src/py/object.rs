@@ -29,7 +29,7 @@ unsafe extern "C" {
     fn PySys_Audit(event: *const c_char, format: *const c_char, ...) -> c_int;
 }
 
-/// `sys.audit` with five arguments; next to nothing if nobody listens.
+/// `sys.audit` with five arguments. Costs almost nothing without an audit hook.
 pub(crate) fn audit(event: &CStr, arguments: [Borrowed<'_, '_, PyAny>; 5]) -> PyResult<()> {
     let py = arguments[0].py();
     let [first, second, third, fourth, fifth] = arguments.map(|argument| argument.as_ptr());
@@ -51,7 +51,7 @@ pub(crate) fn audit(event: &CStr, arguments: [Borrowed<'_, '_, PyAny>; 5]) -> Py
     Ok(())
 }
 
-/// True if an audit hook may be listening; next to nothing if none is.
+/// True if there may be an audit hook. Costs almost nothing if there is none.
 pub(crate) fn has_audit_hooks(_py: Python<'_>) -> bool {
     let nothing: *mut ffi::PyObject = ptr::null_mut();
     // SAFETY: the arguments of an event are built only if somebody listens. A null object is one
@@ -66,22 +66,22 @@ pub(crate) fn has_audit_hooks(_py: Python<'_>) -> bool {
     }
 }
 
-/// Tells cheaply whether an attribute of a type is still what it was: compares the version that
-/// CPython gives a type anew whenever the type or a base changes.
+/// Checks cheaply whether an attribute of a type was replaced: compares the type's version, which
+/// CPython changes whenever the type or a base changes.
 #[derive(Debug)]
 pub(crate) struct TypeWatch {
     class: Py<PyType>,
-    /// A base whose attribute counts too: it may be replaced where the class has one of its own.
+    /// A base whose attribute is checked too: the class may override it.
     base: Option<Py<PyType>>,
     name: &'static str,
-    /// None if somebody has replaced it before.
+    /// None if it was replaced before the watch was made.
     original: Option<Py<PyAny>>,
     seen: Cell<u32>,
 }
 
 impl TypeWatch {
-    /// Watches method `name` of `class`. It is the original if the module of the class has it, or a
-    /// base from there.
+    /// Watches method `name` of `class`. It counts as the original if it is defined in the module
+    /// of the class, in the class itself or in a base.
     ///
     /// # Errors
     /// What looking at the class raises.
@@ -134,8 +134,8 @@ impl TypeWatch {
     }
 }
 
-/// True for a plain function that `module` defines. Its globals tell: a function that takes its
-/// place may have a copy of its name and its module's, and a wrapper may look like one.
+/// True for a plain function that `module` defines. The function's globals decide: a replacement
+/// may copy `__name__` and `__module__`, as wrappers do.
 pub(crate) fn is_defined_in(object: &Bound<'_, PyAny>, module: &Bound<'_, PyModule>) -> bool {
     let Ok(function) = object.cast_exact::<PyFunction>() else {
         return false;
@@ -180,7 +180,7 @@ pub(crate) fn call_only_keyword<'py>(
     vectorcall(callable, [ptr::null_mut(), value.as_ptr()], 0, Some(&names))
 }
 
-/// `callable(*arguments)`, on a thread that the interpreter's end may catch inside of it.
+/// `callable(*arguments)`, for a thread that may be inside the call when the interpreter exits.
 pub(crate) fn call_with_tuple<'py>(
     callable: &Bound<'py, PyAny>,
     arguments: &Bound<'py, PyTuple>,
@@ -193,8 +193,8 @@ pub(crate) fn call_with_tuple<'py>(
     }
 }
 
-/// Calls with `positional` arguments and the keywords that `names` lists. The first place of
-/// `arguments` is for the callee's use.
+/// Calls with `positional` arguments and the keywords that `names` lists. The callee may overwrite
+/// the first element of `arguments` (PY_VECTORCALL_ARGUMENTS_OFFSET).
 fn vectorcall<'py, const N: usize>(
     callable: &Bound<'py, PyAny>,
     mut arguments: [*mut ffi::PyObject; N],

@@ -20,10 +20,10 @@ use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-/// How much is searched, in words: less than the thread state, or the interpreter's, which is more
-/// than 64 KiB in size.
+/// How many words are searched: less than the size of the thread's state (or of the interpreter's,
+/// which has more than 64 KiB).
 const SEARCHED: usize = if cfg!(Py_3_13) { 280 } else { 2048 } / size_of::<u32>();
-/// What the word says; from 3.13 on the bits above hold a version of something else.
+/// The bits of the word that count; from 3.13 on the higher bits hold an unrelated version number.
 const EVENTS: u32 = 0xff;
 /// Words that a pending call sets. In 3.11 there is a second one behind the breaker, which tells of
 /// pending calls alone.

@@ -48,7 +48,7 @@ const METHODS: [&str; 14] = [
     "shutdown",
 ];
 
-/// Whether real sockets have been seen to have the layout of `SocketFields`.
+/// Whether `SocketFields` was verified on real sockets.
 static LAYOUT: Layout = Layout::unknown();
 
 /// The fields of `_socket.socket` that are looked at.
@@ -61,7 +61,7 @@ struct SocketFields {
     proto: c_int,
 }
 
-/// What a socket object says that its socket is, in the numbers of socket(2).
+/// Family, type and protocol that a socket object reports, as the numbers of socket(2).
 #[derive(Clone, Copy)]
 pub(crate) struct SocketKind {
     pub(crate) family: c_int,
@@ -126,8 +126,8 @@ impl SocketObject {
         }
     }
 
-    /// True if the object is known to have another descriptor than it had, or none. Runs no Python
-    /// code: of an object that only `fileno()` can tell about, nothing is known.
+    /// True if the object is known to have another descriptor than before, or none. Runs no Python
+    /// code, so it is false for an object whose `fileno()` would have to be called.
     #[inline]
     pub(crate) fn has_lost(&self, _py: Python<'_>) -> bool {
         // SAFETY: `seen` says that the object is an instance of `_socket.socket`, whose layout was
@@ -164,7 +164,7 @@ impl SocketObject {
     }
 }
 
-/// The answer of the kernel for a descriptor that is not there.
+/// EBADF, the kernel's error for a descriptor that is not open.
 pub(crate) fn no_descriptor() -> io::Error {
     io::Error::from_raw_os_error(libc::EBADF)
 }
@@ -192,7 +192,7 @@ pub(crate) fn makes_plain_sockets(py: Python<'_>) -> PyResult<bool> {
 
 /// The methods of `socket.socket` as they were at import.
 struct Originals {
-    /// None if a program had put something else than a class of sockets there.
+    /// None if the program had replaced the class by something that is not a socket class.
     class: Option<Py<PyType>>,
     methods: Vec<Py<PyAny>>,
     /// The version of the class that was looked at last.
