@@ -100,7 +100,7 @@ fn submit(this: &Bound<'_, EventLoop>, future: &Bound<'_, PyAny>, job: Job) -> P
     }
 }
 
-/// Where a thread brings its result.
+/// The receiver of a thread's result.
 struct Answering {
     /// The loop, and the future that is waited for; taken by `deliver` or by the end.
     to: Option<(Py<EventLoop>, Py<PyAny>)>,

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyFrozenSet, PyInt, PyList, PySlice, PyString, PyTuple};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// What is asked for beside the address.
+/// The arguments of a lookup except for host and port.
 pub(crate) struct Wanted {
     pub(crate) family: Py<PyAny>,
     pub(crate) kind: Py<PyAny>,

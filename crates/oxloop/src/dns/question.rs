@@ -7,7 +7,7 @@ use pyo3::types::{PyBytes, PyInt, PyString, PyTuple};
 use reactor::resolver::Hints;
 use std::ffi::CString;
 
-/// What a program wants to know.
+/// The arguments of a `getaddrinfo` call.
 pub(crate) struct Question {
     pub(crate) host: Py<PyAny>,
     pub(crate) port: Py<PyAny>,
@@ -93,7 +93,7 @@ impl Question {
 enum Text {
     Absent,
     Given(CString),
-    /// The socket module has a rule of its own for it.
+    /// Needs the socket module's own rules.
     Odd,
 }
 

@@ -113,7 +113,7 @@ fn trace_source(py: Python<'_>, handle: &HandleRef) -> PyResult<()> {
     Ok(())
 }
 
-/// Runs a handle as debug mode does, and when a profiler patched the `_run` of asyncio's classes.
+/// Runs a handle in debug mode, or if a profiler patched the `_run` of asyncio's handles.
 #[cold]
 pub(super) fn run_handle(this: &Bound<'_, EventLoop>, handle: &HandleRef) -> PyResult<()> {
     let (py, state) = (this.py(), this.get().state(this.py()));
@@ -156,7 +156,7 @@ fn log_if_slow(py: Python<'_>, state: &State, handle: &HandleRef, elapsed: f64) 
     Ok(())
 }
 
-/// Turns the tracking of where coroutines are made on for the loop's run, and back.
+/// Turns coroutine origin tracking on for a run of the loop, or restores the previous depth.
 pub(super) fn track_coroutine_origins(
     py: Python<'_>,
     state: &State,

@@ -149,7 +149,7 @@ fn cancel<'py>(this: &This<'_, 'py, Call>, args: Args<'_, 'py>) -> PyResult<Boun
     Ok(py.None().into_bound(py))
 }
 
-/// Cancels a handle that the program can only know from reports.
+/// Cancels a handle that the program never got: it sees it in debug mode's reports only.
 ///
 /// # Errors
 /// In debug mode, what the `repr` of its callback raises.
@@ -181,10 +181,10 @@ fn keep_repr(this: &This<'_, '_, Call>) -> PyResult<()> {
     Ok(())
 }
 
-/// The locks of threads that wait for the end of a thread-safe handle's callback, each released by
-/// the next one that ends.
+/// The locks of threads that wait for a thread-safe handle's callback to end. When any such
+/// callback ends, all are released, and each thread checks its own handle again.
 static WAITERS: Mutex<Vec<Py<PyAny>>> = Mutex::new(Vec::new());
-/// How many threads wait: without one, a callback's end costs a load.
+/// How many threads wait. With none, the end of a callback costs one load.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 fn waiters() -> MutexGuard<'static, Vec<Py<PyAny>>> {
@@ -208,7 +208,7 @@ fn wait_while_running_elsewhere(this: &This<'_, '_, Call>) -> PyResult<()> {
     while this.is_running() {
         let lock = imports::allocate_lock(py)?.call0()?;
         lock.call_method0(intern!(py, "acquire"))?;
-        // Attached since the look above, but for what a signal handler did in these calls.
+        // This thread kept the GIL since the last check, unless a signal handler ran meanwhile.
         if !this.is_running() {
             break;
         }

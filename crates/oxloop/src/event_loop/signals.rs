@@ -33,8 +33,8 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-/// CPython itself is asked once in so many turns: `py::signals` says what its word does not show. A
-/// loop that polls or waits is woken by these signals.
+/// CPython itself is asked once in so many turns, for signals that its word does not show (see
+/// `py::signals`). Such a signal wakes a loop that polls or waits.
 const ASKED_EVERY: u32 = 64;
 
 /// The signal handlers of a loop.

@@ -168,7 +168,7 @@ impl<A: Access> Methods<A> {
     }
 }
 
-/// The signature in front of the text, where CPython looks for what `inspect.signature` shows.
+/// The docstring: the signature, which CPython finds there for `inspect.signature`, then the text.
 /// Leaked, as the definition that it belongs to is.
 fn documentation(name: &CStr, parameters: &str, text: &CStr) -> *const c_char {
     let separator: &[u8] = if parameters.is_empty() { b"" } else { b", " };

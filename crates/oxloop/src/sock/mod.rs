@@ -102,7 +102,7 @@ fn descriptor(sock: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     call_method(sock, intern!(sock.py(), "fileno"), &[])?.extract()
 }
 
-/// None if the kernel asks to wait.
+/// None if the kernel would block.
 fn attempted<T>(outcome: io::Result<T>) -> PyResult<Option<T>> {
     match outcome {
         Ok(value) => Ok(Some(value)),
@@ -113,7 +113,7 @@ fn attempted<T>(outcome: io::Result<T>) -> PyResult<Option<T>> {
     }
 }
 
-/// Calls a method of the socket object; None if it asks to wait.
+/// Calls a method of the socket object; None if it would block.
 fn attempt_method<'py>(
     sock: &Bound<'py, PyAny>,
     name: &Bound<'py, PyString>,

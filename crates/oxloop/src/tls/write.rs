@@ -140,9 +140,9 @@ impl<'py> TlsThis<'_, 'py> {
     /// KeyboardInterrupt, SystemExit, and what the exception handler lets out.
     pub(super) fn control_app_writing(&self) -> PyResult<()> {
         let inner = self.own();
-        // What waits below counts from when the transport there says that it is too much, which is
-        // at our marks at the latest: only then will it say when it is not any more. A backlog is
-        // heard of in any case.
+        // The queue of the transport below counts only while that transport has paused us (which it
+        // does at our water marks, at the latest): only then does it tell us when it has sent
+        // enough. With a backlog we are told in any case.
         let backlog = inner.backlog.borrow().size();
         let queued = if backlog > 0 || inner.flags.ssl_writing_paused.get() {
             self.queued()
