@@ -1,15 +1,15 @@
-//! A BIO whose two sides are buffers of ours.
+//! A BIO that reads from and writes to buffers of this crate.
 //!
-//! One BIO serves an `SSL*` in both directions. Its data is a share of the [`Wire`], of which the
-//! session holds another, so that either may go first: what is left keeps working, with nobody on
-//! the other side.
+//! One BIO serves an `SSL*` in both directions. The BIO and the session share the [`Wire`] by
+//! reference counting, so that either may be freed first; the other one goes on working, without a
+//! peer.
 //!
-//! Reading reports "try again" while there is nothing, and the end once the wire has ended and
-//! everything is read, like Python's `MemoryBIO`. Writing always succeeds.
+//! Like Python's `MemoryBIO`, a read reports "try again" if the buffer is empty, and the end of the
+//! stream if the wire has ended as well. A write always succeeds.
 //!
-//! Invariant: no borrow of a buffer is held across a call that could run another callback. Whoever
-//! breaks this from outside, by holding [`Wire::outgoing`] while the `SSL*` is used, gets a failed
-//! write and no undefined behaviour.
+//! Invariant: no borrow of a buffer is held across a call that could run another callback. A caller
+//! that breaks this, by holding [`Wire::outgoing`] while the `SSL*` is used, gets a failed write,
+//! not undefined behaviour.
 
 use std::cell::RefCell;
 use std::ffi::{c_char, c_int, c_long, c_void};
@@ -51,7 +51,7 @@ impl Wire {
     }
 }
 
-/// The time for which the wire reads from bytes of the caller's.
+/// While it lives, the wire reads from bytes of the caller.
 #[derive(Debug)]
 pub(crate) struct Loan {
     wire: Rc<Wire>,
@@ -63,8 +63,8 @@ impl Drop for Loan {
     }
 }
 
-/// Runs `body` while the wire reads from `bytes`, then keeps what is left of them. Inside of
-/// another loan, what is left of that one is kept first.
+/// Runs `body` while the wire reads from `bytes`, then copies the bytes that were not read. Inside
+/// another loan, the unread bytes of that one are copied first.
 pub(crate) fn with_loan<R>(wire: &Rc<Wire>, bytes: &[u8], body: impl FnOnce() -> R) -> R {
     let loan = Loan {
         wire: Rc::clone(wire),
@@ -77,7 +77,7 @@ pub(crate) fn with_loan<R>(wire: &Rc<Wire>, bytes: &[u8], body: impl FnOnce() ->
     result
 }
 
-/// The kind of BIO that the library knows ours by.
+/// The BIO_METHOD of this crate's BIOs.
 pub(crate) struct Method(NonNull<Opaque>);
 
 // SAFETY: a BIO_METHOD is filled in before it gets here and only read afterwards.

@@ -1,7 +1,7 @@
-//! Contexts and connections of one's own, for tests and fuzzing: what Python makes elsewhere.
+//! Contexts and connections for tests and fuzzing, which have no Python to make them.
 //!
-//! A [`Context`] is an `SSL_CTX*` with a certificate that is made on the spot and that nobody
-//! verifies; an [`Endpoint`] is an `SSL*` with a session over it, either of which can go first.
+//! A [`Context`] is an `SSL_CTX*` with a new certificate that nobody verifies. An [`Endpoint`] is
+//! an `SSL*` with a session over it; either can be freed first.
 
 use std::ffi::{CStr, c_char, c_int, c_long, c_uchar, c_void};
 use std::fmt;
@@ -245,7 +245,7 @@ impl fmt::Debug for Context {
     }
 }
 
-/// An `SSL*` of one's own, with a session over it, which must not be swapped for another's.
+/// An `SSL*` with a session over it. The session must not be swapped for another endpoint's.
 pub struct Endpoint<'a> {
     context: &'a Context,
     ssl: NonNull<Opaque>,

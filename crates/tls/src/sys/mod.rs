@@ -1,9 +1,9 @@
 //! OpenSSL, behind safe functions.
 //!
-//! Each file wraps one topic and gives the rest of the crate slices and enums in place of pointers
-//! and return codes. Two obligations run through all of them: an `SSL*` is alive while it is used,
-//! which whoever makes a [`borrowed::BorrowedSsl`] promises, and an `SSL*` with what hangs on it is
-//! used by one thread at a time, which the same promise covers.
+//! Each file wraps one topic, and gives the rest of the crate slices and enums instead of pointers
+//! and return codes. All of them rely on two facts: an `SSL*` is alive while it is used, and it and
+//! the objects that it owns are used by one thread at a time. The caller that makes a
+//! [`borrowed::BorrowedSsl`] promises both.
 
 pub(crate) mod bio;
 pub(crate) mod borrowed;

@@ -1,7 +1,7 @@
 //! The functions of OpenSSL that this crate calls, looked up by name.
 //!
-//! All of them exist since OpenSSL 1.1.1 with the same signature; what is a macro in its headers
-//! (`SSL_set_mode`, `BIO_clear_retry_flags`) is spelled out where it is used.
+//! All of them have had the same signature since OpenSSL 1.1.1. The macros of its headers
+//! (`SSL_set_mode`, `BIO_clear_retry_flags`) are written out where they are used.
 //!
 //! Invariant: the shared object stays open as long as its functions are in use.
 
@@ -14,7 +14,7 @@ use libloading::os::unix::Library as Object;
 
 use crate::outcome::{Failure, Unavailable};
 
-/// Those of the process.
+/// The functions, once they are found: one table for the process.
 static LOADED: OnceLock<Symbols> = OnceLock::new();
 
 /// An `SSL`, a `BIO` and so on: types whose layout is OpenSSL's business.
