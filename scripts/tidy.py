@@ -53,7 +53,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "crates/tls/src/": (
         ("outcome", "outgoing"),
-        ("sys::incoming", "sys::symbols"),
+        ("sys::cursor", "sys::incoming", "sys::symbols"),
         ("sys::bio",),
         ("library",),
         ("sys::borrowed",),

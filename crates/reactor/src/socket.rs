@@ -94,15 +94,14 @@ pub fn listen(fd: RawFd, backlog: i32) -> io::Result<()> {
     sys::socket::listen(fd, backlog.max(0))
 }
 
-/// Receives bytes to the start of `buffer` and returns how many; 0 is the end of the stream (or an
-/// empty `buffer`). See recv(2). Never waits, even if the socket does. Exactly the bytes counted
-/// are initialised.
+/// Receives bytes to the start of `buffer` and returns them; none is the end of the stream (or an
+/// empty `buffer`). See recv(2). Never waits, even if the socket does.
 #[inline]
-pub fn recv(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+pub fn recv(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<&mut [u8]> {
     sys::socket::recv(fd, buffer)
 }
 
-/// [`recv`] for memory that is initialised already.
+/// [`recv`] for memory that is initialised already; returns how many bytes it received.
 #[inline]
 pub fn recv_into_slice(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     sys::socket::recv_into_slice(fd, buffer)
@@ -123,13 +122,7 @@ pub fn send_vectored(fd: RawFd, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     sys::socket::send_vectored(fd, slices)
 }
 
-/// [`recv`] for what is no socket; see read(2).
-#[inline]
-pub fn read(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    sys::socket::read(fd, buffer)
-}
-
-/// [`read`] for memory that is initialised already.
+/// [`recv_into_slice`] for what is no socket; see read(2).
 #[inline]
 pub fn read_into_slice(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
     sys::socket::read_into_slice(fd, buffer)

@@ -33,6 +33,7 @@ pub use outcome::{Failure, Outcome, Unavailable};
 pub use outgoing::Outgoing;
 pub use session::Session;
 pub use sys::borrowed::BorrowedSsl;
+pub use sys::cursor::Cursor;
 
 #[cfg(feature = "contexts")]
 pub use sys::contexts;

@@ -19,7 +19,6 @@
 //! through a `bytes` object and a `MemoryBIO`.
 
 use std::cell::RefMut;
-use std::mem::MaybeUninit;
 use std::rc::Rc;
 
 use crate::kept_buffers::{KeptBuffers, Share};
@@ -28,6 +27,7 @@ use crate::outcome::{Failure, Outcome, Unavailable};
 use crate::outgoing::Outgoing;
 use crate::sys::bio::{self, Wire};
 use crate::sys::borrowed::BorrowedSsl;
+use crate::sys::cursor::Cursor;
 
 /// The plaintext of one record, at most.
 const RECORD: usize = 16 * 1024;
@@ -113,10 +113,9 @@ impl Session {
         outcome
     }
 
-    /// Reads plaintext, at most a record; the bytes counted are initialised. Runs the handshake
-    /// first if it is due.
+    /// Reads plaintext, at most a record. Runs the handshake first if it is due.
     #[inline]
-    pub fn read(&mut self, into: &mut [MaybeUninit<u8>]) -> Outcome {
+    pub fn read(&mut self, into: &mut Cursor<'_>) -> Outcome {
         let ssl = self.ssl;
         self.with_buffers(|| ssl.read(into))
     }

@@ -3,6 +3,8 @@
 //! Invariants:
 //! - the memory is lent until the value is dropped: the exporter cannot resize or free it.
 //! - a writable buffer is contiguous.
+//! - of new memory, as much is kept as whoever fills it returns as bytes: who has a `&mut [u8]` of
+//!   it has initialised it.
 
 use pyo3::exceptions::{PyBufferError, PyException, PyTypeError};
 use pyo3::ffi;
@@ -149,24 +151,25 @@ pub(crate) fn append_to_bytearray(
     data: &[u8],
 ) -> PyResult<usize> {
     bytearray_extended_by(bytearray, data.len(), |memory| {
-        // SAFETY: `memory` has room for all of `data`; it is new, so `data` is no part of it.
+        // SAFETY: `memory` has room for all of `data`; it is new, so `data` is no part of it. What
+        // is copied to is initialised.
         unsafe {
             let start = memory.as_mut_ptr().cast::<u8>();
             start.copy_from_nonoverlapping(data.as_ptr(), data.len());
+            slice::from_raw_parts_mut(start, data.len())
         }
-        data.len()
     })
 }
 
 /// Makes room for `more` bytes at the end of a bytearray, has `fill` write the first of them, and
-/// cuts it to what `fill` returns. The new size.
+/// cuts it to those, which `fill` returns. The new size.
 ///
 /// # Errors
 /// BufferError while the bytearray lends its memory, MemoryError.
 pub(crate) fn bytearray_extended_by(
     bytearray: &Bound<'_, PyByteArray>,
     more: usize,
-    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> usize,
+    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> &mut [u8],
 ) -> PyResult<usize> {
     let py = bytearray.py();
     let resize = |size: usize| {
@@ -185,13 +188,24 @@ pub(crate) fn bytearray_extended_by(
     // them while this thread stays attached and `fill` leaves the object alone.
     let filled = unsafe {
         let start = ffi::PyByteArray_AsString(bytearray.as_ptr()).cast::<MaybeUninit<u8>>();
-        fill(slice::from_raw_parts_mut(start.add(before), more))
+        let start = start.add(before);
+        prefix(start, more, fill(slice::from_raw_parts_mut(start, more)))
     };
-    let size = before + filled.min(more);
+    let size = before + filled;
     if filled < more {
         resize(size)?;
     }
     Ok(size)
+}
+
+/// How much of the `size` bytes at `start` is initialised: `filled`, if it is the start of them. A
+/// slice of other memory proves nothing.
+fn prefix(start: *const MaybeUninit<u8>, size: usize, filled: &[u8]) -> usize {
+    if filled.as_ptr() == start.cast() {
+        filled.len().min(size)
+    } else {
+        0
+    }
 }
 
 /// A new `bytes` of at most `capacity`, filled in place and cut to what `fill` returns.
@@ -201,16 +215,16 @@ pub(crate) fn bytearray_extended_by(
 pub(crate) fn bytes_filled_by<'py, E>(
     py: Python<'py>,
     capacity: usize,
-    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<usize, E>,
+    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<&mut [u8], E>,
 ) -> PyResult<Result<Bound<'py, PyBytes>, E>> {
     // SAFETY: a fresh bytes object of `capacity` uninitialised bytes, seen by nobody else; `fill`
-    // writes a prefix and says how long it is, and the object is cut to that prefix.
+    // initialises a prefix and returns it, and the object is cut to that prefix.
     unsafe {
         let fresh = ffi::PyBytes_FromStringAndSize(std::ptr::null(), capacity as ffi::Py_ssize_t);
         let fresh = Bound::from_owned_ptr_or_err(py, fresh)?;
         let memory: *mut MaybeUninit<u8> = ffi::PyBytes_AsString(fresh.as_ptr()).cast();
         let filled = match fill(slice::from_raw_parts_mut(memory, capacity)) {
-            Ok(filled) => filled.min(capacity),
+            Ok(filled) => prefix(memory, capacity, filled),
             Err(error) => return Ok(Err(error)),
         };
         let mut object = fresh.into_ptr();

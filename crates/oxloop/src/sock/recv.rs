@@ -168,7 +168,11 @@ fn recv_into<'py>(
         && memory.len() > 0
         && let Some(fd) = plain_descriptor(sock)?
     {
-        let received = attempted(memory.with_memory(|memory| socket::recv(fd, memory)))?;
+        let received = memory.with_memory(|memory| {
+            let received = socket::recv(fd, memory)?;
+            Ok(received.len())
+        });
+        let received = attempted(received)?;
         match received {
             Some(count) => return Ok(Some(count.into_pyobject(py)?.into_any())),
             None if !blocks(sock)? => return Ok(None),

@@ -20,7 +20,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyInt, PyString};
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::mem::MaybeUninit;
-use tls::{Library, Outcome, Session};
+use tls::{Cursor, Library, Outcome, Session};
 
 /// The least that is asked for: a record that came in parts may be larger than its last part.
 const READ_LEAST: usize = 256;
@@ -105,9 +105,9 @@ impl Direct {
             loop {
                 let mut end = RawEnd::Full;
                 let filled = bytes_filled_by(py, wanted(session), |memory| {
-                    let (count, ended) = fill(session, memory);
+                    let (filled, ended) = fill(session, memory);
                     end = ended;
-                    Ok::<_, Infallible>(count)
+                    Ok::<_, Infallible>(filled)
                 })?;
                 let Ok(chunk) = filled;
                 if !chunk.as_bytes().is_empty() {
@@ -132,9 +132,11 @@ impl Direct {
         let mut memory = WritableBuffer::of(buffer, "read() argument 2")?;
         let mut plaintext = 0;
         let end = self.reading(ciphertext, |session| {
-            let (count, end) = memory.with_memory(|memory| fill(session, memory));
-            plaintext = count;
-            Ok(end)
+            Ok(memory.with_memory(|memory| {
+                let (filled, end) = fill(session, memory);
+                plaintext = filled.len();
+                end
+            }))
         })?;
         drop(memory);
         let end = self.raised(buffer.py(), end);
@@ -152,9 +154,9 @@ impl Direct {
             loop {
                 let mut end = RawEnd::Full;
                 size = bytearray_extended_by(buffer, wanted(session), |memory| {
-                    let (count, ended) = fill(session, memory);
+                    let (filled, ended) = fill(session, memory);
                     end = ended;
-                    count
+                    filled
                 })?;
                 if !matches!(end, RawEnd::Full) {
                     return Ok(end);
@@ -250,18 +252,19 @@ fn wanted(session: &Session) -> usize {
 
 /// Reads until `memory` is full or nothing more can be had. What arrived usually ends at a record's
 /// boundary; OpenSSL is then not called once more in vain.
-fn fill(session: &mut Session, memory: &mut [MaybeUninit<u8>]) -> (usize, RawEnd) {
-    let mut filled = 0;
-    while filled < memory.len() {
-        match session.read(&mut memory[filled..]) {
-            Outcome::Done(count) => filled += count,
-            Outcome::WantRead | Outcome::WantWrite => return (filled, RawEnd::WantsMore),
-            Outcome::CloseNotify => return (filled, RawEnd::CloseNotify),
-            Outcome::Failed => return (filled, RawEnd::Failed),
+fn fill<'a>(session: &mut Session, memory: &'a mut [MaybeUninit<u8>]) -> (&'a mut [u8], RawEnd) {
+    let mut plaintext = Cursor::new(memory);
+    let end = loop {
+        if plaintext.room() == 0 {
+            break RawEnd::Full;
         }
-        if session.is_drained() {
-            return (filled, RawEnd::WantsMore);
+        match session.read(&mut plaintext) {
+            Outcome::Done(_) if session.is_drained() => break RawEnd::WantsMore,
+            Outcome::Done(_) => {}
+            Outcome::WantRead | Outcome::WantWrite => break RawEnd::WantsMore,
+            Outcome::CloseNotify => break RawEnd::CloseNotify,
+            Outcome::Failed => break RawEnd::Failed,
         }
-    }
-    (filled, RawEnd::Full)
+    };
+    (plaintext.into_filled(), end)
 }

@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::slice;
 
 use libc::{c_int, c_void, socklen_t};
 use rustix::io::retry_on_intr;
@@ -123,11 +124,13 @@ pub(crate) fn peer_address(fd: RawFd) -> io::Result<SocketAddress> {
 }
 
 #[inline]
-pub(crate) fn recv(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+pub(crate) fn recv(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<&mut [u8]> {
     let fd = borrowed(fd)?;
     let receive =
         || rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT).map(|(_, length)| length);
-    Ok(retry_on_intr(receive)?)
+    let length = retry_on_intr(receive)?.min(buffer.len());
+    // SAFETY: the kernel wrote that many bytes to the start of `buffer`.
+    Ok(unsafe { slice::from_raw_parts_mut(buffer.as_mut_ptr().cast(), length) })
 }
 
 #[inline]
@@ -158,14 +161,6 @@ pub(crate) fn send_vectored(fd: RawFd, slices: &[IoSlice<'_>]) -> io::Result<usi
     message.msg_iovlen = count;
     // SAFETY: the message names `slices`, which are borrowed during the call, and nothing else.
     transfer(|| unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL) })
-}
-
-#[inline]
-pub(crate) fn read(fd: RawFd, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    let (start, len) = (buffer.as_mut_ptr().cast::<c_void>(), buffer.len());
-    // SAFETY: `buffer` is borrowed mutably during the call and has `len` bytes; the kernel only
-    // writes to them.
-    transfer(|| unsafe { libc::read(fd, start, len) })
 }
 
 #[inline]

@@ -6,11 +6,11 @@
 use std::ffi::{c_int, c_long, c_void};
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
 use super::bio::{self, Wire};
+use super::cursor::Cursor;
 use crate::library::Library;
 use crate::outcome::{Outcome, Unavailable};
 
@@ -114,23 +114,22 @@ impl BorrowedSsl<'_> {
 
     /// Reads plaintext, at most a record; see [`Session::read`](crate::Session::read).
     #[inline]
-    pub fn read(self, into: &mut [MaybeUninit<u8>]) -> Outcome {
-        if into.is_empty() {
+    pub fn read(self, into: &mut Cursor<'_>) -> Outcome {
+        let room = into.unfilled();
+        if room.is_empty() {
             return Outcome::Done(0);
         }
         self.library.clear_errors();
         let mut count = 0;
-        // SAFETY: the `SSL*` is alive, and `into` has room for its length.
+        // SAFETY: the `SSL*` is alive, and `room` is as long as is said.
         let result = unsafe {
             let read = self.library.symbols.functions.ssl_read_ex;
-            read(
-                self.ssl.as_ptr(),
-                into.as_mut_ptr().cast(),
-                into.len(),
-                &raw mut count,
-            )
+            let (start, length) = (room.as_mut_ptr(), room.len());
+            read(self.ssl.as_ptr(), start.cast(), length, &raw mut count)
         };
         if result == 1 {
+            // SAFETY: OpenSSL wrote `count` bytes to the start of `room`.
+            unsafe { into.advance(count) };
             Outcome::Done(count)
         } else {
             self.outcome(result)
@@ -141,11 +140,11 @@ impl BorrowedSsl<'_> {
     #[inline]
     pub fn read_onto(self, into: &mut Vec<u8>, room: usize) -> Outcome {
         into.reserve(room);
-        let outcome = self.read(&mut into.spare_capacity_mut()[..room]);
-        if let Outcome::Done(count) = outcome {
-            // SAFETY: OpenSSL wrote `count` bytes to the spare capacity.
-            unsafe { into.set_len(into.len() + count) };
-        }
+        let mut cursor = Cursor::new(&mut into.spare_capacity_mut()[..room]);
+        let outcome = self.read(&mut cursor);
+        let filled = cursor.filled();
+        // SAFETY: so many bytes of the spare capacity are initialised.
+        unsafe { into.set_len(into.len() + filled) };
         outcome
     }
 

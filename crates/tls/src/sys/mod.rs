@@ -9,5 +9,6 @@ pub(crate) mod bio;
 pub(crate) mod borrowed;
 #[cfg(feature = "contexts")]
 pub mod contexts;
+pub(crate) mod cursor;
 pub(crate) mod incoming;
 pub(crate) mod symbols;

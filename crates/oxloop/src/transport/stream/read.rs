@@ -120,7 +120,10 @@ impl<'py> StreamThis<'_, 'py> {
             return Ok(());
         };
         let received = match WritableBuffer::of(&buffer, "recv_into() argument 1") {
-            Ok(mut memory) => memory.with_memory(|memory| socket::recv(self.fd()?, memory)),
+            Ok(mut memory) => memory.with_memory(|memory| {
+                let received = socket::recv(self.fd()?, memory)?;
+                Ok(received.len())
+            }),
             Err(error) => {
                 return self.reading_failed(
                     FatalError::Python(error),
