@@ -128,6 +128,17 @@ impl Share {
         self.place.state.set(State::Used);
         result
     }
+
+    /// Runs a call of somebody else's on the `SSL*`, during which nobody frees the buffers.
+    pub(crate) fn keeping<R>(&self, call: impl FnOnce() -> R) -> R {
+        let state = self.place.state.get();
+        if state != State::Out {
+            self.place.state.set(State::Running);
+        }
+        let result = call();
+        self.place.state.set(state);
+        result
+    }
 }
 
 impl Drop for Share {

@@ -9,8 +9,8 @@
 //! [`Outcome`]. Any of them may leave something in [`Session::to_send`], reading too: alerts, and
 //! answers to a key update.
 //!
-//! The `SSL*` stays its owner's, whose own calls on it may stand between any two of a session's;
-//! they read and write the same buffers.
+//! The `SSL*` stays its owner's, whose own calls on it may stand between any two of a session's, or
+//! in [`Session::with_owner`]; they read and write the same buffers.
 //!
 //! Cost: ciphertext is copied once into OpenSSL's record buffer and once out of it, as a socket BIO
 //! of OpenSSL's own would do with a system call each. An idle session holds no buffer but the
@@ -145,6 +145,14 @@ impl Session {
     pub fn free_buffers(&mut self) {
         if self.buffers.is_some() {
             self.ssl.free_buffers();
+        }
+    }
+
+    /// Runs a call of the owner's on the `SSL*`. Other sessions may be used meanwhile.
+    pub fn with_owner<R>(&mut self, call: impl FnOnce() -> R) -> R {
+        match &self.buffers {
+            Some(share) => share.keeping(call),
+            None => call(),
         }
     }
 

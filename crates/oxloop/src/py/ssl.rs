@@ -11,9 +11,13 @@
 //! the object has, and then OpenSSL is asked whether the `SSL*` belongs to the `SSL_CTX*` of that
 //! context.
 
+use super::class::{Visit, VisitStopped};
+use super::imports;
+use super::object::call_method;
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyString, PyType};
 use pyo3::{ffi, intern};
+use std::cell::{RefCell, RefMut};
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use tls::{BorrowedSsl, Library, Session};
@@ -34,12 +38,63 @@ struct SslContext {
     context: *mut c_void,
 }
 
-/// Puts a session over the connection of an `ssl.SSLObject`. It comes with the `_ssl._SSLSocket`
-/// that owns the connection, which the caller keeps alive for as long as the session.
-///
-/// # Errors
-/// A text that says which check failed.
-pub(crate) fn adopt<'py>(
+/// A session over the connection of an `ssl.SSLObject`.
+pub(crate) struct SslSession {
+    /// Borrowed during each use, and during calls of the object's methods too.
+    session: RefCell<Session>,
+    /// The `_ssl._SSLSocket` that owns the connection, whatever becomes of the object's reference
+    /// to it. Declared behind the session, which must go first.
+    socket: Py<PyAny>,
+    ssl_object: Py<PyAny>,
+}
+
+impl SslSession {
+    /// # Errors
+    /// A text that says which check failed.
+    pub(crate) fn adopt(
+        library: &'static Library,
+        ssl_object: &Bound<'_, PyAny>,
+    ) -> Result<Self, String> {
+        let (session, socket) = adopt(library, ssl_object)?;
+        Ok(Self {
+            session: RefCell::new(session),
+            socket: socket.unbind(),
+            ssl_object: ssl_object.clone().unbind(),
+        })
+    }
+
+    /// The session, unless a call is under way: one of the SSLObject, whose callback this is or
+    /// which another thread waits in.
+    #[inline]
+    pub(crate) fn take(&self, _py: Python<'_>) -> Option<RefMut<'_, Session>> {
+        self.session.try_borrow_mut().ok()
+    }
+
+    /// Calls a method of the SSLObject. CPython lets go of the GIL inside of it, so that other
+    /// threads may get here before it returns; they do not get the session.
+    ///
+    /// # Errors
+    /// What the method raises; SSLWantReadError if a call is under way already.
+    pub(crate) fn call<'py, const N: usize>(
+        &self,
+        py: Python<'py>,
+        method: &Bound<'py, PyString>,
+        arguments: &[&Bound<'py, PyAny>; N],
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let Some(mut session) = self.take(py) else {
+            let error = imports::ssl_want_read_error(py)?.call0()?;
+            return Err(PyErr::from_value(error));
+        };
+        session.with_owner(|| call_method(self.ssl_object.bind(py), method, arguments))
+    }
+
+    pub(crate) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        visit.object(&self.socket)?;
+        visit.object(&self.ssl_object)
+    }
+}
+
+fn adopt<'py>(
     library: &'static Library,
     ssl_object: &Bound<'py, PyAny>,
 ) -> Result<(Session, Bound<'py, PyAny>), String> {
@@ -53,13 +108,13 @@ pub(crate) fn adopt<'py>(
     let ssl = ssl_of(&socket, &context)
         .ok_or_else(|| "an SSLObject does not look as expected inside".to_owned())?;
     // SAFETY: the object names the context that it should, so its layout is the expected one and
-    // the field holds its `SSL*`, which is freed with the socket; the caller keeps that alive.
-    // One thread at a time: the loop's thread calls sessions, with the GIL, and most methods of the
-    // SSLObject hold it too. `do_handshake`, `read`, `write`, `unwrap` and `pending` release it
-    // inside OpenSSL. The loop calls them in its own thread, so they cannot overlap with its
-    // sessions. A program that calls them in another thread while the loop runs breaks this
-    // promise, which nothing here can prevent: CPython's lock for it, where there is one, is not
-    // in reach. OpenSSL's behaviour is undefined then, as it is on asyncio without that lock.
+    // the field holds its `SSL*`, which is freed with the socket; `SslSession` keeps that alive.
+    // One thread at a time: the session is lent to attached threads alone, and to none while the
+    // loop calls the SSLObject, whose `do_handshake`, `read`, `write`, `unwrap` and `pending`
+    // release the GIL inside OpenSSL. A program that calls those in another thread while the loop
+    // runs breaks this promise, which nothing here can prevent: CPython's lock for it, where there
+    // is one, is not in reach. OpenSSL's behaviour is undefined then, as on asyncio without that
+    // lock.
     let borrowed = unsafe { BorrowedSsl::borrow_raw(library, ssl) };
     if borrowed.context() != ssl_ctx_of(&context) {
         return Err("an SSLObject does not have the SSL_CTX of its context".to_owned());

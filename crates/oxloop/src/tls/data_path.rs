@@ -7,7 +7,8 @@
 //! `oxloop.tls_fallback_reason` says why the path is not *direct*.
 
 use crate::config::{self, TLS_VARIABLE, Tls};
-use crate::py::{imports, ssl};
+use crate::py::imports;
+use crate::py::ssl::SslSession;
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 use std::path::PathBuf;
@@ -108,5 +109,5 @@ fn check(py: Python<'_>, library: &'static Library) -> Result<(), String> {
         context.call_method1("wrap_bio", (bio()?, bio()?))
     };
     let ssl_object = attempt().map_err(|error| error.to_string())?;
-    ssl::adopt(library, &ssl_object).map(drop)
+    SslSession::adopt(library, &ssl_object).map(drop)
 }

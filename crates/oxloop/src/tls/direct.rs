@@ -12,12 +12,11 @@ use super::records::READ_MOST;
 use crate::event_loop::memory::RecordMemory;
 use crate::py::buffer::{WritableBuffer, bytearray_extended_by, bytes_filled_by};
 use crate::py::class::{Visit, VisitStopped};
-use crate::py::object::call_method;
-use crate::py::{imports, ssl};
+use crate::py::imports;
+use crate::py::ssl::SslSession;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyInt, PyString};
-use std::cell::RefCell;
 use std::convert::Infallible;
 use std::mem::MaybeUninit;
 use tls::{Cursor, Library, Outcome, Session};
@@ -26,14 +25,7 @@ use tls::{Cursor, Library, Outcome, Session};
 const READ_LEAST: usize = 256;
 
 /// A session of OpenSSL's behind an `ssl.SSLObject`.
-pub(super) struct Direct {
-    /// Declared first: it must go before the socket.
-    session: RefCell<Session>,
-    /// The `_ssl._SSLSocket` that owns the connection, whatever becomes of the SSLObject's
-    /// reference to it.
-    socket: Py<PyAny>,
-    ssl_object: Py<PyAny>,
-}
+pub(super) struct Direct(SslSession);
 
 impl Direct {
     /// None if the object's own methods have to be called: it is a subclass, or its context has a
@@ -55,43 +47,51 @@ impl Direct {
         if callback.is_some_and(|callback| !callback.is_none()) {
             return Ok(None);
         }
-        let Ok((mut session, socket)) = ssl::adopt(library, ssl_object) else {
+        let Ok(session) = SslSession::adopt(library, ssl_object) else {
             return Ok(None);
         };
-        session.keep_buffers(memory.kept());
-        Ok(Some(Self {
-            session: RefCell::new(session),
-            socket: socket.unbind(),
-            ssl_object: ssl_object.clone().unbind(),
-        }))
+        if let Some(mut session) = session.take(py) {
+            session.keep_buffers(memory.kept());
+        }
+        Ok(Some(Self(session)))
     }
 
     pub(super) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
-        visit.object(&self.socket)?;
-        visit.object(&self.ssl_object)
+        self.0.traverse(visit)
     }
 
-    pub(super) fn feed(&self, ciphertext: &[u8]) {
-        if let Ok(mut session) = self.session.try_borrow_mut() {
+    /// Calls a method of the SSLObject.
+    ///
+    /// # Errors
+    /// What it raises.
+    pub(super) fn call<'py, const N: usize>(
+        &self,
+        py: Python<'py>,
+        method: &Bound<'py, PyString>,
+        arguments: &[&Bound<'py, PyAny>; N],
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.0.call(py, method, arguments)
+    }
+
+    pub(super) fn feed(&self, py: Python<'_>, ciphertext: &[u8]) {
+        if let Some(mut session) = self.0.take(py) {
             session.receive(ciphertext);
         }
     }
 
     /// A handshake that the SSLObject has done a step of waits for its peer.
-    pub(super) fn free_buffers(&self) {
-        if let Ok(mut session) = self.session.try_borrow_mut() {
+    pub(super) fn free_buffers(&self, py: Python<'_>) {
+        if let Some(mut session) = self.0.take(py) {
             session.free_buffers();
         }
     }
 
-    pub(super) fn unread(&self) -> usize {
-        self.session
-            .try_borrow()
-            .map_or(0, |session| session.unread())
+    pub(super) fn unread(&self, py: Python<'_>) -> usize {
+        self.0.take(py).map_or(0, |session| session.unread())
     }
 
-    pub(super) fn take_ciphertext(&self) -> Option<Vec<u8>> {
-        let mut session = self.session.try_borrow_mut().ok()?;
+    pub(super) fn take_ciphertext(&self, py: Python<'_>) -> Option<Vec<u8>> {
+        let mut session = self.0.take(py)?;
         (session.unsent() > 0).then(|| session.to_send().take())
     }
 
@@ -101,7 +101,7 @@ impl Direct {
         ciphertext: &[u8],
     ) -> PyResult<Decrypted<Option<Bound<'py, PyBytes>>>> {
         let mut chunks = Chunks::default();
-        let end = self.reading(ciphertext, |session| {
+        let end = self.reading(py, ciphertext, |session| {
             loop {
                 let mut end = RawEnd::Full;
                 let filled = bytes_filled_by(py, wanted(session), |memory| {
@@ -131,7 +131,7 @@ impl Direct {
     ) -> PyResult<Decrypted<usize>> {
         let mut memory = WritableBuffer::of(buffer, "read() argument 2")?;
         let mut plaintext = 0;
-        let end = self.reading(ciphertext, |session| {
+        let end = self.reading(buffer.py(), ciphertext, |session| {
             Ok(memory.with_memory(|memory| {
                 let (filled, end) = fill(session, memory);
                 plaintext = filled.len();
@@ -150,7 +150,7 @@ impl Direct {
     ) -> PyResult<Decrypted<Option<usize>>> {
         let before = buffer.len();
         let mut size = before;
-        let end = self.reading(ciphertext, |session| {
+        let end = self.reading(buffer.py(), ciphertext, |session| {
             loop {
                 let mut end = RawEnd::Full;
                 size = bytearray_extended_by(buffer, wanted(session), |memory| {
@@ -172,17 +172,18 @@ impl Direct {
     /// Runs `body` while `ciphertext` is lent to the session.
     fn reading(
         &self,
+        py: Python<'_>,
         ciphertext: &[u8],
         body: impl FnOnce(&mut Session) -> PyResult<RawEnd>,
     ) -> PyResult<RawEnd> {
-        let Ok(mut session) = self.session.try_borrow_mut() else {
+        let Some(mut session) = self.0.take(py) else {
             return Ok(RawEnd::WantsMore);
         };
         session.receive_with(ciphertext, body)
     }
 
     pub(super) fn encrypt(&self, py: Python<'_>, data: &[u8], memory: &RecordMemory) -> Encrypted {
-        let Ok(mut session) = self.session.try_borrow_mut() else {
+        let Some(mut session) = self.0.take(py) else {
             return Encrypted::Taken(0);
         };
         session.reuse(memory.take());
@@ -223,7 +224,7 @@ impl Direct {
         method: &Bound<'_, PyString>,
         argument: &Bound<'_, PyAny>,
     ) -> PyErr {
-        match call_method(self.ssl_object.bind(py), method, &[argument]) {
+        match self.call(py, method, &[argument]) {
             Err(error) => error,
             Ok(_) => ssl_error(py),
         }

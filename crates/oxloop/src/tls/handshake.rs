@@ -76,11 +76,10 @@ impl<'py> TlsThis<'_, 'py> {
 
     pub(super) fn do_handshake(&self) -> PyResult<()> {
         let py = self.py();
-        let ssl_object = self.own().ssl_object.bind(py);
-        match call_method(ssl_object, intern!(py, "do_handshake"), &[]) {
+        match self.own().records.call(intern!(py, "do_handshake")) {
             Ok(_) => self.handshake_succeeded(),
             Err(error) if is_again(py, &error)? => {
-                self.own().records.free_buffers();
+                self.own().records.free_buffers(py);
                 self.process_outgoing()
             }
             Err(error) if error.is_instance(py, imports::ssl_error(py)?) => {

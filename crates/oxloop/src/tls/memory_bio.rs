@@ -13,7 +13,7 @@ use crate::py::imports;
 use crate::py::object::call_method;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyDict, PyInt, PyMemoryView, PySlice};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyInt, PyMemoryView, PySlice, PyString};
 
 /// An SSLObject between two MemoryBIOs.
 pub(super) struct MemoryBio {
@@ -77,7 +77,7 @@ impl MemoryBio {
         let most = PyInt::new(py, READ_MOST);
         let mut chunks = Chunks::default();
         let end = loop {
-            match self.read(py, &[most.as_any()]) {
+            match self.call(intern!(py, "read"), &[most.as_any()]) {
                 Ok(chunk) => {
                     let chunk = chunk.cast_into::<PyBytes>()?;
                     if chunk.as_bytes().is_empty() {
@@ -105,7 +105,7 @@ impl MemoryBio {
             }
             let rest = view.get_item(PySlice::new(py, filled as isize, wanted as isize, 1))?;
             let count = PyInt::new(py, wanted - filled);
-            match self.read(py, &[count.as_any(), &rest]) {
+            match self.call(intern!(py, "read"), &[count.as_any(), &rest]) {
                 Ok(count) => match count.extract::<usize>()? {
                     0 => break ReadEnd::CloseNotify,
                     count => filled += count,
@@ -131,20 +131,23 @@ impl MemoryBio {
         })
     }
 
-    fn read<'py, const N: usize>(
+    /// Calls a method of the SSLObject.
+    ///
+    /// # Errors
+    /// What it raises.
+    pub(super) fn call<'py, const N: usize>(
         &self,
-        py: Python<'py>,
+        method: &Bound<'py, PyString>,
         arguments: &[&Bound<'py, PyAny>; N],
     ) -> PyResult<Bound<'py, PyAny>> {
-        call_method(self.ssl_object.bind(py), intern!(py, "read"), arguments)
+        call_method(self.ssl_object.bind(method.py()), method, arguments)
     }
 
     pub(super) fn encrypt(&self, py: Python<'_>, data: &[u8]) -> PyResult<Encrypted> {
         let mut taken = 0;
         while taken < data.len() {
             let rest = PyBytes::new(py, &data[taken..]);
-            let ssl_object = self.ssl_object.bind(py);
-            match call_method(ssl_object, intern!(py, "write"), &[rest.as_any()]) {
+            match self.call(intern!(py, "write"), &[rest.as_any()]) {
                 Ok(count) => taken += count.extract::<usize>()?,
                 Err(error) if is_again(py, &error)? => break,
                 Err(error) => return Ok(Encrypted::Failed(error)),

@@ -8,7 +8,7 @@ use crate::event_loop::memory::RecordMemory;
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::imports;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes};
+use pyo3::types::{PyByteArray, PyBytes, PyString};
 
 /// What one read asks for at most, as in asyncio.
 pub(super) const READ_MOST: usize = 256 * 1024;
@@ -47,6 +47,17 @@ impl Records {
         }
     }
 
+    /// Calls a method of the SSLObject that takes nothing.
+    ///
+    /// # Errors
+    /// What it raises.
+    pub(super) fn call<'py>(&self, method: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Self::Direct(direct) => direct.call(method.py(), method, &[]),
+            Self::MemoryBio(memory) => memory.call(method, &[]),
+        }
+    }
+
     /// Keeps ciphertext for the next call of OpenSSL.
     ///
     /// # Errors
@@ -57,7 +68,7 @@ impl Records {
         }
         match self {
             Self::Direct(direct) => {
-                direct.feed(ciphertext);
+                direct.feed(py, ciphertext);
                 Ok(())
             }
             Self::MemoryBio(memory) => memory.feed(py, ciphertext),
@@ -65,9 +76,9 @@ impl Records {
     }
 
     /// Frees memory while a handshake waits for its peer, which may never continue it.
-    pub(super) fn free_buffers(&self) {
+    pub(super) fn free_buffers(&self, py: Python<'_>) {
         if let Self::Direct(direct) = self {
-            direct.free_buffers();
+            direct.free_buffers(py);
         }
     }
 
@@ -77,7 +88,7 @@ impl Records {
     /// None but MemoryError.
     pub(super) fn unread(&self, py: Python<'_>) -> PyResult<usize> {
         match self {
-            Self::Direct(direct) => Ok(direct.unread()),
+            Self::Direct(direct) => Ok(direct.unread(py)),
             Self::MemoryBio(memory) => memory.unread(py),
         }
     }
@@ -159,7 +170,7 @@ impl Records {
     /// MemoryError.
     pub(super) fn take_ciphertext(&self, py: Python<'_>) -> PyResult<Option<Ciphertext>> {
         match self {
-            Self::Direct(direct) => Ok(direct.take_ciphertext().map(Ciphertext::Owned)),
+            Self::Direct(direct) => Ok(direct.take_ciphertext(py).map(Ciphertext::Owned)),
             Self::MemoryBio(memory) => Ok(memory.take_ciphertext(py)?.map(Ciphertext::Bytes)),
         }
     }

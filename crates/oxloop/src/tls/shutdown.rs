@@ -9,7 +9,6 @@ use crate::py::args::Args;
 use crate::py::class::OfNative;
 use crate::py::imports;
 use crate::py::method::Methods;
-use crate::py::object::call_method;
 use crate::transport::base::{log_failure_in_debug, report_error};
 use pyo3::exceptions::{PyOSError, PyTimeoutError};
 use pyo3::intern;
@@ -114,7 +113,7 @@ impl<'py> TlsThis<'_, 'py> {
     pub(super) fn do_shutdown(&self) -> PyResult<()> {
         let (py, inner) = (self.py(), self.own());
         if !inner.flags.eof_received.get() {
-            match call_method(inner.ssl_object.bind(py), intern!(py, "unwrap"), &[]) {
+            match inner.records.call(intern!(py, "unwrap")) {
                 Ok(_) => {}
                 Err(error) if is_again(py, &error)? => return self.process_outgoing(),
                 Err(error) if error.is_instance(py, imports::ssl_error(py)?) => {
