@@ -25,12 +25,10 @@ const RUNNING: u8 = 1 << 1;
 const SCHEDULED: u8 = 1 << 2;
 /// Made by `call_soon_threadsafe`.
 const THREAD_SAFE: u8 = 1 << 3;
-/// The object is a timer handle.
-pub(super) const TIMER: u8 = 1 << 4;
 /// Runs once per event (a watcher's, a signal's): not released after a run.
-const REPEATING: u8 = 1 << 5;
+const REPEATING: u8 = 1 << 4;
 /// The collector was told of the object.
-const TRACKED: u8 = 1 << 6;
+const TRACKED: u8 = 1 << 5;
 
 /// What only few handles have: what asyncio keeps for debug mode, and a time that is not a plain
 /// float.
@@ -64,6 +62,8 @@ pub(crate) struct Call {
     /// A byte: a wider load just after the store of one of its bytes would have to wait for that
     /// store.
     flags: Cell<u8>,
+    /// The object is a timer handle. No flag: a reference that is dropped without the GIL reads it.
+    is_timer: bool,
     count: u32,
     arguments: [*mut ffi::PyObject; 0],
 }
@@ -80,7 +80,7 @@ impl Call {
         callback: *mut ffi::PyObject,
         arguments: &[*mut ffi::PyObject],
         context: Captured,
-        flags: u8,
+        is_timer: bool,
     ) {
         // SAFETY: as the caller promises; every pointer stored gets a reference of its own.
         unsafe {
@@ -89,7 +89,8 @@ impl Call {
                 context,
                 owner: Cell::new(ffi::Py_NewRef(owner)),
                 trace: Cell::new(ptr::null_mut()),
-                flags: Cell::new(flags),
+                flags: Cell::new(0),
+                is_timer,
                 count: arguments.len() as u32,
                 arguments: [],
             });
@@ -163,8 +164,8 @@ impl Call {
     }
 
     #[inline(always)]
-    pub(crate) fn is_timer(&self) -> bool {
-        self.has(TIMER)
+    pub(crate) const fn is_timer(&self) -> bool {
+        self.is_timer
     }
 
     pub(super) const fn count(&self) -> usize {

@@ -16,7 +16,7 @@
 //!
 //! Cost: one allocation for a handle, none if the free list has one.
 
-use super::call::{Call, TIMER};
+use super::call::Call;
 use super::class::{This, Visit, VisitStopped, show_instance};
 use super::context::Captured;
 use super::freeing::{Free, free_or_defer};
@@ -163,7 +163,7 @@ impl HandleRef {
             let handle = object.cast::<HandleObject>();
             (&raw mut (*handle).weakrefs).write(ptr::null_mut());
             let call = &raw mut (*handle).call;
-            Call::fill(call, owner.as_ptr(), callback, arguments, context, 0);
+            Call::fill(call, owner.as_ptr(), callback, arguments, context, false);
             Ok(Self(NonNull::new_unchecked(call)))
         }
     }
@@ -204,7 +204,7 @@ impl HandleRef {
             let part = object.byte_add(part).cast::<TimerPart>();
             (&raw mut (*part).when).write(when);
             let call = &raw mut (*part).call;
-            Call::fill(call, owner.as_ptr(), callback, arguments, context, TIMER);
+            Call::fill(call, owner.as_ptr(), callback, arguments, context, true);
             Ok(Self(NonNull::new_unchecked(call)))
         }
     }
@@ -301,7 +301,8 @@ impl Deref for HandleRef {
 
 impl Drop for HandleRef {
     fn drop(&mut self) {
-        // SAFETY: `self` owned this reference, and an object's address is not null.
+        // SAFETY: `self` owned this reference, and an object's address is not null. What tells
+        // where the object begins never changes: a thread that is not attached may read it too.
         unsafe { release_anywhere(NonNull::new_unchecked(self.object_ptr())) };
     }
 }
