@@ -605,6 +605,35 @@ class TestServeForever:
 
         run(main())
 
+    def test_a_close_that_raises_is_a_close_all_the_same(self, loop, run, accepting, monkeypatch):
+        class Reluctant(asyncio.Future):
+            refused = False
+
+            def cancel(self, msg=None):
+                if self.refused:
+                    return super().cancel(msg)
+                self.refused = True
+                raise ZeroDivisionError
+
+        async def main():
+            server = await loop.create_server(accepting, "127.0.0.1", 0)
+            with client_of(server):
+                await until(lambda: accepting.protocols and accepting.protocols[0].transport)
+                with monkeypatch.context() as patched:
+                    patched.setattr(loop, "create_future", lambda: Reluctant(loop=loop))
+                    serving = asyncio.ensure_future(server.serve_forever())
+                    await turns()
+                waiting = asyncio.ensure_future(server.wait_closed())
+                await turns()
+                with pytest.raises(ZeroDivisionError):
+                    server.close()
+            await asyncio.wait_for(waiting, 15)
+            serving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await serving
+
+        run(main())
+
     def test_cancelled_by_a_timeout(self, loop, run):
         async def main():
             server = await loop.create_server(Echo, "127.0.0.1", 0)

@@ -231,7 +231,7 @@ impl ServerState {
         {
             forever.bind(py).call_method0("cancel")?;
         }
-        self.clients.server_closed(py)
+        self.clients.wake_if_over(py)
     }
 
     /// The open transports that it accepted.
@@ -361,6 +361,7 @@ impl Server {
         let Some(listeners) = inner.listeners.take() else {
             return Ok(());
         };
+        inner.clients.server_closed();
         let mut stopped = inner.drop_incoming(py);
         for listener in listeners {
             let outcome = inner.stop_listening(py, listener);

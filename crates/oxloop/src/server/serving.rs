@@ -63,7 +63,7 @@ pub(super) async fn wait_closed(this: Rc<Py<Server>>) -> PyResult<Py<PyAny>> {
     let waiter = Python::attach(|py| {
         let inner = this.get().inner(py)?;
         // Before 3.12 a closed server did not wait for its connections.
-        if inner.clients.waiters(py).is_none() || (cfg!(not(Py_3_12)) && inner.is_closed()) {
+        if inner.clients.are_over() || (cfg!(not(Py_3_12)) && inner.is_closed()) {
             return Ok(None);
         }
         let waiter = inner

@@ -63,9 +63,21 @@ impl Clients {
 
     /// # Errors
     /// As `wake_waiters`.
-    pub(crate) fn server_closed(&self, py: Python<'_>) -> PyResult<()> {
+    pub(crate) fn wake_if_over(&self, py: Python<'_>) -> PyResult<()> {
+        if self.closed.get() && self.open.get() == 0 {
+            return self.wake_waiters(py);
+        }
+        Ok(())
+    }
+
+    /// The server is closed: the last connection that goes wakes who waits.
+    pub(crate) fn server_closed(&self) {
         self.closed.set(true);
-        self.wake_if_over(py)
+    }
+
+    /// True once everybody was woken.
+    pub(crate) fn are_over(&self) -> bool {
+        self.waiters.borrow().is_none()
     }
 
     pub(crate) const fn are_accepting(&self) -> bool {
@@ -88,13 +100,6 @@ impl Clients {
         if let Some(waiters) = &mut *self.waiters.borrow_mut() {
             waiters.push(waiter);
         }
-    }
-
-    fn wake_if_over(&self, py: Python<'_>) -> PyResult<()> {
-        if self.closed.get() && self.open.get() == 0 {
-            return self.wake_waiters(py);
-        }
-        Ok(())
     }
 
     /// # Errors
