@@ -928,6 +928,34 @@ class TestErrors:
 
         run(main())
 
+    def test_a_write_in_error_received_leaves_before_the_loop_waits(self, loop, run, unused_port):
+        async def main():
+            ours, theirs = socket.socketpair()
+            theirs.settimeout(PATIENCE_S)
+            stream, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+
+            class Writing(Recorder):
+                def error_received(self, exc):
+                    super().error_received(exc)
+                    stream.write(b"heard")
+
+            transport, protocol = await loop.create_datagram_endpoint(
+                Writing, remote_addr=("127.0.0.1", unused_port)
+            )
+            transport.pause_reading()  # the error comes with the second send, and by no event
+            received = loop.run_in_executor(None, theirs.recv, 5)
+            await turns()
+            transport.sendto(b"into the void")
+            await turns()
+            transport.sendto(b"and again")
+            assert await received == b"heard"
+            assert protocol.errors
+            stream.close()
+            theirs.close()
+            await closed(protocol)
+
+        run(main())
+
     def test_raising_error_received(self, loop, run, unhandled, unused_port):
         class Raising(Recorder):
             def error_received(self, exc):

@@ -49,6 +49,11 @@ fn ask_kernel(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 /// As `ask`.
 pub(super) fn wait(this: &Bound<'_, EventLoop>, timeout: Option<Duration>) -> PyResult<()> {
     let state = this.get().state(this.py());
+    if !state.run.written.borrow().is_empty() {
+        // A flush has called the program, which wrote more.
+        super::run::flush_written(this.py(), state);
+        return Ok(());
+    }
     let plan = state.kernel.unconfirmed.borrow_mut().plan(true);
     match plan {
         Plan::Poll => {}
