@@ -6,6 +6,7 @@ use super::transport::TlsTransport;
 use crate::event_loop::{EventLoop, State};
 use crate::py::args::Args;
 use crate::py::attached::Attached;
+use crate::py::buffer::ReadableBuffer;
 use crate::py::class::{Class, Native, OfNative, Ref, This, Visit, VisitStopped};
 use crate::py::imports;
 use crate::py::method::Methods;
@@ -102,7 +103,7 @@ pub(super) struct TlsState {
     pub(super) outgoing: FlowControl,
     pub(super) incoming: FlowControl,
     /// Lent to a transport below that is not ours.
-    pub(super) lent: RefCell<Option<Py<PyByteArray>>>,
+    pub(super) lent: Slot<PyByteArray>,
     pub(super) flags: TlsFlags,
 }
 
@@ -240,7 +241,7 @@ impl TlsProtocol {
             backlog: RefCell::new(Backlog::default()),
             outgoing: FlowControl::with_high_water(water_mark(write_mark)?),
             incoming: FlowControl::with_high_water(water_mark(read_mark)?),
-            lent: RefCell::new(None),
+            lent: Slot::default(),
             flags: TlsFlags::default(),
         };
         let inner = Attached::new(inner);
@@ -346,7 +347,7 @@ fn get_buffer<'py>(this: &TlsThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bou
         _ => READ_MOST,
     };
     let memory = PyByteArray::new_with(this.py(), size, |_| Ok(()))?;
-    *this.own().lent.borrow_mut() = Some(memory.clone().unbind());
+    this.own().lent.set(Some(memory.clone().unbind()));
     Ok(memory.into_any())
 }
 
@@ -358,8 +359,11 @@ fn buffer_updated<'py>(
     let lent = this.own().lent.take();
     if let Some(lent) = lent {
         // A copy: whoever the memory was lent to may keep it, and write to it from the callbacks.
-        let mut received = lent.bind(this.py()).to_vec();
-        received.truncate(count);
+        let received = {
+            let memory = ReadableBuffer::of(lent.bind(this.py()))?;
+            let memory = memory.as_slice();
+            memory[..count.min(memory.len())].to_vec()
+        };
         this.receive(&received)?;
     }
     this.none()
