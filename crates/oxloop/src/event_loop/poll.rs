@@ -180,26 +180,13 @@ impl State {
 
 fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event, queue: bool) -> PyResult<()> {
     let py = this.py();
-    let held = {
-        let sources = state.kernel.sources.borrow();
-        sources.get(event.token).and_then(|source| source.held(py))
-    };
-    match held {
-        Some(held) => held.on_event(py, event, queue),
-        None => dispatch_own(this, state, event, queue),
-    }
-}
-
-/// An event of a watched descriptor, or of the loop's own descriptors.
-fn dispatch_own(
-    this: &Bound<'_, EventLoop>,
-    state: &State,
-    event: Event,
-    queue: bool,
-) -> PyResult<()> {
-    let py = this.py();
     let mut sources = state.kernel.sources.borrow_mut();
     match sources.get_mut(event.token) {
+        Some(source @ (Source::Held(_) | Source::Idle(_))) => {
+            let held = source.held(py);
+            drop(sources);
+            held.map_or(Ok(()), |held| held.on_event(py, event, queue))
+        }
         Some(Source::Watch(watch)) => {
             let handles = [watch.ready_reader(py, event), watch.ready_writer(py, event)];
             let woken = watch.take_waiters(event);
@@ -215,7 +202,6 @@ fn dispatch_own(
             }
         }
         Some(Source::Notifier) => {
-            drop(sources);
             if let Some(notifier) = &*state.waker.notifier.borrow() {
                 notifier.clear();
             }
@@ -225,8 +211,6 @@ fn dispatch_own(
             drop(sources);
             super::signals::on_readable(this)
         }
-        // A transport that nobody has any more.
-        Some(Source::Held(_) | Source::Idle(_)) => Ok(()),
         None => {
             // Its registration ended earlier in this poll, or cannot be ended: see `readiness`.
             drop(sources);
