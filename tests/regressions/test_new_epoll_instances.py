@@ -82,7 +82,7 @@ def test_the_child_of_a_fork(loop_name):
     assert output == "0\n"
 
 
-def test_a_ghost_of_a_closed_descriptor(loop, run):
+def test_an_orphan_of_a_closed_descriptor(loop, run):
     async def main():
         near, far = unix_pair()
         transport, protocol = await loop.create_connection(Recorder, sock=near)
@@ -91,14 +91,14 @@ def test_a_ghost_of_a_closed_descriptor(loop, run):
         piped, _ = await loop.connect_read_pipe(Recorder, reader)
         watched, far_watched = unix_pair()
         loop.add_reader(watched.fileno(), print)
-        ghost, far_ghost = unix_pair()
-        loop.add_reader(ghost, print)
+        orphan, far_orphan = unix_pair()
+        loop.add_reader(orphan, print)
         await turns()
-        duplicate = ghost.dup()
-        ghost.close()
-        loop.remove_reader(ghost)
+        duplicate = orphan.dup()
+        orphan.close()
+        loop.remove_reader(orphan)
         strangers = [Stranger(file) for file in (near, reader, watched)]
-        far_ghost.send(b"x")
+        far_orphan.send(b"x")
         await asyncio.sleep(0.05)
         numbers = {stranger.sock.fileno() for stranger in strangers}
         assert not numbers & watched_descriptors()
@@ -107,7 +107,7 @@ def test_a_ghost_of_a_closed_descriptor(loop, run):
             user.close()
         await turns()
         os.close(writer)
-        for file in (duplicate, far, far_watched, far_ghost, *strangers):
+        for file in (duplicate, far, far_watched, far_orphan, *strangers):
             file.close()
         assert bytes(protocol.received) == b""
 

@@ -1,4 +1,4 @@
-//! Socket addresses between Python's tuples and the kernel's structs.
+//! Converts the kernel's socket addresses to Python objects.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};

@@ -1,4 +1,5 @@
-//! Errors on their way to Python: one exit from `io::Error`, with errno kept.
+//! Converts errors to Python's exceptions, with errno kept, and chooses between the exceptions of a
+//! call and of its clean-up.
 
 use crate::py::coroutine::raise_in_step;
 use pyo3::exceptions::{
@@ -16,31 +17,32 @@ pub(crate) fn os_error(error: &io::Error) -> PyErr {
         .map_or_else(|| PyOSError::new_err(error.to_string()), errno_error)
 }
 
-/// The same from a bare errno.
+/// As `os_error`, from an errno.
 pub(crate) fn errno_error(errno: i32) -> PyErr {
     errno_error_with(errno, &strerror(errno))
 }
 
-/// The same with a text of our own: asyncio words some of its errors.
+/// As `errno_error`, with asyncio's own text where it has one for this error.
 pub(crate) fn errno_error_with(errno: i32, text: &str) -> PyErr {
     // Called with two arguments, OSError picks the subclass (ConnectionResetError, ...).
     PyOSError::new_err((errno, text.to_owned()))
 }
 
-/// strerror(3) without the suffix that Rust adds.
+/// The message of strerror(3), without the suffix that Rust adds.
 pub(crate) fn strerror(errno: i32) -> String {
     let text = io::Error::from_raw_os_error(errno).to_string();
     let suffix = format!(" (os error {errno})");
     text.strip_suffix(&suffix).unwrap_or(&text).to_owned()
 }
 
-/// The exception for Python to keep: 3.11 has its traceback apart from it until somebody asks.
+/// The exception object, with its traceback: before 3.12 PyO3 adds the traceback only when it gives
+/// the object out.
 pub(crate) fn caught<'py>(py: Python<'py>, error: &PyErr) -> Bound<'py, PyBaseException> {
     error.clone_ref(py).into_value(py).into_bound(py)
 }
 
-/// The exception of a call that failed, once it has cleaned up: what the clean-up raises does not
-/// replace it, unless that is an interruption.
+/// The exception to raise after a call that failed and its clean-up: the call's, unless only the
+/// clean-up's is KeyboardInterrupt or SystemExit.
 pub(crate) fn after_cleanup<T>(py: Python<'_>, error: PyErr, cleaned: PyResult<T>) -> PyErr {
     match cleaned {
         Err(later) if leaves_the_loop(py, &later) && !leaves_the_loop(py, &error) => later,
@@ -55,7 +57,7 @@ pub(crate) fn after_cleanup<T>(py: Python<'_>, error: PyErr, cleaned: PyResult<T
 /// The outcome of a call and of the clean-up that follows it in any case.
 ///
 /// # Errors
-/// The call's own, or else the clean-up's.
+/// The call's, or else the clean-up's; if both failed, as `after_cleanup`.
 pub(crate) fn then_cleaned<T>(
     py: Python<'_>,
     outcome: PyResult<T>,
@@ -67,8 +69,8 @@ pub(crate) fn then_cleaned<T>(
     }
 }
 
-/// As `after_cleanup`, in a destructor, while the exception is on its way: the step of a coroutine
-/// raises an interruption.
+/// As `after_cleanup`, for a destructor, which cannot raise: the coroutine's step raises
+/// KeyboardInterrupt and SystemExit for it.
 pub(crate) fn cleaned_in_drop<T>(py: Python<'_>, cleaned: PyResult<T>) {
     match cleaned {
         Err(error) if leaves_the_loop(py, &error) => raise_in_step(error),
@@ -77,7 +79,8 @@ pub(crate) fn cleaned_in_drop<T>(py: Python<'_>, cleaned: PyResult<T>) {
     }
 }
 
-/// Nobody can do anything about what close(2) says; asyncio's later releases drop it too.
+/// Reports an exception of a clean-up as unraisable. An OSError is dropped, as in asyncio's later
+/// releases: nobody can do anything about an error of close(2).
 fn show(py: Python<'_>, error: PyErr) {
     if !error.is_instance_of::<PyOSError>(py) {
         error.write_unraisable(py, None);
@@ -96,12 +99,12 @@ pub(crate) fn errno_of(py: Python<'_>, error: &PyErr) -> PyResult<Option<i32>> {
     Ok(errno.extract().ok())
 }
 
-/// True for what a method of a socket raises when the kernel has nothing for it now.
+/// True for the exceptions of a socket's method that would block.
 pub(crate) fn asks_to_wait(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PyBlockingIOError>(py) || error.is_instance_of::<PyInterruptedError>(py)
 }
 
-/// True for the exceptions that no handler may swallow.
+/// True for the exceptions that end the run: no handler may swallow them.
 pub(crate) fn leaves_the_loop(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
 }

@@ -1,7 +1,7 @@
-//! Files, with the exceptions of the `os` module, which name the file.
+//! `stat`, `unlink` and `fstat`, with the exceptions of the `os` module.
 //!
-//! The calls themselves are the reactor's: what `os` offers cannot be called here. Programs that
-//! look for calls that block replace its functions, and let only asyncio's own frames pass.
+//! The reactor makes the system calls. The functions of `os` cannot be called here: programs that
+//! look for blocking calls replace them, and allow them in asyncio's own frames only.
 //!
 //! Cost: one system call, without the GIL. Differs from the `os` module: no audit event.
 
@@ -44,7 +44,7 @@ pub(crate) fn fstat(py: Python<'_>, fd: RawFd) -> PyResult<Status> {
         .map_err(|error| os_error(&error))
 }
 
-/// What the kernel gets of a path.
+/// The bytes that the kernel gets for a path.
 fn bytes_of(path: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     let name = match path.cast::<PyBytes>() {
         Ok(bytes) => bytes.as_bytes().to_vec(),
@@ -61,8 +61,8 @@ fn bytes_of(path: &Bound<'_, PyAny>) -> PyResult<Vec<u8>> {
     Err(PyValueError::new_err(text))
 }
 
-/// Made at once: Python 3.11 would know a lazy one by the name OSError alone, not as the
-/// FileNotFoundError that it becomes.
+/// An OSError that names the path. The object is made at once: of a lazy error, Python 3.11 would
+/// know only the class OSError, not the subclass that it becomes.
 fn error_at(path: &Bound<'_, PyAny>, error: &io::Error) -> PyErr {
     let Some(errno) = error.raw_os_error() else {
         return os_error(error);

@@ -1,9 +1,9 @@
 //! `oxloop._oxloop`: a drop-in asyncio event loop.
 //!
-//! The reactor crate knows the kernel; this crate knows what asyncio promises. From the name of an
-//! asyncio API to its file: a loop's method is in `event_loop/`, or in `create/` if it makes a
-//! transport or a server, `sock/`, or `dns/`; a transport's in `transport/`, a server's in
-//! `server`, TLS in `tls/`. `py/` is the boundary to CPython, the only place with unsafe code.
+//! The reactor crate makes the system calls; this crate implements asyncio's interface. Where an
+//! API of asyncio is: a loop's method in `event_loop/`, in `create/` if it makes a transport or a
+//! server, in `sock/`, or in `dns/`; a transport's in `transport/`, a server's in `server/`, TLS in
+//! `tls/`. `py/` is the boundary to CPython, the only place with unsafe code.
 
 #![deny(unsafe_code)]
 
@@ -39,9 +39,10 @@ mod _oxloop {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
-        // Before anything is kept: an exported class would be made ahead of this function.
+        // First, before anything is put into a static cell. So the classes are added here: exported
+        // ones (`pymodule_export`) are made before this function runs.
         py::interpreter::require_main(py)?;
-        // Not up yet while `site` is imported: a loop that is run asks again.
+        // Fails while the interpreter imports `site`; a loop tries again when it is run.
         let _up = py::interpreter::attach_once(py);
         module.add_class::<event_loop::EventLoop>()?;
         module.add_class::<server::Server>()?;

@@ -83,7 +83,7 @@ fn poll(this: &Bound<'_, EventLoop>, state: &State, timeout: Option<Duration>) -
     let outcome = poll_into(py, state, &mut events, timeout)
         .and_then(|count| dispatch_all(this, state, &events).map(|()| count));
     state.kernel.events.set(Some(events));
-    state.drop_ghosts(py);
+    state.drop_orphans(py);
     outcome
 }
 
@@ -212,7 +212,7 @@ fn dispatch(this: &Bound<'_, EventLoop>, state: &State, event: Event, queue: boo
             super::signals::on_readable(this)
         }
         None => {
-            // Its registration ended earlier in this poll, or cannot be ended: see `readiness`.
+            // Its registration ended earlier in this poll, or it is an orphan: see `readiness`.
             drop(sources);
             state.note_stale(event.token);
             Ok(())

@@ -1,15 +1,15 @@
-//! Waits for a descriptor in Rust code: one event, one future.
+//! Lets Rust code wait for a descriptor: one future for one event.
 //!
 //! When a wait for reading has ended with its event, the registration is kept for the next wait on
-//! the descriptor. Whether that is still the same file takes one epoll_ctl(2) to find out, and only
-//! if the next poll does not already bring the event (see `unconfirmed`). The second event in a row
-//! that nobody waits for ends the registration. The first one is normal: the loop polls again
+//! the descriptor. One epoll_ctl(2) tells whether the number still belongs to the same file; it is
+//! made only if the next poll does not bring the event (see `unconfirmed`). The second event in a
+//! row that nobody waits for ends the registration. The first one is normal: the loop polls again
 //! before the woken coroutine has read.
 //!
 //! One case needs care: a socket is closed while a duplicate of its descriptor lives on, here or in
-//! a child process. The kernel then keeps a registration that none of our descriptors can end, and
-//! reports events with a token that has no entry. If a token without an entry comes in two polls,
-//! the loop makes a new epoll instance without that registration.
+//! a child process. The kernel then keeps the registration. It is an *orphan*: none of our
+//! descriptors can end it, and its events have a token without an entry in the registry. If such a
+//! token comes in two polls, the loop makes a new epoll instance, without the orphan.
 //!
 //! Invariants:
 //! - a wait that does not end with its event (cancellation, an error) leaves no registration.
@@ -40,8 +40,8 @@ pub(super) struct Stale {
     now: Vec<Token>,
 }
 
-/// How many such tokens are remembered. A few are normal: descriptors that end while the events of
-/// the same poll are dispatched.
+/// How many such tokens are remembered. A few are normal: their registrations ended while the
+/// events of the same poll were dispatched.
 const STALE_MOST: usize = 1024;
 
 /// A descriptor that is being watched until it is ready.
@@ -88,7 +88,7 @@ impl<'a> Readiness<'a> {
     /// Returns when the descriptor is ready, which includes that it has failed.
     ///
     /// # Errors
-    /// What the task throws in.
+    /// What the task throws into the coroutine.
     pub(crate) async fn wait(mut self) -> PyResult<()> {
         // Not kept here: the collector has to see every reference to what a coroutine awaits.
         let future = self.future.take();
@@ -122,7 +122,7 @@ pub(super) fn wake(py: Python<'_>, woken: Woken) -> PyResult<()> {
     Ok(())
 }
 
-/// Wakes them by a handle, after what is queued.
+/// As `wake`, by a handle behind what is queued.
 ///
 /// # Errors
 /// MemoryError.
@@ -220,28 +220,29 @@ impl State {
         self.kernel.stale.borrow_mut().now.push(token);
     }
 
-    /// After a poll: replaces the epoll instance if it reports a registration that nothing can end.
+    /// After a poll: makes a new epoll instance if there is an orphan.
     #[inline]
-    pub(super) fn drop_ghosts(&self, py: Python<'_>) {
+    pub(super) fn drop_orphans(&self, py: Python<'_>) {
         if !self.kernel.stale.borrow().now.is_empty() {
-            self.look_for_ghosts(py);
+            self.look_for_orphans(py);
         }
     }
 
     #[cold]
-    fn look_for_ghosts(&self, py: Python<'_>) {
-        let haunted = {
+    fn look_for_orphans(&self, py: Python<'_>) {
+        let orphaned = {
             let mut stale = self.kernel.stale.borrow_mut();
             let now = std::mem::take(&mut stale.now);
-            let haunted = now.iter().any(|token| stale.earlier.contains(token));
-            if haunted || stale.earlier.len() + now.len() > STALE_MOST {
+            let orphaned = now.iter().any(|token| stale.earlier.contains(token));
+            if orphaned || stale.earlier.len() + now.len() > STALE_MOST {
                 stale.earlier.clear();
             }
             stale.earlier.extend(now);
-            haunted
+            orphaned
         };
-        if haunted {
-            // Without a descriptor for a new instance the loop is only busier than it need be.
+        if orphaned {
+            // If the kernel refuses a new instance, the loop only goes on being woken by the
+            // orphan.
             let _renewed = super::fork::renew_poller(py, self);
         }
     }
