@@ -1,6 +1,6 @@
-//! `BaseTransport`: what a transport is, whatever it is a transport of.
+//! `BaseTransport`: what all transports have in common.
 //!
-//! asyncio's transports inherit it from classes; here it is a trait, and its methods are generic
+//! asyncio's transports inherit this from classes; here it is a trait, and its methods are generic
 //! over the native type. A type says where its `Parties` are and what closing means for it.
 
 use crate::error::leaves_the_loop;
@@ -18,10 +18,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::cell::Cell;
 
-/// Writes to a lost connection before asyncio warns.
+/// From this count on, asyncio warns of a write to a lost connection.
 const WARN_AFTER: u32 = 5;
 
-/// The two that a transport stands between, and the context that the protocol is called in.
+/// The loop and the protocol of a transport, and the context in which the protocol is called.
 pub(crate) struct Parties {
     event_loop: Py<EventLoop>,
     protocol: Slot,
@@ -53,7 +53,7 @@ impl Parties {
     }
 }
 
-/// What asyncio's `BaseTransport` promises, and what its parts need to know.
+/// asyncio's `BaseTransport`, and what a type provides for it.
 pub(crate) trait BaseTransport: Native {
     fn parties(&self, py: Python<'_>) -> &Parties;
 
@@ -63,10 +63,10 @@ pub(crate) trait BaseTransport: Native {
     /// RuntimeError on a closed loop.
     fn close(this: &This<'_, '_, Self>) -> PyResult<()>;
 
-    /// A protocol is about to take the place of the current one.
+    /// Called before `protocol` takes the place of the current one.
     ///
     /// # Errors
-    /// What looking at it raises.
+    /// What looking at the new protocol raises.
     fn protocol_changes(_this: &This<'_, '_, Self>, _protocol: &Bound<'_, PyAny>) -> PyResult<()> {
         Ok(())
     }
@@ -129,7 +129,7 @@ impl<'py, T: BaseTransport> This<'_, 'py, T> {
         self.soon(&self.object().getattr(intern!(py, "_begin"))?, &[])
     }
 
-    /// Queues the deferred end.
+    /// Queues `_call_connection_lost`.
     ///
     /// # Errors
     /// RuntimeError on a closed loop.
@@ -149,7 +149,7 @@ impl<'py, T: BaseTransport> This<'_, 'py, T> {
         })
     }
 
-    /// Reports an exception of a callback that the transport survives.
+    /// Reports an exception of a callback; the transport goes on.
     ///
     /// # Errors
     /// KeyboardInterrupt and SystemExit, and what the exception handler lets out.
@@ -163,7 +163,7 @@ impl<'py, T: BaseTransport> This<'_, 'py, T> {
     }
 
     /// As `report`, where asyncio leaves the exception to the handle that runs the callback: the
-    /// message is as a handle's, of the protocol's own method `name`.
+    /// message is that of a handle of the protocol's method `name`.
     #[cold]
     pub(super) fn report_callback(&self, error: PyErr, name: &str) -> PyResult<()> {
         let Some(protocol) = self.protocol() else {
@@ -173,8 +173,8 @@ impl<'py, T: BaseTransport> This<'_, 'py, T> {
         self.report(error, &format!("Exception in callback {class}.{name}()"))
     }
 
-    /// Reports an exception that ends the transport, and gives its value back. One of the peer's
-    /// doing (`expected`) is logged in debug mode only.
+    /// Reports an exception that ends the transport, and returns the exception object. One that the
+    /// peer caused (`expected`) is only logged, and only in debug mode.
     ///
     /// # Errors
     /// As `report`.
@@ -208,7 +208,7 @@ impl<'py, T: BaseTransport> This<'_, 'py, T> {
         log_in_debug(self.event_loop(), &self.object(), level, text)
     }
 
-    /// The transport dies without having been closed: warns, then closes with `close`.
+    /// For the finalizer of a transport that was not closed: warns, then calls `close`.
     pub(super) fn finalize_open(&self, close: impl FnOnce() -> PyResult<()>) {
         let warned = warn_unclosed(&self.object());
         for outcome in [warned, close()] {
@@ -258,7 +258,7 @@ pub(crate) fn log_in_debug(
         .map(drop)
 }
 
-/// Logs a failure that is the peer's doing, in debug mode.
+/// Logs a failure that the peer caused, in debug mode.
 ///
 /// # Errors
 /// What `get_debug` or a log handler raises.
@@ -277,7 +277,8 @@ pub(crate) fn log_failure_in_debug(
     exceptions::log_exception(error, "debug", ("%r: %s", subject, message))
 }
 
-/// Counts a write to a connection that is lost: it is dropped, with a warning in the end.
+/// Counts a write to a lost connection. The write is dropped; from `WARN_AFTER` on, a warning is
+/// logged.
 ///
 /// # Errors
 /// What a log handler raises.
@@ -290,7 +291,7 @@ pub(crate) fn count_lost_write(py: Python<'_>, lost: &Cell<u32>, warning: &str) 
     Ok(())
 }
 
-/// The warning of a transport that dies without having been closed.
+/// Issues the ResourceWarning of a transport that was not closed.
 pub(super) fn warn_unclosed(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = transport.py();
     let kwargs = PyDict::new(py);

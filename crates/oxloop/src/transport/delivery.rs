@@ -1,4 +1,4 @@
-//! `Delivery`: how a protocol takes what a stream brings.
+//! `Delivery`: how a stream gives its protocol what it has received.
 
 use super::stream_reader::is_plain_stream_reader_protocol;
 use crate::py::class::Class;
@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyInt;
 use std::sync::OnceLock;
 
-/// The ways, by what the protocol is.
+/// Which calls the protocol gets; its class decides.
 #[derive(Clone, Copy)]
 pub(crate) enum Delivery {
     /// `data_received(bytes)`.
@@ -23,12 +23,12 @@ pub(crate) enum Delivery {
     Native(&'static NativeProtocol),
 }
 
-/// A type of protocols that need no Python call, and what is called instead.
+/// A native type of protocols, and the functions that are called in place of Python methods.
 pub(crate) struct NativeProtocol {
     pub(crate) class: &'static Class,
-    /// The peer sent these bytes.
+    /// Takes bytes that the peer sent.
     pub(crate) receive: fn(&Bound<'_, PyAny>, &[u8]) -> PyResult<()>,
-    /// The transport that the protocol has for the one above it, if it has.
+    /// The transport that the protocol has made for the program's protocol, if there is one.
     pub(crate) transport: for<'py> fn(&Bound<'py, PyAny>) -> Option<Bound<'py, PyAny>>,
 }
 
@@ -59,8 +59,8 @@ impl Delivery {
     }
 }
 
-/// A buffered protocol's memory for what comes next; `hint` is how much that may be, -1 if nobody
-/// knows.
+/// Asks a buffered protocol for memory to receive into. `hint` is the expected size, -1 if it is
+/// unknown.
 ///
 /// # Errors
 /// What `get_buffer` raises; RuntimeError for an empty buffer.

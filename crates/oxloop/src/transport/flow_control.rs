@@ -1,5 +1,5 @@
-//! `FlowControl`: the water marks of a write queue, and whether its protocol is paused; and the
-//! transports that have such a queue.
+//! `FlowControl`: the water marks of a write queue, and whether the protocol was told to pause.
+//! `FlowControlled`: a transport with such a queue.
 
 use super::base::BaseTransport;
 use crate::py::args::Args;
@@ -18,12 +18,12 @@ const HIGH_WATER: usize = 64 * 1024;
 
 /// Water marks in bytes.
 pub(crate) struct FlowControl {
-    /// What `high` is when nobody says.
+    /// The value of `high` if the program sets none.
     default: usize,
     high: Cell<usize>,
     low: Cell<usize>,
-    /// The marks as the program gave them, where a `usize` could not show them: floats, and ints
-    /// beyond it, which the collector need not know.
+    /// The low and the high mark as the program gave them, if a `usize` cannot show them: floats
+    /// and greater ints. The collector need not know these.
     shown: RefCell<Option<(Py<PyAny>, Py<PyAny>)>>,
     paused: Cell<bool>,
 }
@@ -71,7 +71,7 @@ impl FlowControl {
         self.set_limits_by("set_write_buffer_limits", args)
     }
 
-    /// The same for a method of another name.
+    /// As `set_limits`, for a method of another name.
     ///
     /// # Errors
     /// As `set_limits`.
@@ -85,7 +85,8 @@ impl FlowControl {
         self.set_marks(args.py(), given(high), given(low))
     }
 
-    /// By Python's arithmetic: any numbers are marks that compare and divide.
+    /// Computes with Python's operators, so that a mark may be any number that compares and
+    /// divides, as in asyncio.
     fn set_marks<'py>(
         &self,
         py: Python<'py>,
@@ -117,8 +118,9 @@ impl FlowControl {
         Ok(())
     }
 
-    /// Takes the marks of the transport above, but none that is higher than the default: who pauses
-    /// the one above at its marks has to hear of what waits here by then.
+    /// Takes the marks of the transport above, but none higher than the default. The transport
+    /// above counts this queue only once it was paused from here. So this pauses no later than the
+    /// transport above pauses its own protocol.
     pub(crate) fn stay_within(&self, above: &Self) {
         self.high.set(above.high.get().min(self.default));
         self.low.set(above.low.get().min(self.default / 4));
@@ -135,14 +137,14 @@ impl FlowControl {
         !self.paused.get() && queued > self.high.get() && !self.paused.replace(true)
     }
 
-    /// As `pauses_at`, for those who pause at the mark and not above it: asyncio's TLS. Nothing is
-    /// never too much.
+    /// As `pauses_at`, but pauses at the mark already, as asyncio's TLS does; never if nothing is
+    /// queued.
     pub(crate) fn pauses_from(&self, queued: usize) -> bool {
         let high = self.high.get().max(1);
         !self.paused.get() && queued >= high && !self.paused.replace(true)
     }
 
-    /// The protocol was told by somebody else to write no more.
+    /// Notes that somebody else has told the protocol to write no more.
     pub(crate) fn set_paused(&self) {
         self.paused.set(true);
     }
@@ -153,17 +155,17 @@ impl FlowControl {
     }
 }
 
-/// The most bytes that are not above a mark.
+/// The greatest number of bytes that is not above the mark.
 fn mark(value: &Bound<'_, PyAny>) -> PyResult<usize> {
     if value.is_instance_of::<PyInt>() {
-        // It is not negative, so it is more than there can be.
+        // It is not negative. If it does not fit, no queue is that long.
         return Ok(value.extract().unwrap_or(usize::MAX));
     }
-    // The conversion stops at what a usize can be.
+    // The conversion saturates.
     Ok(value.extract::<f64>()?.floor() as usize)
 }
 
-/// True for an int or float that a `usize` does not show.
+/// True for a float or int that a `usize` cannot show.
 fn is_shown(value: &Bound<'_, PyAny>) -> bool {
     value.is_exact_instance_of::<PyFloat>()
         || (value.is_exact_instance_of::<PyInt>() && value.extract::<usize>().is_err())

@@ -1,8 +1,8 @@
 //! `Polled`: a transport whose descriptor the loop polls.
 //!
-//! The loop calls `on_event` within the poll, or by a handle behind what is queued: `_on_event` is
-//! the same for Python. What an event's callback raises and nobody else takes, such as an exception
-//! of `connection_lost` behind the last bytes, is reported as that of a handle in either case.
+//! The loop serves an event at once, within the poll, or by a handle behind what is queued, which
+//! calls `_on_event`. Either way, an exception that nothing else handles (of `connection_lost`
+//! after the last bytes, for example) is reported as the exception of a handle.
 
 use super::base::BaseTransport;
 use crate::event_loop::exceptions;
@@ -20,7 +20,7 @@ use reactor::poller::Event;
 use reactor::token::Token;
 
 pub(crate) trait Polled: BaseTransport {
-    /// What the loop does with it.
+    /// The functions that the loop calls on it.
     const KIND: &'static Kind = &Kind {
         on_event: on_event::<Self>,
         registration: |object, token| {
@@ -45,22 +45,22 @@ pub(crate) trait Polled: BaseTransport {
         ..Kind::NONE
     };
 
-    /// The kernel has something to say about the descriptor. What has changed since the poll is
-    /// looked at anew.
+    /// Serves an event of the descriptor. The transport may have changed since the poll, so its
+    /// state is checked again.
     ///
     /// # Errors
     /// KeyboardInterrupt and SystemExit from the protocol, what `connection_lost` and closing the
     /// file raise, and what the exception handler lets out.
     fn on_event(this: &This<'_, '_, Self>, readable: bool, writable: bool) -> PyResult<()>;
 
-    /// How often reading was paused or resumed. What became readable before that, and waits for its
-    /// turn, is not read when it comes, but found by the next poll.
+    /// How often reading was paused or resumed. A queued event does not read if that has happened
+    /// since the poll; the next poll reports again what is readable.
     fn reading_changes(&self, py: Python<'_>) -> u32;
 
-    /// Sends what a callback has written, now that it has returned.
+    /// Sends what a callback has written, after it has returned.
     fn flush(_this: &This<'_, '_, Self>) {}
 
-    /// What a new epoll instance must be told, and the object to ask first.
+    /// What a new epoll instance must be told, if anything.
     fn registration(this: &This<'_, '_, Self>, token: Token) -> Option<Registration>;
 
     /// True unless the program closed the socket or file under the transport.
@@ -78,7 +78,7 @@ pub(crate) trait Polled: BaseTransport {
 }
 
 impl<T: Polled> This<'_, '_, T> {
-    /// The transport, to be kept by the loop.
+    /// The transport and its table, for the loop to keep.
     #[inline]
     pub(super) fn held(&self) -> Held {
         Held {
@@ -88,7 +88,7 @@ impl<T: Polled> This<'_, '_, T> {
     }
 }
 
-/// The kernel has an event for the transport `object`.
+/// Serves an event of the transport `object` now, or queues a handle for it if `queue`.
 fn on_event<T: Polled>(object: &Bound<'_, PyAny>, event: Event, queue: bool) -> PyResult<()> {
     let Some(this) = This::<T>::of(object) else {
         return Ok(());
@@ -137,7 +137,8 @@ fn handle_of_event<T: Polled>(
     Ok(handle)
 }
 
-/// Reports as for a handle that ran in the context of the connection, which is left by now.
+/// Reports an exception as that of a handle that ran in the context of the connection, which
+/// `serve` has left by now.
 #[cold]
 fn report<T: Polled>(
     this: &This<'_, '_, T>,

@@ -1,11 +1,12 @@
-//! `ReadingSwitch`: whether a program has paused reading, and how often it has changed its mind.
+//! `ReadingSwitch`: whether the program has paused reading, and how often it has paused or resumed
+//! it.
 //!
-//! An event that waits for its turn remembers the count: what became readable before a change is
-//! not read after it (see `Polled::reading_changes`).
+//! A queued event remembers the count, and does not read if the count has changed since (see
+//! `Polled::reading_changes`).
 
 use std::cell::Cell;
 
-/// A new one is not paused. Each pause and each resume counts one, so that the count tells both.
+/// Counts pauses and resumes. Reading is paused while the count is odd.
 #[derive(Debug, Default)]
 pub(crate) struct ReadingSwitch(Cell<u32>);
 
@@ -15,12 +16,12 @@ impl ReadingSwitch {
         self.0.get() % 2 == 1
     }
 
-    /// Pauses what reads, and resumes what is paused.
+    /// Pauses reading, or resumes it if it is paused.
     pub(crate) fn turn(&self) {
         self.0.set(self.0.get().wrapping_add(1));
     }
 
-    /// How often it was turned. Wraps around.
+    /// How often reading was paused or resumed. Wraps around.
     pub(crate) fn changes(&self) -> u32 {
         self.0.get()
     }

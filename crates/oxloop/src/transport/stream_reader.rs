@@ -1,9 +1,9 @@
-//! asyncio's own streams, fed without a Python call between the socket and the reader's buffer.
+//! Feeds asyncio's own streams without a Python call between the socket and the reader's buffer.
 //!
 //! For a protocol that is exactly `asyncio.StreamReaderProtocol` with a reader that is exactly
 //! `asyncio.StreamReader`, and while nobody has patched their methods, this does what
 //! `StreamReader.feed_data` does: appends to the reader's bytearray, wakes its waiter, and pauses
-//! reading above twice the limit. Anything else takes the ordinary way.
+//! reading above twice the limit. For anything else `data_received` is called.
 
 use crate::py::attached::Attached;
 use crate::py::imports;
@@ -15,7 +15,7 @@ use pyo3::types::{
     PyBool, PyByteArray, PyDict, PyString, PyType, PyWeakrefMethods, PyWeakrefReference,
 };
 
-/// The methods whose work is done here.
+/// The methods in whose place this module works, to notice a patch.
 struct Patched {
     protocol: TypeWatch,
     reader: TypeWatch,
@@ -39,7 +39,7 @@ pub(crate) fn remember_methods(py: Python<'_>) -> PyResult<()> {
     patched(py).map(drop)
 }
 
-/// True for exactly asyncio's own protocol, with nothing replaced on the instance.
+/// True for exactly asyncio's own protocol, without a `data_received` on the instance.
 pub(crate) fn is_plain_stream_reader_protocol(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = protocol.py();
     if !protocol.get_type().is(imports::stream_reader_protocol(py)?) {
@@ -51,7 +51,7 @@ pub(crate) fn is_plain_stream_reader_protocol(protocol: &Bound<'_, PyAny>) -> Py
     Ok(!replaced)
 }
 
-/// A reader that is fed here: its attributes, read straight from its `__dict__`.
+/// A reader that can be fed here, and its attributes, read straight from its `__dict__`.
 pub(crate) struct PlainReader<'py> {
     object: Bound<'py, PyAny>,
     attributes: Bound<'py, PyDict>,
@@ -99,7 +99,7 @@ impl<'py> PlainReader<'py> {
         }))
     }
 
-    /// What the reader has and nobody has taken.
+    /// The bytes that were received and that nobody has read yet.
     pub(crate) const fn buffer(&self) -> &Bound<'py, PyByteArray> {
         &self.buffer
     }
@@ -111,7 +111,8 @@ impl<'py> PlainReader<'py> {
         }
     }
 
-    /// Wakes the waiter and pauses above twice the limit, now that `size` bytes are buffered.
+    /// The rest of `feed_data`, now that `size` bytes are buffered: wakes the waiter, and pauses
+    /// reading above twice the limit.
     ///
     /// # Errors
     /// What the waiter and the transport raise.

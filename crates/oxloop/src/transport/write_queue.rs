@@ -11,7 +11,7 @@ use std::io::{self, IoSlice};
 
 /// Most buffers that one sendmsg(2) or writev(2) takes (UIO_MAXIOV).
 const SLICES_MOST: usize = 1024;
-/// Buffers whose slices fit on the stack.
+/// Up to so many buffers, their slices are put on the stack.
 const SLICES_INLINE: usize = 16;
 
 /// The two system calls that send from a queue.
@@ -35,8 +35,8 @@ impl Chunk {
         }
     }
 
-    /// Lets go at once, without PyO3's check of the thread. Exact `bytes` have no destructor that
-    /// could come back here.
+    /// Drops the chunk. A `Bound` is dropped without PyO3's check that this thread is attached.
+    /// Exact `bytes` have no destructor that could call back into the queue.
     fn release(self, py: Python<'_>, reuse: &mut impl FnMut(Vec<u8>)) {
         match self {
             Self::Bytes(bytes) => drop(bytes.into_bound(py)),
@@ -97,7 +97,7 @@ impl WriteQueue {
         std::mem::replace(self, Self::new())
     }
 
-    /// Sends from the front: one system call.
+    /// Sends from the front, with one system call.
     pub(super) fn send(&self, py: Python<'_>, to: &impl Sends) -> io::Result<usize> {
         let first = &self.chunks[0].as_slice(py)[self.offset..];
         if self.chunks.len() == 1 {
@@ -119,7 +119,7 @@ impl WriteQueue {
         to.many(&slices.take(SLICES_MOST).collect::<Vec<_>>())
     }
 
-    /// Python objects of what waits, for the methods of a socket object.
+    /// The queued bytes as Python objects, for the methods of a socket object.
     pub(super) fn objects<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
         let mut offset = self.offset;
         let rest = |chunk: &Chunk| {
@@ -132,7 +132,7 @@ impl WriteQueue {
         self.chunks.iter().take(SLICES_MOST).map(rest).collect()
     }
 
-    /// Removes `sent` bytes from the front; `reuse` gets what was taken over and is done with.
+    /// Removes `sent` bytes from the front; `reuse` gets each owned chunk that was sent.
     pub(super) fn advance(&mut self, py: Python<'_>, sent: usize, mut reuse: impl FnMut(Vec<u8>)) {
         self.size -= sent;
         let mut left = sent;
@@ -151,7 +151,7 @@ impl WriteQueue {
     }
 }
 
-/// What can be queued for `data`: nothing for what is empty.
+/// The chunk to queue for `data`; None if it is empty.
 ///
 /// # Errors
 /// TypeError if it has no buffer; what its own methods raise.
@@ -163,8 +163,8 @@ pub(crate) fn chunk_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'
     Ok(Some(bytes_of(data)?).filter(|chunk| !chunk.as_bytes().is_empty()))
 }
 
-/// Exact `bytes` of `data`. An instance of a subclass is asked for its buffer, and is not kept: its
-/// destructor could come back to the queue.
+/// Exact `bytes` of `data`. An instance of a subclass is copied: its destructor could call back
+/// into the queue.
 ///
 /// # Errors
 /// As `chunk_of`.
