@@ -1,12 +1,12 @@
-//! `Accept`: how far a server is with a connection that it accepted.
+//! `Accept`: whether a server is still accepting a connection.
 //!
 //! asyncio has a task for it, `_accept_connection2`, which ends in the turn after
-//! `connection_made`, or after the end of the TLS handshake, ahead of what that turn brings. Here a
-//! word of the transport stands for the task, and a handle in the place of the task's last step
-//! takes it back.
+//! `connection_made`, or in the turn after the TLS handshake, before the handles of that turn's
+//! events. Here a field of the transport stands for the task, and a handle in the place of the
+//! task's last step sets it to `Over`.
 //!
 //! Invariants:
-//! - the server counts the transports whose word is not `Over`.
+//! - the server's `Clients` count the transports whose field is not `Over`.
 //!
 //! Cost: one handle a connection.
 
@@ -19,14 +19,14 @@ use crate::transport::delivery::Delivery;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-/// The word.
+/// The field.
 #[derive(Default)]
 pub(super) enum Accept {
-    /// Nobody accepts it, or nobody any more.
+    /// No server accepted the connection, or it is accepted by now.
     #[default]
     Over,
     Running,
-    /// This future waits for its end.
+    /// As `Running`; the future is done when it is over.
     Watched(Py<PyAny>),
 }
 
@@ -47,7 +47,7 @@ impl Accept {
 }
 
 impl<'py> StreamThis<'_, 'py> {
-    /// The connection is the protocol's from the next turn on.
+    /// Queues the end of the accept: from the next turn on the connection is the protocol's.
     ///
     /// # Errors
     /// RuntimeError on a closed loop.
@@ -59,10 +59,10 @@ impl<'py> StreamThis<'_, 'py> {
         self.soon(&accepted, &[])
     }
 
-    /// Takes the word back. Nobody hears of it on a closed loop.
+    /// Sets the field to `Over` and wakes the future. On a closed loop the future is left alone.
     ///
     /// # Errors
-    /// What the future that waits raises.
+    /// What the future raises.
     pub(super) fn accept_is_over(&self) -> PyResult<()> {
         let py = self.py();
         let accept = self.own().accept.take();
@@ -83,8 +83,8 @@ impl<'py> StreamThis<'_, 'py> {
             .map(drop)
     }
 
-    /// The transport that the program has or will have, and a future that waits for the end of the
-    /// accept; None if it is over, or watched already.
+    /// The transport that the program has or will have, and a new future that is done when the
+    /// accept is over. None if it is over, or has a future already.
     ///
     /// # Errors
     /// MemoryError.
@@ -100,7 +100,7 @@ impl<'py> StreamThis<'_, 'py> {
         Ok(Some((self.outermost(), future)))
     }
 
-    /// Somebody watched the connection before it had a transport.
+    /// Goes on with `end`, the future that the connection got before it had a transport.
     ///
     /// # Errors
     /// RuntimeError on a closed loop.

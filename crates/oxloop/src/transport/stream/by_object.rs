@@ -1,11 +1,11 @@
-//! Reading and writing through a socket object's own methods, as asyncio does it with every socket:
-//! for subclasses of `socket.socket`, and for whatever else looks like one.
+//! Reads and writes through a socket object's own methods, as asyncio does it with every socket:
+//! for subclasses of `socket.socket`, and for other objects that behave like sockets.
 //!
 //! Invariants:
-//! - each method is called when asyncio's transport of the running version calls it; what is
-//!   written is sent at once.
-//! - a chunk is in one place while a method runs, which may write more: with the method, or in the
-//!   queue.
+//! - each method is called when the running Python's asyncio would call it; what is written is sent
+//!   at once.
+//! - a method may write more. While it sends a new chunk, that chunk is not in the queue; while it
+//!   sends queued chunks, these stay in the queue, and what it writes is queued behind them.
 
 use super::StreamThis;
 use super::connection::FatalError;
@@ -18,16 +18,16 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString};
 
-/// What asyncio asks `recv` for.
+/// The size that asyncio passes to `recv`.
 const READ_MOST: usize = 256 * 1024;
 
 const READ_FAILED: &str = "Fatal read error on socket transport";
 const WRITE_FAILED: &str = "Fatal write error on socket transport";
 
-/// Puts what the socket says of both ends into `extra`, and sets TCP_NODELAY.
+/// Puts `sockname` and `peername` into `extra`, and sets TCP_NODELAY.
 ///
 /// # Errors
-/// What the socket's methods raise beside OSError for a name.
+/// What the socket's methods raise, except for an OSError of `getsockname` or `getpeername`.
 pub(super) fn ask_names(socket: &Bound<'_, PyAny>, extra: &Bound<'_, PyDict>) -> PyResult<()> {
     ask_both_names(socket, extra)?;
     imports::set_nodelay(socket.py())?
@@ -47,7 +47,7 @@ impl<'py> StreamThis<'_, 'py> {
         call_method(socket.bind(self.py()), name, &[argument]).map(Some)
     }
 
-    /// There is something to read.
+    /// Reads once, with `recv` or `recv_into`.
     #[cold]
     pub(super) fn read_by_object(&self) -> PyResult<()> {
         match self.own().delivery.get() {
@@ -96,7 +96,7 @@ impl<'py> StreamThis<'_, 'py> {
         self.own().context.run(self.py(), failed).map(drop)
     }
 
-    /// Ends the connection, unless the method asked to wait: true then.
+    /// Ends the connection and returns false; returns true if the method would block.
     ///
     /// # Errors
     /// KeyboardInterrupt and SystemExit, and what the exception handler lets out.
@@ -114,7 +114,7 @@ impl<'py> StreamThis<'_, 'py> {
         Ok(false)
     }
 
-    /// Sends a chunk at once, if nothing waits, and queues what is left of it.
+    /// Sends a chunk at once if nothing is queued, and queues what is left of it.
     #[cold]
     pub(super) fn write_by_object(&self, chunk: Bound<'py, PyBytes>) -> PyResult<()> {
         let py = self.py();
@@ -148,7 +148,7 @@ impl<'py> StreamThis<'_, 'py> {
         self.wait_to_send()
     }
 
-    /// Sends what is queued at once, whatever was there before.
+    /// Sends the queue at once, also if something was queued before.
     #[cold]
     pub(super) fn write_lines_by_object(&self) -> PyResult<()> {
         if !self.send_more_by_object()? || self.own().queue.borrow().is_empty() {
@@ -158,7 +158,7 @@ impl<'py> StreamThis<'_, 'py> {
         self.maybe_pause_protocol()
     }
 
-    /// One call's worth of the queue; false if the connection failed.
+    /// Sends from the queue with one call of a method; false if the connection failed.
     #[cold]
     pub(super) fn send_more_by_object(&self) -> PyResult<bool> {
         let py = self.py();

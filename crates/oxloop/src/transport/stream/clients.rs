@@ -1,6 +1,6 @@
-//! `Clients`: the connections of a server, and who waits for the last of them to end.
+//! `Clients`: how many connections a server has, and the futures of `wait_closed`.
 //!
-//! A transport does not know what a server is: it counts itself in and out here, and keeps the
+//! A transport does not know the type of its server: it counts itself in and out here. It keeps the
 //! server alive, as in asyncio.
 
 use crate::py::class::{Visit, VisitStopped};
@@ -23,7 +23,7 @@ pub(crate) struct Clients {
     accepting: Cell<usize>,
     /// The server is closed.
     closed: Cell<bool>,
-    /// None once everybody who waited was woken.
+    /// The futures of `wait_closed`; None once they were woken.
     waiters: RefCell<Option<Vec<Py<PyAny>>>>,
 }
 
@@ -37,22 +37,22 @@ impl Clients {
         })
     }
 
-    /// A transport opened.
+    /// Counts a transport that opens.
     pub(crate) fn attach(&self) {
         self.open.set(self.open.get() + 1);
     }
 
-    /// It is being accepted.
+    /// Counts it among those that are being accepted.
     pub(super) fn accepting(&self) {
         self.accepting.set(self.accepting.get() + 1);
     }
 
-    /// It is accepted, or lost.
+    /// Ends that: it is accepted, or lost.
     pub(super) fn accepted(&self) {
         self.accepting.set(self.accepting.get().saturating_sub(1));
     }
 
-    /// A transport is gone.
+    /// Counts a transport out, and wakes the waiters if it was the last one of a closed server.
     ///
     /// # Errors
     /// As `wake_waiters`.
@@ -70,12 +70,12 @@ impl Clients {
         Ok(())
     }
 
-    /// The server is closed: the last connection that goes wakes who waits.
+    /// Notes that the server is closed: from now on the last transport that goes wakes the waiters.
     pub(crate) fn server_closed(&self) {
         self.closed.set(true);
     }
 
-    /// True once everybody was woken.
+    /// True once the waiters were woken.
     pub(crate) fn are_over(&self) -> bool {
         self.waiters.borrow().is_none()
     }
@@ -88,14 +88,15 @@ impl Clients {
         self.open.get()
     }
 
-    /// Those who wait; None once everybody was woken.
+    /// The waiters; None once they were woken.
     pub(crate) fn waiters(&self, py: Python<'_>) -> Option<Vec<Py<PyAny>>> {
         let waiters = self.waiters.borrow();
         let copy = |waiter: &Py<PyAny>| waiter.clone_ref(py);
         waiters.as_ref().map(|all| all.iter().map(copy).collect())
     }
 
-    /// Wakes `waiter` when the server is closed and the last connection gone, unless that was.
+    /// Adds a future that is done when the server is closed and its last connection is gone. Does
+    /// nothing if the waiters were woken already.
     pub(crate) fn push_waiter(&self, waiter: Py<PyAny>) {
         if let Some(waiters) = &mut *self.waiters.borrow_mut() {
             waiters.push(waiter);
@@ -119,7 +120,7 @@ impl Clients {
         drop(self.waiters.take());
     }
 
-    /// For the collector: who waits is the server's.
+    /// For the collector. Only the server calls it: the waiters belong to the server.
     pub(crate) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         if let Ok(waiters) = self.waiters.try_borrow() {
             let mut waiters = waiters.iter().flatten();

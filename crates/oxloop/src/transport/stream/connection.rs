@@ -1,4 +1,4 @@
-//! How a connection's transport is made, and how its descriptor ends.
+//! Makes a connection's transport, and closes its descriptor.
 
 use super::accept::Accept;
 use super::clients::Acceptor;
@@ -32,16 +32,16 @@ pub(crate) struct Connected {
     pub(crate) context: Captured,
 }
 
-/// Who is at the other end.
+/// The address of the other end.
 pub(crate) enum Peer {
-    /// The socket is asked.
+    /// Not known yet: the socket is asked.
     Unknown,
     Address(SocketAddress),
-    /// What a socket object's `accept()` said.
+    /// What a socket object's `accept()` returned.
     Name(Py<PyAny>),
 }
 
-/// What ended a connection by force.
+/// The error that ends a connection.
 pub(super) enum FatalError<'a> {
     Os(&'a io::Error),
     Python(PyErr),
@@ -59,7 +59,8 @@ impl From<FatalError<'_>> for PyErr {
 /// Makes the transport and schedules `connection_made`, then reading, then the waiter.
 ///
 /// # Errors
-/// What registering the descriptor or scheduling raises. The descriptor is closed then.
+/// What the socket object, the look at the protocol and scheduling raise. A descriptor without a
+/// socket object is closed then.
 pub(crate) fn start(
     event_loop: &Bound<'_, EventLoop>,
     connected: Connected,
@@ -105,17 +106,18 @@ pub(crate) fn start(
     Ok(transport)
 }
 
-/// What there is to tell about both ends.
+/// The addresses of both ends.
 struct Names {
     peer: Option<SocketAddress>,
     local: Option<SocketAddress>,
     extra: Option<Py<PyDict>>,
 }
 
-/// Asks for the names while the descriptor is certainly there, and sets TCP_NODELAY.
+/// Asks for the addresses while the descriptor is certainly open, and sets TCP_NODELAY.
 ///
 /// # Errors
-/// What the methods of a socket object raise beside OSError.
+/// What the methods of a socket object raise, except for an OSError of `getsockname` or
+/// `getpeername`.
 fn names(py: Python<'_>, connected: &Connected) -> PyResult<Names> {
     let extra = match &connected.peer {
         Peer::Unknown | Peer::Address(_) => None,
@@ -142,7 +144,7 @@ fn names(py: Python<'_>, connected: &Connected) -> PyResult<Names> {
         Peer::Unknown | Peer::Name(_) => socket::peer_address(fd).ok(),
     };
     disable_nagle(fd, peer.as_ref());
-    // A descriptor that nobody else has can be asked later.
+    // A descriptor that nobody else has can be asked for its address later.
     let own = matches!(connected.descriptor, Descriptor::Own(..));
     Ok(Names {
         peer,
@@ -155,7 +157,7 @@ fn names(py: Python<'_>, connected: &Connected) -> PyResult<Names> {
     })
 }
 
-/// Small writes should not wait for the peer's acknowledgement. Fails on what is not TCP.
+/// Small writes should not wait for the peer's acknowledgement. An error is ignored.
 fn disable_nagle(fd: RawFd, peer: Option<&SocketAddress>) {
     if let Some(SocketAddress::V4(_) | SocketAddress::V6(_)) = peer {
         let _ignored = socket::set_nodelay(fd, true);
@@ -171,7 +173,7 @@ impl StreamThis<'_, '_> {
         }
     }
 
-    /// Takes the descriptor out; what is kept of it is left in its place.
+    /// Takes the descriptor out, and leaves its `Past` in its place.
     pub(super) fn take_descriptor(&self) -> Descriptor {
         self.remember_local();
         let descriptor = &self.own().descriptor;
@@ -179,7 +181,8 @@ impl StreamThis<'_, '_> {
         descriptor.replace(Descriptor::Closed(past))
     }
 
-    /// Closes the descriptor, and leaves the server's clients.
+    /// Closes the descriptor, ends the accept, and counts the transport out of its server's
+    /// clients.
     pub(super) fn close_descriptor(&self) -> PyResult<()> {
         let (py, inner) = (self.py(), self.own());
         let closed = self.take_descriptor().close(py);

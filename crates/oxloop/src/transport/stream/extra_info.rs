@@ -1,4 +1,4 @@
-//! `get_extra_info`: made when somebody asks.
+//! `get_extra_info`: each value is made when the program asks for it.
 
 use super::{CLASS, Descriptor, Past, StreamThis, StreamTransport};
 use crate::address::to_python;
@@ -30,7 +30,7 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
     methods.getter(c"_start_tls_compatible", |this| this.boolean(true));
 }
 
-/// asyncio's method, which its own transports inherit.
+/// asyncio's method, which its own transports inherit, to notice that a test has replaced it.
 pub(super) fn inherited(py: Python<'_>) -> PyResult<&TypeWatch> {
     static CELL: PyOnceLock<Attached<TypeWatch>> = PyOnceLock::new();
     let cell = CELL.get_or_try_init(py, || {
@@ -82,7 +82,7 @@ fn ask_replaced<'py>(
 }
 
 impl<'py> StreamThis<'_, 'py> {
-    /// What is known so far, kept for the next question.
+    /// The values that are known so far.
     fn extra(&self) -> PyResult<Bound<'py, PyDict>> {
         let py = self.py();
         if let Some(extra) = self.own().extra.get(py) {
@@ -128,7 +128,8 @@ impl<'py> StreamThis<'_, 'py> {
         Ok(Some(socket))
     }
 
-    /// The socket object of a closed transport, or one that looks as it would.
+    /// The socket object of a closed transport. If it never had one, a closed socket of the same
+    /// kind.
     fn closed_socket(&self) -> PyResult<Bound<'py, PyAny>> {
         let py = self.py();
         let kind = match self.own().descriptor.borrow().past(py) {

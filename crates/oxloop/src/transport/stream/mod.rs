@@ -17,9 +17,10 @@
 //! - the descriptor has one owner, `Descriptor`, and is closed in the deferred `connection_lost`
 //!   (or by the finalizer of a transport that was never closed), never by the collector.
 //! - nothing is borrowed while a protocol's method runs.
-//! - the program can close a socket object behind the transport's back, and its number is somebody
-//!   else's then: the kernel is called with what `fd` says, which is EBADF once the object has
-//!   another one. A socket that is not plain (`py::socket`) has its own methods called instead.
+//! - the program can close a socket object behind the transport's back, and its number may belong
+//!   to another file then. So the kernel is called with what `fd` returns, which is EBADF once the
+//!   object has another descriptor or none. If a socket is not plain (`py::socket`), its own
+//!   methods are called instead.
 //!
 //! Cost: reading is recv(2) into the loop's scratch memory and one `bytes`; writing one send(2) for
 //! all that a callback wrote. No epoll_ctl(2) after the connection's first, unless the peer is
@@ -74,7 +75,7 @@ pub(crate) enum Descriptor {
     Closed(Past),
 }
 
-/// What is kept of a descriptor that was closed, for who asks for its socket then.
+/// What is kept of a closed descriptor, for `get_extra_info("socket")`.
 pub(crate) enum Past {
     Own(SocketKind),
     Socket(Py<PyAny>),
@@ -92,15 +93,15 @@ struct StreamState {
     by_object: bool,
     delivery: Cell<Delivery>,
     acceptor: RefCell<Option<Acceptor>>,
-    /// How far the server is with it.
+    /// Whether the server is still accepting it.
     accept: RefCell<Accept>,
     extra: Slot<PyDict>,
-    /// Known from accept(2) or connect(2): a connection that was reset cannot tell any more.
+    /// Known from the start: the kernel does not tell it any more after a reset.
     peer: RefCell<Option<SocketAddress>>,
-    /// Known from when somebody can close the descriptor.
+    /// Known once the program could close the descriptor, see `remember_local`.
     local: RefCell<Option<SocketAddress>>,
     queue: RefCell<WriteQueue>,
-    /// Waits for the queue to be empty and the socket to take more.
+    /// `sendfile`'s future, which is done when the queue is empty and the socket takes more.
     writable: Slot,
     /// `write_eof` was called.
     eof: Cell<bool>,
@@ -112,7 +113,7 @@ struct StreamState {
     last_read: Cell<usize>,
 }
 
-/// As asyncio's class inherits from the one for any socket.
+/// In place of inheritance: asyncio's class has `_SelectorTransport` as its base.
 impl Deref for StreamState {
     type Target = SelectorState;
 
@@ -198,7 +199,7 @@ impl Descriptor {
         }
     }
 
-    /// What is to be kept of it.
+    /// What is kept of it once it is closed.
     fn past(&self, py: Python<'_>) -> Past {
         match self {
             Self::Own(_, kind) | Self::Closed(Past::Own(kind)) => Past::Own(*kind),
@@ -292,7 +293,7 @@ impl SelectorTransport for StreamTransport {
     }
 
     fn begun(this: &StreamThis<'_, '_>) -> PyResult<()> {
-        // TLS goes on from here, and says when it is done.
+        // With TLS the accept ends after the handshake: the TLS protocol calls `accept_ends`.
         if matches!(this.own().delivery.get(), Delivery::Native(_)) {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! Reading: one recv(2) an event, straight to the protocol.
+//! Reading: one recv(2) an event, whose data goes straight to the protocol.
 //!
 //! A message is read into the loop's scratch memory and copied into a `bytes` of its exact size.
 //! When the peer sends in bulk, the `bytes` is made first and read into, which saves the copy.
@@ -15,7 +15,7 @@ use reactor::poller::Interest;
 use reactor::socket;
 use std::io::{self, ErrorKind};
 
-/// What one read takes at most, as in asyncio.
+/// The most bytes of one read, as in asyncio.
 const READ_MOST: usize = 256 * 1024;
 /// From this size on, the next read goes straight into a `bytes`.
 const BULK: usize = 32 * 1024;
@@ -158,7 +158,8 @@ impl<'py> StreamThis<'_, 'py> {
         }
     }
 
-    /// Hands what one recv(2) brought to TLS, which decrypts it from where it is.
+    /// Passes the bytes of one recv(2) to TLS, which decrypts them straight from the scratch
+    /// memory.
     fn read_natively(&self, native: &NativeProtocol) -> PyResult<()> {
         let py = self.py();
         let Some(protocol) = self.protocol() else {
@@ -205,7 +206,8 @@ impl<'py> StreamThis<'_, 'py> {
         }
     }
 
-    /// The peer will send no more.
+    /// Serves the peer's EOF: keeps the connection open if `eof_received` returns true, or closes
+    /// it.
     pub(super) fn on_eof(&self) -> PyResult<()> {
         let py = self.py();
         self.log_in_debug("debug", "%r received EOF")?;

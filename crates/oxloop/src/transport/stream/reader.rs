@@ -1,4 +1,4 @@
-//! A read that goes straight into the buffer of an `asyncio.StreamReader`, see `stream_reader`.
+//! Reads into the buffer of an `asyncio.StreamReader`, see `stream_reader`.
 //!
 //! Cost: one recv(2), one copy into the bytearray, no `bytes` object.
 

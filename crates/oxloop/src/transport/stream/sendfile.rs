@@ -1,9 +1,9 @@
-//! The transport's part of `loop.sendfile`: nothing else may be written meanwhile, and whoever
-//! sends learns when the socket takes more.
+//! The transport's part of `loop.sendfile`: refuses other writes meanwhile, and provides a future
+//! that is done when the socket takes more.
 //!
 //! Invariants:
-//! - at most one file is sent at a time, and the queue is empty while the kernel is given one.
-//! - whoever waits is told when the connection is lost.
+//! - at most one file is sent at a time, and only while the queue is empty.
+//! - when the connection is lost, the future fails with ConnectionError.
 
 use super::{StreamThis, StreamTransport};
 use crate::py::class::OfNative;
@@ -40,8 +40,8 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
     });
 }
 
-/// Tells `loop.sendfile` what to try. An attribute of the class, so that an instance can have
-/// another.
+/// Sets `_sendfile_compatible`, which tells `loop.sendfile` what to try. It is an attribute of the
+/// class, so that an instance can have another.
 pub(super) fn declare(class: &Bound<'_, PyType>) -> PyResult<()> {
     let mode = imports::sendfile_mode(class.py())?.getattr("TRY_NATIVE")?;
     class.setattr("_sendfile_compatible", mode)
@@ -83,7 +83,7 @@ impl<'py> StreamThis<'_, 'py> {
         self.want_more();
     }
 
-    /// The socket takes more.
+    /// Serves a writable event: sets the future's result if the queue is empty.
     #[cold]
     pub(super) fn wake_sendfile(&self) -> PyResult<()> {
         let inner = self.own();
@@ -94,7 +94,7 @@ impl<'py> StreamThis<'_, 'py> {
         waiter.map_or(Ok(()), |waiter| finish(waiter.bind(self.py()), None))
     }
 
-    /// The connection is lost.
+    /// Fails the future: the connection is lost.
     pub(super) fn fail_sendfile(&self) -> PyResult<()> {
         let waiter = self.own().writable.take();
         waiter.map_or(Ok(()), |waiter| {
@@ -107,7 +107,7 @@ fn connection_lost() -> PyErr {
     PyConnectionError::new_err("Connection is closed by peer")
 }
 
-/// Ends a future that was not cancelled meanwhile.
+/// Sets a future's result or exception, unless it is done already.
 fn finish(future: &Bound<'_, PyAny>, error: Option<PyErr>) -> PyResult<()> {
     let py = future.py();
     if call_method(future, intern!(py, "done"), &[])?.is_truthy()? {

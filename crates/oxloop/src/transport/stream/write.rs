@@ -1,7 +1,8 @@
 //! Writing: what a callback writes leaves in one system call when the callback returns.
 //!
-//! Whoever can observe the queue (its size, a water mark, `close`, `abort`, `write_eof`)
-//! flushes first, so that it sees what asyncio's write-at-once would show.
+//! Every method that shows the queue (its size, a water mark) or ends it (`close`, `abort`,
+//! `write_eof`) flushes first, so that the program sees what asyncio would show, which sends at
+//! once.
 
 use super::connection::FatalError;
 use super::{StreamThis, StreamTransport};
@@ -18,7 +19,7 @@ use reactor::socket::{self, How};
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::RawFd;
 
-/// A stream socket, to a write queue.
+/// Sends from a write queue to a stream socket.
 struct Socket(RawFd);
 
 impl Sends for Socket {
@@ -112,7 +113,7 @@ impl<'py> StreamThis<'_, 'py> {
         Ok(())
     }
 
-    /// True if the connection is lost: what is written then is dropped, with a warning in the end.
+    /// True if the connection is lost. The write is dropped then, and counted.
     fn is_lost(&self) -> PyResult<bool> {
         let lost = &self.own().flags.conn_lost;
         if lost.get() == 0 {
@@ -122,7 +123,8 @@ impl<'py> StreamThis<'_, 'py> {
         Ok(true)
     }
 
-    /// Something was queued: send it now, at the end of the callback, or when the peer reads.
+    /// Called after something was queued: sends it now, or at the end of the callback, or leaves it
+    /// to the writable event that is awaited already.
     #[inline]
     fn queued_more(&self) -> PyResult<()> {
         let (inner, state) = (self.own(), self.loop_state());
@@ -166,7 +168,7 @@ impl<'py> StreamThis<'_, 'py> {
         Ok(())
     }
 
-    /// One system call's worth; false if the connection failed.
+    /// Sends from the queue with one system call; false if the connection failed.
     fn send_some(&self) -> PyResult<bool> {
         if self.own().by_object {
             return self.send_more_by_object();
@@ -198,7 +200,7 @@ impl<'py> StreamThis<'_, 'py> {
         }
     }
 
-    /// `sent` bytes have left: if that is not all, the kernel has to say when it takes more.
+    /// Removes the `sent` bytes from the queue. If some are left, only a writable event sends more.
     #[inline]
     pub(super) fn advance(&self, sent: usize) {
         let mut queue = self.own().queue.borrow_mut();
@@ -208,7 +210,7 @@ impl<'py> StreamThis<'_, 'py> {
         queue.set_blocked(left);
     }
 
-    /// The kernel takes more. The protocol and the exception handler are called in the context of
+    /// Serves a writable event. The protocol and the exception handler are called in the context of
     /// the connection.
     pub(super) fn write_ready(&self) -> PyResult<()> {
         self.own().context.run(self.py(), || self.write_more())
@@ -237,7 +239,8 @@ impl<'py> StreamThis<'_, 'py> {
     fn write_eof(&self) -> PyResult<Bound<'py, PyAny>> {
         let (inner, flags) = (self.own(), &self.own().flags);
         let none = self.py().None().into_bound(self.py());
-        // First, as a connection that fails now takes no end, and drops what is written behind it.
+        // First: if this send fails, the connection is closing, `write_eof` does nothing, and later
+        // writes are dropped.
         self.try_flush()?;
         if flags.closing.get() || inner.eof.replace(true) {
             return Ok(none);
@@ -258,7 +261,8 @@ impl<'py> StreamThis<'_, 'py> {
         shut.map_err(|error| os_error(&error))
     }
 
-    /// The queue is sent, and `write_eof` was called before: nobody is there to be told.
+    /// Shuts the writing side down once the queue is sent. `write_eof` has returned before, so an
+    /// error ends the connection.
     fn shut_down_later(&self) -> PyResult<()> {
         let Err(error) = self.shut_down_writing() else {
             return Ok(());
