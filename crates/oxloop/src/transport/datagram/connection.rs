@@ -1,4 +1,4 @@
-//! How an endpoint's transport is made, and how its socket ends.
+//! Makes an endpoint's transport, and closes its socket.
 
 use super::queue::SendQueue;
 use super::receive::Expectation;
@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 pub(crate) struct Opened {
     pub(crate) socket: Py<PyAny>,
     pub(crate) protocol: Py<PyAny>,
-    /// The address that the endpoint was made for.
+    /// The remote address that the endpoint was made for.
     pub(crate) address: Option<Py<PyAny>>,
     /// A future that is done once `connection_made` was called.
     pub(crate) waiter: Py<PyAny>,
@@ -73,7 +73,8 @@ pub(crate) fn start(event_loop: &Bound<'_, EventLoop>, opened: Opened) -> PyResu
     Ok(transport.as_object().clone_ref(py))
 }
 
-/// What each datagram counts beside its bytes: eight in later releases of asyncio, else nothing.
+/// What each datagram adds to the queue's size beside its bytes: eight in later releases of
+/// asyncio, else nothing.
 fn header_size(py: Python<'_>) -> PyResult<usize> {
     let class = imports::selector_datagram_transport(py)?;
     class
@@ -89,7 +90,7 @@ fn kind_of(
     let fd = socket.number();
     let family = reactor::socket::socket_family(fd).unwrap_or(libc::AF_UNSPEC);
     let known = matches!(family, libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX);
-    // A subclass may have methods of its own, through a proxy for example.
+    // A subclass may have methods of its own, for a proxy for example.
     let native = known && socket.is_plain();
     let peer = extra.get_item(intern!(py, "peername"))?;
     let peer = peer.filter(|peer| !peer.is_none());
@@ -112,7 +113,8 @@ impl DatagramThis<'_, '_> {
         if inner.kind.receives_runs
             && let Ok(fd) = socket.fd(py)
         {
-            // A duplicate of the descriptor may live on, with a reader who expects one datagram.
+            // A duplicate of the descriptor may live on, whose reader expects one datagram at a
+            // time.
             let _ended = datagram::receive_runs(fd, false);
         }
         let socket = socket.object().bind(py);

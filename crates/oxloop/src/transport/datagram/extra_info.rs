@@ -1,5 +1,5 @@
-//! What `get_extra_info` tells, which is asyncio's own method: an endpoint lives long, so that is
-//! made with it.
+//! The values of `get_extra_info`. The method is asyncio's own. The values are made with the
+//! transport, as an endpoint usually lives long.
 
 use super::DatagramTransport;
 use crate::py::class::OfNative;
@@ -17,10 +17,10 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<DatagramTransport>>) {
     });
 }
 
-/// What there is to tell about a socket.
+/// The socket, its address and its peer's.
 ///
 /// # Errors
-/// What the socket raises beside OSError.
+/// What the socket's methods raise, except for an OSError of `getsockname` or `getpeername`.
 pub(super) fn of_socket<'py>(socket: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
     let py = socket.py();
     let extra = PyDict::new(py);

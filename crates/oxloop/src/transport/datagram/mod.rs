@@ -8,18 +8,19 @@
 //! | get_extra_info | `extra_info` |
 //! | all that streams have too | `transport::selector` |
 //!
-//! `peers` translates addresses.
+//! `peers` translates addresses. A *run* is several datagrams that the kernel takes or gives as one
+//! message, see `reactor::datagram`.
 //!
 //! Invariants:
-//! - datagrams leave in the order of their `sendto`, each to its own address; a run of them in one
-//!   message has one address, and an error of the kernel counts for one datagram.
-//! - datagrams are delivered in the order of their arrival; what a run brought after
-//!   `pause_reading` waits for `resume_reading`, and `close` drops it.
+//! - datagrams leave in the order of their `sendto`, each to its own address; all datagrams of a
+//!   run have one address, and an error of the kernel counts for one datagram.
+//! - datagrams are delivered in the order of their arrival. The rest of a run that was received
+//!   before `pause_reading` waits for `resume_reading`; `close` drops it.
 //! - nothing is borrowed while a protocol's method runs.
 //!
-//! Cost: a run of datagrams costs about what one does, both ways; an address that was seen before
-//! costs a look-up. An event is at most `receive::RECEIVES_MOST` system calls or
-//! `receive::SECONDS_MOST` of callbacks, then timers and others have their turn.
+//! Cost: to send or receive a run costs about as much as one datagram; an address that was seen
+//! before costs a look-up. An event ends after `receive::RECEIVES_MOST` system calls or after
+//! `receive::SECONDS_MOST`; then timers and other descriptors have their turn.
 //!
 //! Differs from asyncio: see the table in docs/compatibility.md (several datagrams a turn; what a
 //! callback sends leaves when it returns, and `error_received` then).
@@ -67,7 +68,7 @@ struct DatagramState {
     /// None once the transport is closed.
     socket: RefCell<Option<SocketObject>>,
     kind: EndpointKind,
-    /// Where the endpoint was told to send, if it was.
+    /// The remote address that the endpoint was made for, if any.
     address: Option<Py<PyAny>>,
     peers: RefCell<Peers>,
     queue: RefCell<SendQueue>,
@@ -79,19 +80,19 @@ struct DatagramState {
 
 /// What does not change about the socket.
 struct EndpointKind {
-    /// Read and written here, and not by the socket object's methods: a plain `socket.socket` of a
-    /// family whose addresses are known here.
+    /// System calls are made here, not by the socket object's methods: it is a plain
+    /// `socket.socket` of a family whose addresses are known here.
     native: bool,
     family: i32,
     /// connect(2) was called: datagrams are sent without an address.
     connected: bool,
-    /// The peer has no name (`socket.socketpair`): so it is while no address is given.
+    /// The peer has no address (`socket.socketpair`): a datagram without an address goes to it.
     paired: bool,
     /// The kernel was asked to deliver runs.
     receives_runs: bool,
 }
 
-/// As asyncio's class inherits from the one for any socket.
+/// In place of inheritance: asyncio's class has `_SelectorTransport` as its base.
 impl Deref for DatagramState {
     type Target = SelectorState;
 
@@ -242,7 +243,7 @@ impl<'py> DatagramThis<'_, 'py> {
     }
 }
 
-/// asyncio's datagram transport is an `asyncio.Transport` too, by the way it is made.
+/// The base class: asyncio's datagram transport inherits from `asyncio.Transport` too.
 fn base(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     let bases = (imports::transport(py)?, imports::datagram_transport(py)?);
     let attributes = PyDict::new(py);

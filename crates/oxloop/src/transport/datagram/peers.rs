@@ -1,8 +1,8 @@
-//! Addresses of peers, as Python's tuples and as the kernel's: each is translated once.
+//! Translates peers' addresses between Python's objects and the kernel's: each only once.
 //!
-//! A server answers with the very tuple that it was called with, so a tuple is recognised by its
-//! identity; the sender of a datagram by its address. What is kept is bounded: when there are more
-//! peers than places, all are forgotten and learnt anew.
+//! A server answers to the very tuple that it was called with, so a tuple is found by its identity;
+//! the sender of a datagram is found by its address. At most `PLACES` peers are remembered: when
+//! one more comes, all are forgotten.
 
 use crate::address::to_python;
 use pyo3::prelude::*;
@@ -25,7 +25,7 @@ pub(super) struct Peers {
     by_address: HashMap<SocketAddress, Py<PyAny>>,
     /// The same objects, which `by_address` keeps alive, by their identity.
     by_object: HashMap<usize, SocketAddress>,
-    /// Where the program sent to with an object of its own.
+    /// The latest address that the program made itself, and its translation.
     target: Option<(Py<PyAny>, SocketAddress)>,
 }
 
@@ -112,8 +112,8 @@ pub(super) fn object_of<'py>(
     Ok(object)
 }
 
-/// Reads what needs no look-up: a tuple with a numeric host, or a Unix name. Only immutable
-/// objects, which can be recognised later.
+/// Translates what needs no name lookup: a tuple with a numeric host, or a Unix name. Only
+/// immutable objects, so that the same object is the same address later.
 fn to_kernel(object: &Bound<'_, PyAny>, family: i32) -> Option<SocketAddress> {
     match family {
         libc::AF_INET => v4(object),
@@ -156,7 +156,7 @@ fn unix(object: &Bound<'_, PyAny>) -> Option<SocketAddress> {
     let name = if let Ok(bytes) = object.cast_exact::<PyBytes>() {
         UnixName::from_python_bytes(bytes.as_bytes())
     } else {
-        // Not ASCII: the file system's encoding is Python's business.
+        // A text that is not ASCII is left to Python, which knows the file system's encoding.
         let text = object.cast_exact::<PyString>().ok()?.to_str().ok()?;
         if !text.is_ascii() {
             return None;

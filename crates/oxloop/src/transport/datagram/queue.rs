@@ -1,5 +1,5 @@
-//! Datagrams that wait to be sent, and how they leave: neighbours of one size to one peer as a run,
-//! several runs and single ones in one system call.
+//! The queue of datagrams to send. Neighbours of one size to one address are sent as a run; several
+//! runs and single datagrams are sent with one system call.
 
 use crate::py::class::{Visit, VisitStopped};
 use pyo3::prelude::*;
@@ -142,7 +142,7 @@ impl SendQueue {
         )
     }
 
-    /// The kernel refused a run: later ones are of smaller datagrams, or none.
+    /// The kernel refused a run: later runs are of smaller datagrams, or no runs are sent any more.
     pub(super) fn refused(&mut self, py: Python<'_>, error: &io::Error) {
         let size = self
             .datagrams
@@ -155,7 +155,8 @@ impl SendQueue {
         };
     }
 
-    /// Sends from the front: one system call. The first datagram is not one for the socket object.
+    /// Sends from the front, with one system call. The first datagram must not be one for the
+    /// socket object.
     pub(super) fn send(&self, py: Python<'_>, fd: RawFd) -> Sent {
         let first_run = self.run_at(py, 0);
         if first_run == 1 && self.datagrams.len() == 1 {

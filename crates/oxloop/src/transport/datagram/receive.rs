@@ -1,7 +1,7 @@
 //! Receiving: a run of datagrams in one system call, one `datagram_received` for each.
 //!
 //! An event is bounded by system calls and by time, so that a flood of datagrams leaves timers and
-//! other connections their turn. A run is taken apart and delivered under one entered context.
+//! other connections their turn. A run is split and delivered within one entered context.
 
 use super::peers::object_of;
 use super::send::Flusher;
@@ -23,20 +23,20 @@ use std::io::{self, ErrorKind};
 
 /// Most system calls of one event.
 const RECEIVES_MOST: usize = 64;
-/// After this much time in callbacks an event receives no more.
+/// After this much time an event receives no more.
 const SECONDS_MOST: f64 = 100e-6;
-/// What asyncio asks `recvfrom` for.
+/// The size that asyncio passes to `recvfrom`.
 const SIZE_MOST: usize = 256 * 1024;
 
-/// Events between two that are read to their end.
+/// So many events rely on the estimate; the next one is read until nothing is left.
 const EVENTS_TRUSTED: u32 = 7;
 
-/// How many receives an event is good for, by the latest that was read to its end. The system call
-/// that finds nothing more costs as much as one that finds a datagram; polling again costs less,
-/// and reports what an event leaves behind.
+/// Estimates how many receives an event needs: as many as the latest event that was read until
+/// nothing was left. The receive that finds nothing costs as much as one that finds a datagram;
+/// polling again costs less, and reports what an event leaves unread.
 pub(super) struct Expectation {
     receives: Cell<usize>,
-    /// Events until one is read to its end again.
+    /// How many more events rely on the estimate.
     trusted: Cell<u32>,
 }
 
@@ -48,7 +48,7 @@ impl Expectation {
         }
     }
 
-    /// Most receives of the next event.
+    /// The most receives of the next event.
     fn next(&self) -> usize {
         match self.trusted.get().checked_sub(1) {
             Some(left) => {
@@ -59,7 +59,7 @@ impl Expectation {
         }
     }
 
-    /// An event had so many receives, and then there was nothing.
+    /// After so many receives of an event, nothing was left.
     fn ended_after(&self, receives: usize) {
         if self.trusted.get() == 0 {
             self.trusted.set(EVENTS_TRUSTED);
@@ -89,7 +89,7 @@ enum Arrived<'py> {
 }
 
 impl<'py> DatagramThis<'_, 'py> {
-    /// Schedules the reading, and the delivery of what waits.
+    /// Queues a handle that delivers what waits, then reads.
     pub(super) fn read_soon(&self) -> PyResult<()> {
         let py = self.py();
         if self.own().reading_soon.replace(true) {
@@ -99,7 +99,7 @@ impl<'py> DatagramThis<'_, 'py> {
         soon_method(py, self.event_loop(), &read, &[], Captured::empty())
     }
 
-    /// Datagrams have arrived, or an error.
+    /// Serves a readable event: datagrams have arrived, or an error.
     ///
     /// # Errors
     /// KeyboardInterrupt and SystemExit from the protocol, and what the exception handler lets out.
@@ -151,7 +151,7 @@ impl<'py> DatagramThis<'_, 'py> {
         })
     }
 
-    /// Gives what arrived to the protocol, as long as it wants to read.
+    /// Gives the protocol what arrived, as long as reading is not paused.
     fn deliver(&self, arrived: Arrived<'py>, from: Option<SocketAddress>) -> PyResult<()> {
         let (py, inner) = (self.py(), self.own());
         let from = object_of(py, &inner.peers, from)?;
@@ -222,7 +222,7 @@ impl<'py> DatagramThis<'_, 'py> {
         }
     }
 
-    /// One datagram, through a socket object that is not plain.
+    /// Receives one datagram through a socket object that is not plain.
     fn read_by_object(&self) -> PyResult<()> {
         let py = self.py();
         let Some(socket) = self.socket().filter(|_| self.wants_to_read()) else {

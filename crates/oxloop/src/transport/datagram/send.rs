@@ -1,7 +1,8 @@
-//! Sending: what a callback sends leaves when it returns, as few messages as possible.
+//! Sending: what a callback sends leaves when it returns, in as few messages as possible.
 //!
-//! Whoever can observe the queue (its size, a water mark, `close`, `abort`) flushes first. An error
-//! of the kernel is `error_received` and concerns one datagram; the transport goes on.
+//! Every method that shows the queue (its size, a water mark) or ends it (`close`, `abort`) flushes
+//! first. An error of the kernel concerns one datagram: `error_received` is called, and the
+//! transport goes on.
 
 use super::queue::{Datagram, Sent, Target};
 use super::{DatagramThis, DatagramTransport};
@@ -87,7 +88,7 @@ impl<'py> DatagramThis<'_, 'py> {
         Ok(known.map_or_else(|| Target::Object(address.unbind()), Target::Address))
     }
 
-    /// True if a datagram would go nowhere: it is dropped, with a warning in the end.
+    /// True if a datagram could not be sent any more. It is dropped then, and counted.
     fn is_lost(&self) -> PyResult<bool> {
         let inner = self.own();
         let lost = &inner.flags.conn_lost;
@@ -121,7 +122,7 @@ impl<'py> DatagramThis<'_, 'py> {
         self.maybe_pause_protocol()
     }
 
-    /// The callback that wrote has returned.
+    /// Sends what a callback wrote, after it has returned.
     pub(crate) fn flush_written(&self) {
         if let Err(error) = self.try_flush(Flusher::Loop) {
             self.loop_state()
@@ -152,7 +153,7 @@ impl<'py> DatagramThis<'_, 'py> {
         }
     }
 
-    /// One system call's worth.
+    /// Sends from the queue with one system call.
     fn send_some(&self, flusher: Flusher) -> PyResult<()> {
         let (py, inner) = (self.py(), self.own());
         let sent = match self.fd() {
@@ -242,7 +243,7 @@ impl<'py> DatagramThis<'_, 'py> {
             .or_else(|error| self.report_callback(error, "error_received"))
     }
 
-    /// The kernel takes more. The protocol and the exception handler are called in the context of
+    /// Serves a writable event. The protocol and the exception handler are called in the context of
     /// the endpoint.
     pub(super) fn write_ready(&self) -> PyResult<()> {
         self.own().context.run(self.py(), || self.write_more())
