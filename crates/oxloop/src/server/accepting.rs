@@ -13,7 +13,7 @@ use crate::transport::stream::StreamThis;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-/// A transport, if there is one yet, and a future that waits until it is accepted.
+/// A transport, if there is one yet, and a future that is done when it is accepted.
 type Watched<'py> = (Option<Bound<'py, PyAny>>, Bound<'py, PyAny>);
 
 impl ServerState {
@@ -33,8 +33,8 @@ impl ServerState {
 
 #[pymethods]
 impl Server {
-    /// The connections that are being accepted and that nobody watches yet, each with a future
-    /// that waits for its end. None of a loop that is closed, or runs in another thread.
+    /// The connections that are being accepted and that nobody watches yet, each with a future that
+    /// is done when it is accepted. Empty if the loop is closed or runs in another thread.
     fn _watch_accepting<'py>(slf: &Bound<'py, Self>) -> PyResult<Vec<Watched<'py>>> {
         let py = slf.py();
         let inner = slf.get().inner(py)?;

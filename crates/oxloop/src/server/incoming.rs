@@ -33,7 +33,7 @@ use std::rc::Rc;
 pub(super) struct Incoming {
     /// None once the server was closed.
     connection: Option<Accepted>,
-    /// A future that waits until it is accepted, once somebody looked at the tasks.
+    /// A future that is done when it is accepted. Made when somebody looks at the tasks.
     end: Option<Py<PyAny>>,
 }
 
@@ -95,7 +95,7 @@ impl ServerState {
         }
     }
 
-    /// None if nothing comes of the connection, which was reported.
+    /// None if the connection ended without a transport.
     fn make_transport(
         &self,
         this: &Bound<'_, Server>,
@@ -116,7 +116,8 @@ impl ServerState {
             connection => connection,
         };
         let Some(connection) = connection else {
-            // asyncio asserts that the server is open, and tells of that in debug mode.
+            // asyncio asserts that the server is open, and reports the AssertionError in debug mode
+            // only.
             if self.event_loop.get().state(py).is_debug() {
                 let error = PyAssertionError::new_err(());
                 context.run(py, || self.report(py, error, Some(protocol)))?;
@@ -155,7 +156,7 @@ impl ServerState {
         stream::start(self.event_loop.bind(py), connected)
     }
 
-    /// Closes the socket `object` of a connection that failed, and tells of it.
+    /// Closes the socket `object` of a connection that failed, and reports the error.
     #[cold]
     fn failed<T>(
         &self,
@@ -191,7 +192,7 @@ impl ServerState {
         exceptions::report(self.event_loop.bind(py), &context)
     }
 
-    /// Closes what waits for its turn: the server or the loop is closed.
+    /// Closes the connections that wait for their turn: the server or the loop is closed.
     pub(super) fn drop_incoming(&self, py: Python<'_>) -> PyResult<()> {
         let connections: Vec<Accepted> = {
             let mut incoming = self.incoming.borrow_mut();
@@ -206,7 +207,8 @@ impl ServerState {
         outcome
     }
 
-    /// A future for each connection that nobody watches yet: it waits for its end.
+    /// Makes a future for each connection that has none yet: it is done when the connection is
+    /// accepted.
     ///
     /// # Errors
     /// MemoryError.

@@ -10,15 +10,15 @@
 //! Invariants:
 //! - the file object that the program gave is closed in the deferred `connection_lost`, or by the
 //!   finalizer of a transport that was never closed.
-//! - the program can close the file behind the transport's back, and its number is somebody else's
-//!   then: the kernel is called only while the file object has that number (`py::file`), and else
-//!   the outcome is EBADF.
-//! - each transport has a registration of its own: where the descriptor's number has one already (a
-//!   terminal that is read and written), it registers a duplicate.
-//! - the loop keeps a transport alive exactly while that is registered.
+//! - the program can close the file behind the transport's back, and its number may belong to
+//!   another file then. So the kernel is called only while the file object has that number
+//!   (`py::file`); otherwise the outcome is EBADF.
+//! - each transport has a registration of its own: if the descriptor's number has one already (a
+//!   terminal that is read and written), the transport registers a duplicate.
+//! - the loop keeps a transport alive exactly while it is registered.
 //!
 //! Cost: read(2) into the loop's scratch memory and one `bytes`; write(2) as soon as something is
-//! written, writev(2) once it had to wait. Differs from asyncio: `add_reader` and `add_writer`
+//! written, writev(2) for what had to wait. Differs from asyncio: `add_reader` and `add_writer`
 //! refuse the descriptor of a pipe transport while it is registered, as they refuse a socket
 //! transport's.
 
@@ -51,7 +51,7 @@ pub(crate) enum FileKind {
     Device,
 }
 
-/// The kind of a descriptor, or None if it can't be a transport's.
+/// The kind of a descriptor's file, or None if that cannot be polled.
 fn kind_of(py: Python<'_>, fd: RawFd) -> PyResult<Option<FileKind>> {
     Ok(match file::fstat(py, fd)?.kind() {
         libc::S_IFIFO => Some(FileKind::Fifo),
@@ -65,7 +65,7 @@ fn set_nonblocking(fd: RawFd) -> PyResult<()> {
     socket::set_nonblocking(fd, true).map_err(|error| os_error(&error))
 }
 
-/// What `get_extra_info` knows: the file object.
+/// The values of `get_extra_info`: the file object.
 fn extra_of<'py>(pipe: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
     let extra = PyDict::new(pipe.py());
     extra.set_item(intern!(pipe.py(), "pipe"), pipe)?;

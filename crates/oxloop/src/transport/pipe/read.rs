@@ -41,7 +41,7 @@ impl PipeSide for Reading {
         &CLASS
     }
 
-    /// There is something to read, or the writer is gone.
+    /// Reads: there is data, or the writer is gone.
     fn on_event(this: &ReadThis<'_, '_>, readable: bool, _writable: bool) -> PyResult<()> {
         if readable && this.is_reading() {
             this.read_ready()
@@ -154,7 +154,7 @@ impl<'py> ReadThis<'_, 'py> {
     fn read_failed(&self, error: PyErr) -> PyResult<()> {
         let py = self.py();
         self.parties(py).context.run(py, || {
-            // A terminal's other side was closed.
+            // EIO: a terminal's other side was closed.
             let expected = errno_of(py, &error)? == Some(libc::EIO);
             let message = "Fatal read error on pipe transport";
             let error = self.report_fatal(error, expected, message)?;

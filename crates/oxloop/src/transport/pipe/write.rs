@@ -1,7 +1,7 @@
 //! `WritePipeTransport`: what `connect_write_pipe` makes.
 //!
-//! The writing end of a pipe or socket is polled for reading too: that is how the reader's going
-//! away is noticed without a write. A character device has no such sign.
+//! The writing end of a pipe or socket is polled for reading too: it becomes readable when the
+//! reader goes away, so that this is noticed without a write. A character device does not tell.
 
 use super::{FileKind, transport};
 use crate::error::os_error;
@@ -21,7 +21,7 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::RawFd;
 
-/// A descriptor that is written with write(2), to a write queue.
+/// Sends from a write queue with write(2).
 struct File(RawFd);
 
 impl Sends for File {
@@ -82,7 +82,7 @@ impl PipeSide for Writing {
         Ok(())
     }
 
-    /// Nothing is read here but that the reader is gone, and that is not paused.
+    /// Reading cannot be paused here: a readable event only tells that the reader is gone.
     fn reading_changes(&self) -> u32 {
         0
     }
@@ -121,7 +121,7 @@ impl<'py> WriteThis<'_, 'py> {
         self.side(self.py())
     }
 
-    /// Registers what is to be heard of now.
+    /// Registers the interest that the transport has now.
     fn listen(&self) -> PyResult<()> {
         let (own, end) = (self.own(), self.end());
         let mut wanted = Interest::NONE;
@@ -153,10 +153,10 @@ impl<'py> WriteThis<'_, 'py> {
         self.none()
     }
 
-    /// Hears when the kernel takes more, if it did not take all.
+    /// Registers for the writable event if the kernel did not take everything.
     ///
     /// # Errors
-    /// RuntimeError on a closed loop, where nobody hears that; nothing is kept then.
+    /// RuntimeError on a closed loop, which serves no events; the queue is dropped then.
     fn wait_to_write(&self) -> PyResult<()> {
         if !self.own().queue.borrow().is_blocked() {
             return Ok(());
@@ -169,7 +169,7 @@ impl<'py> WriteThis<'_, 'py> {
         self.listen()
     }
 
-    /// True if nothing can be written any more, which is logged in the end.
+    /// True if nothing can be written any more. The write is dropped then, and counted.
     fn is_lost(&self) -> PyResult<bool> {
         let lost = &self.own().conn_lost;
         if lost.get() == 0 && !self.end().closing.get() {
@@ -180,7 +180,7 @@ impl<'py> WriteThis<'_, 'py> {
         Ok(true)
     }
 
-    /// One system call's worth; false if the pipe failed.
+    /// Sends from the queue with one system call; false if the pipe failed.
     fn send_some(&self) -> PyResult<bool> {
         let (py, own) = (self.py(), self.own());
         let fd = match self.fd() {
@@ -297,7 +297,7 @@ pub(super) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     transport::add_methods(&mut methods);
     flow_control::add_methods(&mut methods);
     add_writing(&mut methods);
-    // asyncio's is an asyncio.Transport too.
+    // asyncio's write transport inherits from asyncio.Transport too.
     let base = imports::transport(py)?.cast::<PyType>()?;
     create::<WritePipeTransport>(
         py,

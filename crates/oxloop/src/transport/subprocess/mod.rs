@@ -52,7 +52,7 @@ struct ProcessState {
     returncode: Cell<Option<i32>>,
     /// From the child's descriptor to the protocol of our end, or None while that is not connected.
     pipes: Py<PyDict>,
-    /// What happened before `connection_made`.
+    /// The callbacks that wait for `connection_made`; None once that is queued.
     pending: RefCell<Option<Vec<PendingCall>>>,
     exit_waiters: RefCell<Vec<Py<PyAny>>>,
     pidfd: Cell<Option<(RawFd, Token)>>,

@@ -1,7 +1,7 @@
-//! Starting a process, connecting its pipes, and telling its protocol what they bring.
+//! Starts a process, connects its pipes, and tells its protocol what the pipes receive.
 //!
-//! The protocols of the pipes are asyncio's own `ReadSubprocessPipeProto` and
-//! `WriteSubprocessPipeProto`, which hand everything to the methods here.
+//! The pipes' protocols are asyncio's own `ReadSubprocessPipeProto` and `WriteSubprocessPipeProto`,
+//! which call the methods here.
 
 use super::{PendingCall, ProcessState, SubprocessThis, SubprocessTransport};
 use crate::error::{after_cleanup, leaves_the_loop, then_cleaned};
@@ -183,7 +183,7 @@ impl<'py> SubprocessThis<'_, 'py> {
         imports::logger(py)?.call_method1("debug", values).map(drop)
     }
 
-    /// Begins to connect one stream, if it is a pipe.
+    /// Begins to connect one stream; None if it is not a pipe.
     fn connect_pipe(&self, fd: usize, name: &str) -> PyResult<Option<Py<PyAny>>> {
         let py = self.py();
         let Some(process) = self.process() else {
@@ -209,7 +209,7 @@ impl<'py> SubprocessThis<'_, 'py> {
         Ok(Some(connecting.unbind()))
     }
 
-    /// Tells the protocol, and then what happened meanwhile.
+    /// Queues `connection_made`, and behind it the callbacks that waited for it.
     fn connection_made(&self) -> PyResult<()> {
         let py = self.py();
         let pending = self.own().pending.take();
@@ -228,7 +228,7 @@ impl<'py> SubprocessThis<'_, 'py> {
         Ok(())
     }
 
-    /// The creation failed: no descriptor may stay behind.
+    /// Closes all pipes after the creation failed: no descriptor may stay open.
     ///
     /// # Errors
     /// The first that a pipe raises; the others are closed all the same.
