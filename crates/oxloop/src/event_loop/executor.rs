@@ -151,12 +151,12 @@ async fn shutdown(this: Py<EventLoop>, timeout: Option<Py<PyAny>>) -> PyResult<P
     let left = await_python(leaving).await;
     Python::attach(|py| {
         match left.and(waited) {
-            Ok(_) => thread.bind(py).call_method0("join")?,
+            Ok(_) => drop(thread.bind(py).call_method0("join")?),
             Err(error) if error.is_instance_of::<PyTimeoutError>(py) => {
-                give_up(this.bind(py), timeout.as_ref())?
+                give_up(this.bind(py), timeout.as_ref())?;
             }
             Err(error) => return Err(error),
-        };
+        }
         Ok(py.None())
     })
 }
@@ -195,10 +195,7 @@ fn leave(manager: &Bound<'_, PyAny>, error: Option<&PyErr>) -> PyResult<Py<PyAny
     Ok(exit.unbind())
 }
 
-fn give_up<'py>(
-    this: &Bound<'py, EventLoop>,
-    timeout: Option<&Py<PyAny>>,
-) -> PyResult<Bound<'py, PyAny>> {
+fn give_up(this: &Bound<'_, EventLoop>, timeout: Option<&Py<PyAny>>) -> PyResult<()> {
     let py = this.py();
     let seconds = timeout.map_or_else(|| py.None(), |timeout| timeout.clone_ref(py));
     let text = format!(
@@ -210,9 +207,11 @@ fn give_up<'py>(
     let category = py.get_type::<PyRuntimeWarning>();
     imports::warnings(py)?.call_method("warn", (text, category), Some(&kwargs))?;
     let Some(executor) = this.get().state(py).settings.default_executor.get(py) else {
-        return Ok(py.None().into_bound(py));
+        return Ok(());
     };
     let kwargs = PyDict::new(py);
     kwargs.set_item("wait", false)?;
-    executor.call_method("shutdown", (), Some(&kwargs))
+    executor
+        .call_method("shutdown", (), Some(&kwargs))
+        .map(drop)
 }

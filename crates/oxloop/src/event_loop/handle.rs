@@ -35,9 +35,7 @@ pub(crate) fn create_types(module: &Bound<'_, PyModule>) -> PyResult<()> {
     add_methods(&mut methods);
     methods.method(c"when", "", when, c"The deadline, in loop.time().");
     methods.getter(c"_when", |this| Ok(deadline(this)));
-    methods.getter(c"_scheduled", |this| {
-        bool_object(this.py(), this.is_scheduled())
-    });
+    methods.getter(c"_scheduled", |this| this.boolean(this.is_scheduled()));
     let doc = c"A callback scheduled for a time, see asyncio.TimerHandle.";
     let base = imports::timer_handle(py)?.cast::<PyType>()?;
     let timer = create_timer_type(py, c"oxloop._oxloop.TimerHandle", doc, base, methods)?;
@@ -46,7 +44,7 @@ pub(crate) fn create_types(module: &Bound<'_, PyModule>) -> PyResult<()> {
 }
 
 fn add_methods<A: Access<Target = Call>>(methods: &mut Methods<A>) {
-    methods.method(c"cancel", "", cancel, c"Do not run the callback.");
+    methods.procedure(c"cancel", "", cancel, c"Do not run the callback.");
     methods.method(c"cancelled", "", cancelled, c"True if cancel() was called.");
     methods.method(
         c"get_context",
@@ -54,44 +52,25 @@ fn add_methods<A: Access<Target = Call>>(methods: &mut Methods<A>) {
         get_context,
         c"The context that the callback runs in.",
     );
-    methods.getter(c"_cancelled", |this| {
-        bool_object(this.py(), this.is_cancelled())
-    });
-    methods.getter(c"_loop", |this| {
-        let owner = this.owner(this.py());
-        Ok(owner.unwrap_or_else(|| this.py().None().into_bound(this.py())))
-    });
+    methods.getter(c"_cancelled", |this| this.boolean(this.is_cancelled()));
+    methods.getter(c"_loop", |this| this.or_none(this.owner(this.py())));
     methods.getter(c"_context", |this| this.context().object(this.py()));
-    methods.getter(c"_callback", |this| {
-        Ok(this
-            .callback(this.py())
-            .unwrap_or_else(|| this.py().None().into_bound(this.py())))
-    });
+    methods.getter(c"_callback", |this| this.or_none(this.callback(this.py())));
     methods.getter(c"_args", |this| {
-        let arguments = this.arguments(this.py())?.map(Bound::into_any);
-        Ok(arguments.unwrap_or_else(|| this.py().None().into_bound(this.py())))
+        this.or_none(this.arguments(this.py())?.map(Bound::into_any))
     });
     methods.getter(c"_source_traceback", |this| {
-        Ok(traced(this, |trace| trace.source_traceback.as_ref()))
+        traced(this, |trace| trace.source_traceback.as_ref())
     });
-    methods.getter(c"_repr", |this| {
-        Ok(traced(this, |trace| trace.repr.as_ref()))
-    });
-}
-
-fn bool_object(py: Python<'_>, value: bool) -> PyResult<Bound<'_, PyAny>> {
-    Ok(value.into_pyobject(py)?.to_owned().into_any())
+    methods.getter(c"_repr", |this| traced(this, |trace| trace.repr.as_ref()));
 }
 
 fn traced<'py>(
     this: &This<'_, 'py, Call>,
     field: impl Fn(&Trace) -> Option<&Py<PyAny>>,
-) -> Bound<'py, PyAny> {
-    let value = this
-        .trace()
-        .and_then(field)
-        .map(|value| value.bind(this.py()).clone());
-    value.unwrap_or_else(|| this.py().None().into_bound(this.py()))
+) -> PyResult<Bound<'py, PyAny>> {
+    let value = this.trace().and_then(field);
+    this.or_none(value.map(|value| value.bind(this.py()).clone()))
 }
 
 /// `isinstance(handle, asyncio.Handle)` asks for this.
@@ -121,7 +100,7 @@ fn deadline<'py>(this: &This<'_, 'py, Call>) -> Bound<'py, PyAny> {
 fn cancelled<'py>(this: &This<'_, 'py, Call>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
     args.none("cancelled")?;
     wait_while_running_elsewhere(this)?;
-    bool_object(this.py(), this.is_cancelled())
+    this.boolean(this.is_cancelled())
 }
 
 fn get_context<'py>(
@@ -132,7 +111,7 @@ fn get_context<'py>(
     this.context().object(this.py())
 }
 
-fn cancel<'py>(this: &This<'_, 'py, Call>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn cancel(this: &This<'_, '_, Call>, args: Args<'_, '_>) -> PyResult<()> {
     args.none("cancel")?;
     let py = this.py();
     if !this.is_cancelled() {
@@ -146,7 +125,7 @@ fn cancel<'py>(this: &This<'_, 'py, Call>, args: Args<'_, 'py>) -> PyResult<Boun
             timer_cancelled(&owner);
         }
     }
-    Ok(py.None().into_bound(py))
+    Ok(())
 }
 
 /// Cancels a handle that the program never got: it sees it in debug mode's reports only.

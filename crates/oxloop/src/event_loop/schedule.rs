@@ -52,10 +52,10 @@ pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
         c"Schedule callback(*args) at a time of loop.time().",
     );
     methods.hot_method(c"time", "", time, c"Seconds of the monotonic clock.");
-    methods.method(
+    methods.procedure(
         c"_timer_handle_cancelled",
         "handle",
-        |this, _args| Ok(this.py().None().into_bound(this.py())),
+        |_this, _args| Ok(()),
         c"asyncio's hook; timers of this loop tell it themselves.",
     );
 }

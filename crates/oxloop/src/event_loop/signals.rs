@@ -245,10 +245,7 @@ pub(super) fn arrived(this: &Bound<'_, EventLoop>, number: i32) -> bool {
 }
 
 /// Queues the handler of a signal that arrived, unless it is gone meanwhile.
-fn handle_signal<'py>(
-    this: &LoopThis<'_, 'py>,
-    args: Args<'_, 'py>,
-) -> PyResult<Bound<'py, PyAny>> {
+fn handle_signal<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<()> {
     let (py, state) = (this.py(), this.payload().state(this.py()));
     let number: i32 = args.one("_handle_signal", "sig")?.extract()?;
     let handle = {
@@ -256,21 +253,20 @@ fn handle_signal<'py>(
         let handle = signals.handlers.get(&number);
         handle.map(|handle| handle.clone_ref(py))
     };
-    let none = py.None().into_bound(py);
     let Some(handle) = handle else {
-        return Ok(none);
+        return Ok(());
     };
     if handle.is_cancelled() {
         handle.release_ref(py);
         let remove = intern!(py, "remove_signal_handler");
-        return this.object().call_method1(remove, (number,)).map(|_| none);
+        return this.object().call_method1(remove, (number,)).map(drop);
     }
     state.enqueue(handle);
-    Ok(none)
+    Ok(())
 }
 
 pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
-    methods.method(
+    methods.procedure(
         c"add_signal_handler",
         "sig, callback, *args",
         add_signal_handler,
@@ -282,7 +278,7 @@ pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
         remove_signal_handler,
         c"Restore the signal's default; True if there was a handler.",
     );
-    methods.method(
+    methods.procedure(
         c"_handle_signal",
         "sig",
         handle_signal,
@@ -310,10 +306,7 @@ fn check_signal(signal: &Bound<'_, PyAny>) -> PyResult<i32> {
     signal.extract()
 }
 
-fn add_signal_handler<'py>(
-    this: &LoopThis<'_, 'py>,
-    args: Args<'_, 'py>,
-) -> PyResult<Bound<'py, PyAny>> {
+fn add_signal_handler<'py>(this: &LoopThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<()> {
     let (py, state) = (this.py(), this.payload().state(this.py()));
     let scheduled = Scheduled::parse("add_signal_handler", ["sig", "callback"], &args)?;
     let [signal, callback] = scheduled.leading;
@@ -341,7 +334,7 @@ fn add_signal_handler<'py>(
         release(py)?;
         return Err(cannot_be_caught(py, number, error));
     }
-    Ok(py.None().into_bound(py))
+    Ok(())
 }
 
 /// Takes the handler out; true if there was one.
@@ -386,7 +379,7 @@ fn remove_signal_handler<'py>(
         restore_default(py, number)?;
         release(py)?;
     }
-    Ok(found.into_pyobject(py)?.to_owned().into_any())
+    this.boolean(found)
 }
 
 fn restore_default(py: Python<'_>, number: i32) -> PyResult<()> {

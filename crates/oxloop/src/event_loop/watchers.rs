@@ -29,13 +29,13 @@ use std::io::{self, ErrorKind};
 use std::os::fd::RawFd;
 
 pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
-    methods.method(
+    methods.procedure(
         c"add_reader",
         "fd, callback, *args",
         |this, args| this.add_watcher(args, Side::Reader, "add_reader"),
         c"Call callback(*args) whenever fd is readable.",
     );
-    methods.method(
+    methods.procedure(
         c"add_writer",
         "fd, callback, *args",
         |this, args| this.add_watcher(args, Side::Writer, "add_writer"),
@@ -53,7 +53,7 @@ pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
         |this, args| this.remove_watcher(&*args.one("remove_writer", "fd")?, Side::Writer),
         c"Stop watching fd for writing; True if it was watched.",
     );
-    methods.method(
+    methods.procedure(
         c"_ensure_fd_no_transport",
         "fd",
         |this, args| {
@@ -61,7 +61,7 @@ pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
             if let Some(fd) = possible(&number_of(&file)?) {
                 this.ensure_no_transport(&file, fd)?;
             }
-            this.none()
+            Ok(())
         },
         c"RuntimeError if fd belongs to a live transport.",
     );
@@ -115,12 +115,7 @@ impl<'py> LoopThis<'_, 'py> {
         self.loop_state().ensure_no_transport(file, fd)
     }
 
-    fn add_watcher(
-        &self,
-        args: Args<'_, 'py>,
-        side: Side,
-        function: &'static str,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn add_watcher(&self, args: Args<'_, 'py>, side: Side, function: &'static str) -> PyResult<()> {
         let py = self.py();
         let scheduled = Scheduled::parse(function, ["fd", "callback"], &args)?;
         let file = scheduled.leading[0];
@@ -141,7 +136,7 @@ impl<'py> LoopThis<'_, 'py> {
             cancel_aloud(py, &replaced, self.loop_state().settings.debug.get())?;
             replaced.release_ref(py);
         }
-        Ok(py.None().into_bound(py))
+        Ok(())
     }
 
     fn remove_watcher(&self, file: &Bound<'py, PyAny>, side: Side) -> PyResult<Bound<'py, PyAny>> {

@@ -12,7 +12,7 @@
 //! - every type takes part in garbage collection: the payload visits what it holds.
 
 use super::layout::has_only_slots;
-use super::method::{Access, Methods, guarded};
+use super::method::{Access, Methods, Nullary, guarded, repr_slot};
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
@@ -369,19 +369,8 @@ pub(crate) struct Slots(pub(super) Vec<ffi::PyType_Slot>);
 
 impl Slots {
     /// A `repr` written in Rust. `function` must be a function item.
-    pub(crate) fn with_repr<A, F>(function: F) -> Self
-    where
-        A: Access,
-        F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>) -> PyResult<Bound<'py, PyAny>>
-            + Copy
-            + 'static,
-    {
-        let _ = function;
-        let pfunc = super::method::unary_slot::<A, F> as *mut c_void;
-        Self(vec![ffi::PyType_Slot {
-            slot: ffi::Py_tp_repr,
-            pfunc,
-        }])
+    pub(crate) fn with_repr<A: Access, F: Nullary<A::Target>>(function: F) -> Self {
+        Self(vec![repr_slot::<A, F>(function)])
     }
 }
 

@@ -413,7 +413,7 @@ fn throw<'py>(this: &This<'_, 'py, Coroutine>, args: Args<'_, 'py>) -> PyResult<
     deliver(this.py(), this.step(this.py(), Resume::Throw(error)))
 }
 
-fn close<'py>(this: &This<'_, 'py, Coroutine>) -> PyResult<Bound<'py, PyAny>> {
+fn close(this: &This<'_, '_, Coroutine>) -> PyResult<()> {
     let py = this.py();
     let suspended = match &*this.stage.get(py).borrow() {
         Stage::Suspended { .. } => true,
@@ -422,18 +422,18 @@ fn close<'py>(this: &This<'_, 'py, Coroutine>) -> PyResult<Bound<'py, PyAny>> {
     };
     if !suspended {
         drop(this.finish(py));
-        return this.none();
+        return Ok(());
     }
     // An instance, as PyO3 could not make one of it while the interpreter ends.
     let exit = py.get_type::<PyGeneratorExit>().call0()?;
     match this.step(py, Resume::Throw(PyErr::from_value(exit))) {
         Ok(Err(_)) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
-        Ok(Ok(_)) => this.none(),
+        Ok(Ok(_)) => Ok(()),
         Err(error)
             if error.is_instance_of::<PyGeneratorExit>(py)
                 || error.is_instance_of::<PyStopIteration>(py) =>
         {
-            this.none()
+            Ok(())
         }
         Err(error) => Err(error),
     }
@@ -458,7 +458,7 @@ pub(crate) fn create_type(py: Python<'_>) -> PyResult<()> {
         throw,
         c"Resume with an exception.",
     );
-    methods.nullary(c"close", close, c"Throw GeneratorExit and end.");
+    methods.nullary_procedure(c"close", close, c"Throw GeneratorExit and end.");
     methods.getter(c"__name__", |this| {
         let last = this.name.rsplit('.').next().unwrap_or(this.name);
         Ok(PyString::new(this.py(), last).into_any())

@@ -19,7 +19,7 @@
 
 use super::class::{This, free, show_instance};
 use super::imports;
-use super::method::{Access, Methods, unary_slot};
+use super::method::{Access, Methods, repr_slot};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -112,7 +112,7 @@ fn create_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         slot(ffi::Py_tp_traverse, traverse as *mut c_void),
         slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void),
         slot(ffi::Py_tp_descr_get, descriptor_get as *mut c_void),
-        slot(ffi::Py_tp_repr, repr_slot(repr)),
+        repr_slot::<OfCoroutineMethod, _>(repr),
         slot(ffi::Py_tp_members, members().leak().as_mut_ptr().cast()),
         methods,
         attributes,
@@ -235,14 +235,6 @@ fn repr<'py>(this: &MethodThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
         class.getattr("__qualname__")?,
     );
     Ok(PyString::new(this.py(), &text).into_any())
-}
-
-fn repr_slot<F>(function: F) -> *mut c_void
-where
-    F: for<'a, 'py> Fn(&MethodThis<'a, 'py>) -> PyResult<Bound<'py, PyAny>> + Copy + 'static,
-{
-    let _ = function;
-    unary_slot::<OfCoroutineMethod, F> as *mut c_void
 }
 
 unsafe extern "C" fn call(

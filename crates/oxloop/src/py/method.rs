@@ -50,6 +50,31 @@ impl<T: PyClass<Frozen = True> + Sync> Access for OfPyClass<T> {
     }
 }
 
+/// What a method answers to Python.
+type Answer<'py> = PyResult<Bound<'py, PyAny>>;
+
+/// A function behind a method: it takes the object and the arguments.
+pub(crate) trait Function<T>:
+    for<'a, 'py> Fn(&This<'a, 'py, T>, Args<'a, 'py>) -> Answer<'py> + Copy + 'static
+{
+}
+
+impl<T, F> Function<T> for F where
+    F: for<'a, 'py> Fn(&This<'a, 'py, T>, Args<'a, 'py>) -> Answer<'py> + Copy + 'static
+{
+}
+
+/// A function behind an attribute, or a method without arguments: it takes the object.
+pub(crate) trait Nullary<T>:
+    for<'a, 'py> Fn(&This<'a, 'py, T>) -> Answer<'py> + Copy + 'static
+{
+}
+
+impl<T, F> Nullary<T> for F where
+    F: for<'a, 'py> Fn(&This<'a, 'py, T>) -> Answer<'py> + Copy + 'static
+{
+}
+
 /// The table of methods and attributes of one type, while it is being made.
 pub(crate) struct Methods<A: Access> {
     methods: Vec<ffi::PyMethodDef>,
@@ -68,17 +93,13 @@ impl<A: Access> Methods<A> {
 
     /// Adds a method. `parameters` are those of a Python function, without self; `function` must
     /// be a function item (it has no size).
-    pub(crate) fn method<F>(
+    pub(crate) fn method<F: Function<A::Target>>(
         &mut self,
         name: &'static CStr,
         parameters: &str,
         function: F,
         doc: &'static CStr,
-    ) where
-        F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>, Args<'a, 'py>) -> PyResult<Bound<'py, PyAny>>
-            + Copy
-            + 'static,
-    {
+    ) {
         let _ = function;
         self.push(name, parameters, fastcall::<A, F>, doc);
     }
@@ -86,9 +107,7 @@ impl<A: Access> Methods<A> {
     /// Adds a method without arguments. `function` must be a function item.
     pub(crate) fn nullary<F>(&mut self, name: &'static CStr, function: F, doc: &'static CStr)
     where
-        F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>) -> PyResult<Bound<'py, PyAny>>
-            + Copy
-            + 'static,
+        F: Nullary<A::Target>,
     {
         let _ = function;
         self.methods.push(ffi::PyMethodDef {
@@ -101,18 +120,50 @@ impl<A: Access> Methods<A> {
         });
     }
 
-    /// Adds a method that is called per callback, without PyO3's attach book-keeping.
-    pub(crate) fn hot_method<F>(
+    /// Adds a method that answers None.
+    pub(crate) fn procedure<F>(
         &mut self,
         name: &'static CStr,
         parameters: &str,
         function: F,
         doc: &'static CStr,
     ) where
-        F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>, Args<'a, 'py>) -> PyResult<Bound<'py, PyAny>>
+        F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>, Args<'a, 'py>) -> PyResult<()>
             + Copy
             + 'static,
     {
+        self.method(
+            name,
+            parameters,
+            move |this, args| function(this, args).and_then(|()| this.none()),
+            doc,
+        );
+    }
+
+    /// Adds a method without arguments that answers None.
+    pub(crate) fn nullary_procedure<F>(
+        &mut self,
+        name: &'static CStr,
+        function: F,
+        doc: &'static CStr,
+    ) where
+        F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>) -> PyResult<()> + Copy + 'static,
+    {
+        self.nullary(
+            name,
+            move |this| function(this).and_then(|()| this.none()),
+            doc,
+        );
+    }
+
+    /// Adds a method that is called per callback, without PyO3's attach book-keeping.
+    pub(crate) fn hot_method<F: Function<A::Target>>(
+        &mut self,
+        name: &'static CStr,
+        parameters: &str,
+        function: F,
+        doc: &'static CStr,
+    ) {
         let _ = function;
         self.push(name, parameters, hot_fastcall::<A, F>, doc);
     }
@@ -151,12 +202,7 @@ impl<A: Access> Methods<A> {
     }
 
     /// Adds a read-only attribute.
-    pub(crate) fn getter<F>(&mut self, name: &'static CStr, function: F)
-    where
-        F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>) -> PyResult<Bound<'py, PyAny>>
-            + Copy
-            + 'static,
-    {
+    pub(crate) fn getter<F: Nullary<A::Target>>(&mut self, name: &'static CStr, function: F) {
         let _ = function;
         self.attributes.push(ffi::PyGetSetDef {
             name: name.as_ptr(),
@@ -211,98 +257,80 @@ fn summon<F: Copy + 'static>() -> F {
     unsafe { ptr::NonNull::<F>::dangling().as_ptr().read() }
 }
 
-unsafe extern "C" fn fastcall<A, F>(
+unsafe extern "C" fn fastcall<A: Access, F: Function<A::Target>>(
     object: *mut ffi::PyObject,
     values: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject
-where
-    A: Access,
-    F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>, Args<'a, 'py>) -> PyResult<Bound<'py, PyAny>>
-        + Copy
-        + 'static,
-{
-    guarded(|py| {
-        // SAFETY: CPython calls with an instance of the type and the arguments of this fastcall.
-        let (this, args) = unsafe {
-            (
-                This::from_raw(py, object, A::target(object)),
-                Args::from_call(py, values, count, names),
-            )
-        };
-        summon::<F>()(&this, args).map(Bound::into_ptr)
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython calls with an instance of the type and the arguments of this fastcall.
+    guarded(|py| unsafe { call::<A, F>(py, object, values, count, names) })
+        .unwrap_or(ptr::null_mut())
+}
+
+unsafe extern "C" fn hot_fastcall<A: Access, F: Function<A::Target>>(
+    object: *mut ffi::PyObject,
+    values: *const *mut ffi::PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: CPython calls methods attached.
+    let py = unsafe { Python::assume_attached() };
+    // SAFETY: CPython calls with an instance of the type and the arguments of this fastcall.
+    catching(py, || unsafe {
+        call::<A, F>(py, object, values, count, names)
     })
     .unwrap_or(ptr::null_mut())
 }
 
-unsafe extern "C" fn hot_fastcall<A, F>(
+/// # Safety
+/// As CPython calls a method of the type.
+#[inline(always)]
+unsafe fn call<A: Access, F: Function<A::Target>>(
+    py: Python<'_>,
     object: *mut ffi::PyObject,
     values: *const *mut ffi::PyObject,
     count: ffi::Py_ssize_t,
     names: *mut ffi::PyObject,
-) -> *mut ffi::PyObject
-where
-    A: Access,
-    F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>, Args<'a, 'py>) -> PyResult<Bound<'py, PyAny>>
-        + Copy
-        + 'static,
-{
-    // SAFETY: CPython calls methods attached.
-    let py = unsafe { Python::assume_attached() };
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: CPython calls with an instance of the type and the arguments of this fastcall.
-        let (this, args) = unsafe {
-            (
-                This::from_raw(py, object, A::target(object)),
-                Args::from_call(py, values, count, names),
-            )
-        };
-        summon::<F>()(&this, args)
-    }));
-    match outcome {
-        Ok(Ok(value)) => value.into_ptr(),
-        Ok(Err(error)) => {
-            error.restore(py);
-            ptr::null_mut()
-        }
-        Err(payload) => {
-            panic_error(&*payload).restore(py);
-            ptr::null_mut()
-        }
-    }
+) -> PyResult<*mut ffi::PyObject> {
+    // SAFETY: the caller's promise: `object` is an instance, the rest is of the fastcall that runs.
+    let (this, args) = unsafe {
+        (
+            This::from_raw(py, object, A::target(object)),
+            Args::from_call(py, values, count, names),
+        )
+    };
+    summon::<F>()(&this, args).map(Bound::into_ptr)
 }
 
-unsafe extern "C" fn noargs<A, F>(
+unsafe extern "C" fn noargs<A: Access, F: Nullary<A::Target>>(
     object: *mut ffi::PyObject,
     _arguments: *mut ffi::PyObject,
-) -> *mut ffi::PyObject
-where
-    A: Access,
-    F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>) -> PyResult<Bound<'py, PyAny>> + Copy + 'static,
-{
+) -> *mut ffi::PyObject {
     // SAFETY: the method's descriptor checked that `object` is an instance of the type.
     unsafe { getter::<A, F>(object, ptr::null_mut()) }
 }
 
-/// A slot that takes only the object, such as `tp_repr`.
-pub(super) unsafe extern "C" fn unary_slot<A, F>(object: *mut ffi::PyObject) -> *mut ffi::PyObject
-where
-    A: Access,
-    F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>) -> PyResult<Bound<'py, PyAny>> + Copy + 'static,
-{
+/// A `tp_repr` written in Rust. `function` must be a function item.
+pub(super) fn repr_slot<A: Access, F: Nullary<A::Target>>(function: F) -> ffi::PyType_Slot {
+    let _ = function;
+    ffi::PyType_Slot {
+        slot: ffi::Py_tp_repr,
+        pfunc: repr::<A, F> as *mut c_void,
+    }
+}
+
+unsafe extern "C" fn repr<A: Access, F: Nullary<A::Target>>(
+    object: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
     // SAFETY: CPython calls a slot with an instance of the type that has it.
     unsafe { getter::<A, F>(object, ptr::null_mut()) }
 }
 
-unsafe extern "C" fn getter<A, F>(
+unsafe extern "C" fn getter<A: Access, F: Nullary<A::Target>>(
     object: *mut ffi::PyObject,
     _closure: *mut c_void,
-) -> *mut ffi::PyObject
-where
-    A: Access,
-    F: for<'a, 'py> Fn(&This<'a, 'py, A::Target>) -> PyResult<Bound<'py, PyAny>> + Copy + 'static,
-{
+) -> *mut ffi::PyObject {
     guarded(|py| {
         // SAFETY: the attribute's descriptor checked that `object` is an instance of the type.
         let this = unsafe { This::from_raw(py, object, A::target(object)) };
@@ -314,17 +342,19 @@ where
 /// Runs `body` for CPython: errors and panics become the raised exception, and None comes back.
 pub(super) fn guarded<R>(body: impl FnOnce(Python<'_>) -> PyResult<R>) -> Option<R> {
     // SAFETY: CPython calls slots and methods attached, and the interpreter is alive while it does.
-    unsafe {
-        Python::attach_unchecked(|py| {
-            let error = match catch_unwind(AssertUnwindSafe(|| body(py))) {
-                Ok(Ok(value)) => return Some(value),
-                Ok(Err(error)) => error,
-                Err(payload) => panic_error(&*payload),
-            };
-            error.restore(py);
-            None
-        })
-    }
+    unsafe { Python::attach_unchecked(|py| catching(py, || body(py))) }
+}
+
+/// As `guarded`, without PyO3's book-keeping.
+#[inline(always)]
+fn catching<R>(py: Python<'_>, body: impl FnOnce() -> PyResult<R>) -> Option<R> {
+    let error = match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(value)) => return Some(value),
+        Ok(Err(error)) => error,
+        Err(payload) => panic_error(&*payload),
+    };
+    error.restore(py);
+    None
 }
 
 #[cold]

@@ -16,12 +16,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
-    methods.nullary(
+    methods.nullary_procedure(
         c"_check_handshake_timeout",
-        |this| {
-            this.check_handshake_timeout()?;
-            this.none()
-        },
+        |this| this.check_handshake_timeout(),
         c"The time for the handshake is over.",
     );
 }

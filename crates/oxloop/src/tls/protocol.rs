@@ -300,18 +300,14 @@ fn default_context<'py>(
 }
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
-    methods.method(
+    methods.procedure(
         c"connection_made",
         "transport",
-        |this, args| {
-            let transport = args.one("connection_made", "transport")?;
-            this.connection_made(&transport)?;
-            this.none()
-        },
+        |this, args| this.connection_made(&*args.one("connection_made", "transport")?),
         c"The transport below is connected: begin the handshake.",
     );
     methods.method(c"get_buffer", "n", get_buffer, c"Memory for ciphertext.");
-    methods.method(
+    methods.procedure(
         c"buffer_updated",
         "nbytes",
         buffer_updated,
@@ -351,10 +347,7 @@ fn get_buffer<'py>(this: &TlsThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bou
     Ok(memory.into_any())
 }
 
-fn buffer_updated<'py>(
-    this: &TlsThis<'_, 'py>,
-    args: Args<'_, 'py>,
-) -> PyResult<Bound<'py, PyAny>> {
+fn buffer_updated(this: &TlsThis<'_, '_>, args: Args<'_, '_>) -> PyResult<()> {
     let count: usize = args.one("buffer_updated", "nbytes")?.extract()?;
     let lent = this.own().lent.take();
     if let Some(lent) = lent {
@@ -366,7 +359,7 @@ fn buffer_updated<'py>(
         };
         this.receive(&received)?;
     }
-    this.none()
+    Ok(())
 }
 
 impl<'py> TlsThis<'_, 'py> {

@@ -24,15 +24,12 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
         eof_received,
         c"The peer closed the transport below.",
     );
-    methods.nullary(
+    methods.nullary_procedure(
         c"_do_read",
-        |this| {
-            this.do_read(&[])?;
-            this.none()
-        },
+        |this| this.do_read(&[]),
         c"Decrypt and deliver what has arrived.",
     );
-    methods.nullary(
+    methods.nullary_procedure(
         c"_resume",
         |this| {
             match this.own().state.get() {
@@ -41,7 +38,7 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
                 ProtocolState::Shutdown => this.do_shutdown()?,
                 ProtocolState::DoHandshake | ProtocolState::Unwrapped => {}
             }
-            this.none()
+            Ok(())
         },
         c"Go on after resume_reading().",
     );

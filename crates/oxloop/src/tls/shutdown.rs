@@ -5,7 +5,6 @@ use super::handshake::cancel;
 use super::lower::Lower;
 use super::protocol::{AppState, ProtocolState, TlsProtocol, TlsThis};
 use super::records::is_again;
-use crate::py::args::Args;
 use crate::py::class::OfNative;
 use crate::py::imports;
 use crate::py::method::Methods;
@@ -15,29 +14,17 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
-    methods.method(
+    methods.procedure(
         c"connection_lost",
         "exc",
-        connection_lost,
+        |this, args| this.connection_lost(&*args.one("connection_lost", "exc")?),
         c"The transport below is closed.",
     );
-    methods.nullary(
+    methods.nullary_procedure(
         c"_check_shutdown_timeout",
-        |this| {
-            this.check_shutdown_timeout()?;
-            this.none()
-        },
+        |this| this.check_shutdown_timeout(),
         c"The time for closing is over.",
     );
-}
-
-fn connection_lost<'py>(
-    this: &TlsThis<'_, 'py>,
-    args: Args<'_, 'py>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let error = args.one("connection_lost", "exc")?.to_owned();
-    this.connection_lost(&error)?;
-    this.none()
 }
 
 impl<'py> TlsThis<'_, 'py> {

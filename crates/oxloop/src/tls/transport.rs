@@ -114,13 +114,12 @@ fn add_state(methods: &mut Methods<OfNative<TlsTransport>>) {
         },
         c"sslcontext, ssl_object, peercert, cipher, compression, and what the transport below has.",
     );
-    methods.method(
+    methods.procedure(
         c"set_protocol",
         "protocol",
         |this, args| {
             let protocol = args.one("set_protocol", "protocol")?;
-            this.with_tls(|tls| tls.set_app_protocol(&protocol))?;
-            this.none()
+            this.with_tls(|tls| tls.set_app_protocol(&protocol))
         },
         c"Replace the protocol.",
     );
@@ -152,30 +151,23 @@ fn add_state(methods: &mut Methods<OfNative<TlsTransport>>) {
 }
 
 fn add_closing(methods: &mut Methods<OfNative<TlsTransport>>) {
-    methods.nullary(
+    methods.nullary_procedure(
         c"close",
-        |this| {
-            this.close()?;
-            this.none()
-        },
+        |this| this.close(),
         c"Send what is queued and close_notify, then close; connection_lost(None) follows.",
     );
-    methods.nullary(
+    methods.nullary_procedure(
         c"abort",
-        |this| {
-            this.force_close(None)?;
-            this.none()
-        },
+        |this| this.force_close(None),
         c"Close at once; what is queued is lost.",
     );
-    methods.method(
+    methods.procedure(
         c"_force_close",
         "exc",
         |this, args| {
             let error = args.one("_force_close", "exc")?;
             let error = (!error.is_none()).then(|| PyErr::from_value(error.to_owned()));
-            this.force_close(error.as_ref())?;
-            this.none()
+            this.force_close(error.as_ref())
         },
         c"Close at once because of an exception.",
     );
@@ -194,38 +186,31 @@ fn add_reading(methods: &mut Methods<OfNative<TlsTransport>>) {
         },
         c"True unless paused.",
     );
-    methods.nullary(
+    methods.nullary_procedure(
         c"pause_reading",
         |this| {
             this.with_tls(|tls| {
                 tls.pause_reading();
                 Ok(())
-            })?;
-            this.none()
+            })
         },
         c"Do not deliver data until resume_reading().",
     );
-    methods.nullary(
+    methods.nullary_procedure(
         c"resume_reading",
-        |this| {
-            this.with_tls(|tls| tls.resume_reading())?;
-            this.none()
-        },
+        |this| this.with_tls(|tls| tls.resume_reading()),
         c"Deliver data again.",
     );
 }
 
 fn add_writing(methods: &mut Methods<OfNative<TlsTransport>>) {
-    methods.method(
+    methods.procedure(
         c"write",
         "data",
-        |this, args| {
-            this.write(&*args.one("write", "data")?)?;
-            this.none()
-        },
+        |this, args| this.write(&*args.one("write", "data")?),
         c"Encrypt and send or queue bytes; never blocks.",
     );
-    methods.method(
+    methods.procedure(
         c"writelines",
         "list_of_data",
         writelines,
@@ -241,7 +226,7 @@ fn add_writing(methods: &mut Methods<OfNative<TlsTransport>>) {
         |this| this.boolean(false),
         c"False: TLS connections cannot be half-closed.",
     );
-    methods.method(
+    methods.procedure(
         c"_test__append_write_backlog",
         "data",
         |this, args| {
@@ -249,8 +234,7 @@ fn add_writing(methods: &mut Methods<OfNative<TlsTransport>>) {
             this.with_tls(|tls| {
                 tls.own().backlog.borrow_mut().push(data);
                 Ok(())
-            })?;
-            this.none()
+            })
         },
         c"asyncio's own tests make a backlog with it.",
     );
@@ -274,15 +258,14 @@ fn add_limits(methods: &mut Methods<OfNative<TlsTransport>>) {
         },
         c"(low, high) water marks in bytes.",
     );
-    methods.method(
+    methods.procedure(
         c"set_write_buffer_limits",
         "high=None, low=None",
         |this, args| {
             this.with_tls(|tls| {
                 tls.own().outgoing.set_limits(&args)?;
                 tls.apply_marks()
-            })?;
-            this.none()
+            })
         },
         c"Set the water marks in bytes; low defaults to a quarter of high.",
     );
@@ -305,7 +288,7 @@ fn add_limits(methods: &mut Methods<OfNative<TlsTransport>>) {
         },
         c"(low, high) water marks in bytes.",
     );
-    methods.method(
+    methods.procedure(
         c"set_read_buffer_limits",
         "high=None, low=None",
         |this, args| {
@@ -313,8 +296,7 @@ fn add_limits(methods: &mut Methods<OfNative<TlsTransport>>) {
                 let limits = &tls.own().incoming;
                 limits.set_limits_by("set_read_buffer_limits", &args)?;
                 tls.control_ssl_reading()
-            })?;
-            this.none()
+            })
         },
         c"Set the water marks in bytes; low defaults to a quarter of high.",
     );
@@ -325,14 +307,10 @@ fn add_limits(methods: &mut Methods<OfNative<TlsTransport>>) {
     });
 }
 
-fn writelines<'py>(
-    this: &TransportThis<'_, 'py>,
-    args: Args<'_, 'py>,
-) -> PyResult<Bound<'py, PyAny>> {
+fn writelines<'py>(this: &TransportThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<()> {
     let lines = args.one("writelines", "list_of_data")?;
     let joined = PyBytes::new(this.py(), b"").call_method1("join", (lines,))?;
-    this.write(&joined)?;
-    this.none()
+    this.write(&joined)
 }
 
 impl<'py> TransportThis<'_, 'py> {

@@ -15,20 +15,19 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
-    methods.nullary(
+    methods.nullary_procedure(
         c"pause_writing",
         |this| {
             this.own().flags.ssl_writing_paused.set(true);
-            this.none()
+            Ok(())
         },
         c"The transport below has enough.",
     );
-    methods.nullary(
+    methods.nullary_procedure(
         c"resume_writing",
         |this| {
             this.own().flags.ssl_writing_paused.set(false);
-            this.control_app_writing()?;
-            this.none()
+            this.control_app_writing()
         },
         c"The transport below takes more.",
     );

@@ -304,9 +304,9 @@ pub(super) fn warn_unclosed(transport: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 pub(super) fn add_methods<T: BaseTransport>(methods: &mut Methods<OfNative<T>>) {
-    methods.nullary(
+    methods.nullary_procedure(
         c"close",
-        |this| T::close(this).and_then(|()| this.none()),
+        |this| T::close(this),
         c"Finish what is queued, then close; connection_lost(None) follows.",
     );
     methods.nullary(
@@ -314,13 +314,10 @@ pub(super) fn add_methods<T: BaseTransport>(methods: &mut Methods<OfNative<T>>) 
         |this| this.boolean(this.payload().is_closing(this.py())),
         c"True once closing began.",
     );
-    methods.method(
+    methods.procedure(
         c"set_protocol",
         "protocol",
-        |this, args| {
-            this.set_protocol(&*args.one("set_protocol", "protocol")?)?;
-            this.none()
-        },
+        |this, args| this.set_protocol(&*args.one("set_protocol", "protocol")?),
         c"Replace the protocol.",
     );
     methods.nullary(

@@ -243,14 +243,13 @@ pub(super) fn add_methods<T: FlowControlled>(methods: &mut Methods<OfNative<T>>)
         |this| this.payload().flow(this.py()).limits(this.py()),
         c"(low, high) water marks in bytes.",
     );
-    methods.method(
+    methods.procedure(
         c"set_write_buffer_limits",
         "high=None, low=None",
         |this, args| {
             this.payload().flow(this.py()).set_limits(&args)?;
             T::send_written(this)?;
-            this.maybe_pause_protocol()?;
-            this.none()
+            this.maybe_pause_protocol()
         },
         c"Set the water marks in bytes; low defaults to a quarter of high.",
     );

@@ -154,7 +154,7 @@ fn report<T: Polled>(
 }
 
 pub(super) fn add_methods<T: Polled>(methods: &mut Methods<OfNative<T>>) {
-    methods.method(
+    methods.procedure(
         c"_on_event",
         "readable, writable, reading_changes",
         |this, args| {
@@ -166,8 +166,7 @@ pub(super) fn add_methods<T: Polled>(methods: &mut Methods<OfNative<T>>) {
             let changes: Option<u32> = changes.map(|changes| changes.extract()).transpose()?;
             let readable =
                 is_set(readable)? && changes == Some(this.payload().reading_changes(this.py()));
-            serve(this, readable, is_set(writable)?)?;
-            Ok(this.py().None().into_bound(this.py()))
+            serve(this, readable, is_set(writable)?)
         },
         c"The kernel has an event; what was queued before it has run.",
     );

@@ -69,14 +69,14 @@ impl Expectation {
 }
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<DatagramTransport>>) {
-    methods.nullary(
+    methods.nullary_procedure(
         c"_read_ready",
         |this| {
             this.own().reading_soon.set(false);
             if this.wants_to_read() {
                 this.read_ready()?;
             }
-            this.none()
+            Ok(())
         },
         c"Delivers what was received before reading was paused, then reads.",
     );

@@ -26,7 +26,7 @@ pub(super) enum Flusher {
 }
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<DatagramTransport>>) {
-    methods.method(
+    methods.procedure(
         c"sendto",
         "data, addr=None",
         sendto,
@@ -34,7 +34,7 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<DatagramTransport>>) {
     );
 }
 
-fn sendto<'py>(this: &DatagramThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn sendto<'py>(this: &DatagramThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<()> {
     let [data, address] = args.bind("sendto", ["data", "addr"], 1)?;
     let data = data.expect("invariant: bind checked the required argument");
     if !is_writable_data(&data) {
@@ -46,11 +46,10 @@ fn sendto<'py>(this: &DatagramThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bo
     let address = address.filter(|address| !address.is_none());
     let to = this.target(address)?;
     if this.is_lost()? {
-        return this.none();
+        return Ok(());
     }
     let data = bytes_of(&data)?.unbind();
-    this.queue(Datagram { data, to })?;
-    this.none()
+    this.queue(Datagram { data, to })
 }
 
 impl<'py> DatagramThis<'_, 'py> {

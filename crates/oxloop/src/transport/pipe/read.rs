@@ -83,25 +83,24 @@ impl<'py> ReadThis<'_, 'py> {
         !self.switch().is_paused() && !self.end().closing.get()
     }
 
-    fn pause_reading(&self) -> PyResult<Bound<'py, PyAny>> {
+    fn pause_reading(&self) -> PyResult<()> {
         if self.is_reading() {
             self.switch().turn();
             self.stop_listening();
             self.log_in_debug("debug", "%r pauses reading")?;
         }
-        self.none()
+        Ok(())
     }
 
-    fn resume_reading(&self) -> PyResult<Bound<'py, PyAny>> {
+    fn resume_reading(&self) -> PyResult<()> {
         if self.end().closing.get() || !self.switch().is_paused() {
-            return self.none();
+            return Ok(());
         }
         self.switch().turn();
         if self.end().started.get() {
             self.listen_for(Interest::READABLE)?;
         }
-        self.log_in_debug("debug", "%r resumes reading")?;
-        self.none()
+        self.log_in_debug("debug", "%r resumes reading")
     }
 
     fn read_ready(&self) -> PyResult<()> {
@@ -168,12 +167,12 @@ pub(super) fn create_type(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     let mut methods = Methods::<OfNative<ReadPipeTransport>>::new();
     transport::add_methods(&mut methods);
-    methods.nullary(
+    methods.nullary_procedure(
         c"pause_reading",
         |this| this.pause_reading(),
         c"Do not deliver data until resume_reading().",
     );
-    methods.nullary(
+    methods.nullary_procedure(
         c"resume_reading",
         |this| this.resume_reading(),
         c"Deliver data again.",

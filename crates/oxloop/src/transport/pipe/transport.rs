@@ -407,18 +407,15 @@ pub(super) fn repr<'py, S: PipeSide>(this: &PipeThis<'_, 'py, S>) -> PyResult<Bo
 pub(super) fn add_methods<S: PipeSide>(methods: &mut Methods<OfNative<PipeTransport<S>>>) {
     base::add_methods(methods);
     polled::add_methods(methods);
-    methods.nullary(
+    methods.nullary_procedure(
         c"_begin",
-        |this| S::begin(this).and_then(|()| this.none()),
+        |this| S::begin(this),
         c"What follows connection_made.",
     );
-    methods.method(
+    methods.procedure(
         c"_call_connection_lost",
         "exc",
-        |this, args| {
-            this.end_now(&*args.one("_call_connection_lost", "exc")?)?;
-            this.none()
-        },
+        |this, args| this.end_now(&*args.one("_call_connection_lost", "exc")?),
         c"The deferred end.",
     );
 }

@@ -134,23 +134,22 @@ impl<'py> WriteThis<'_, 'py> {
         self.listen_for(wanted)
     }
 
-    fn write(&self, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    fn write(&self, data: &Bound<'py, PyAny>) -> PyResult<()> {
         if !is_writable_data(data) {
             return Err(PyAssertionError::new_err(data.repr()?.unbind()));
         }
         let Some(chunk) = chunk_of(data)? else {
-            return self.none();
+            return Ok(());
         };
         if self.is_lost()? {
-            return self.none();
+            return Ok(());
         }
         let waits = !self.own().queue.borrow().is_empty();
         self.own().queue.borrow_mut().push(chunk);
         if !waits && self.send_some()? {
             self.wait_to_write()?;
         }
-        self.maybe_pause_protocol()?;
-        self.none()
+        self.maybe_pause_protocol()
     }
 
     /// Registers for the writable event if the kernel did not take everything.
@@ -257,13 +256,13 @@ impl<'py> WriteThis<'_, 'py> {
 }
 
 fn add_writing(methods: &mut Methods<OfNative<WritePipeTransport>>) {
-    methods.method(
+    methods.procedure(
         c"write",
         "data",
         |this, args| this.write(&*args.one("write", "data")?),
         c"Write or queue bytes; never blocks.",
     );
-    methods.method(
+    methods.procedure(
         c"writelines",
         "list_of_data",
         |this, args| {
@@ -273,9 +272,9 @@ fn add_writing(methods: &mut Methods<OfNative<WritePipeTransport>>) {
         },
         c"Write or queue an iterable of bytes objects.",
     );
-    methods.nullary(
+    methods.nullary_procedure(
         c"write_eof",
-        |this| this.write_eof().and_then(|()| this.none()),
+        |this| this.write_eof(),
         c"Close the pipe once the queue is written.",
     );
     methods.nullary(
@@ -283,9 +282,9 @@ fn add_writing(methods: &mut Methods<OfNative<WritePipeTransport>>) {
         |this| this.boolean(true),
         c"True: the reader sees the end when the pipe is closed.",
     );
-    methods.nullary(
+    methods.nullary_procedure(
         c"abort",
-        |this| this.close_now(None).and_then(|()| this.none()),
+        |this| this.close_now(None),
         c"Close at once; what is queued is lost.",
     );
 }

@@ -166,18 +166,14 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
     }
 }
 
-fn fatal_error<'py, T: SelectorTransport>(
-    this: &This<'_, 'py, T>,
-    args: Args<'_, 'py>,
-) -> PyResult<Bound<'py, PyAny>> {
+fn fatal_error<T: SelectorTransport>(this: &This<'_, '_, T>, args: Args<'_, '_>) -> PyResult<()> {
     let [error, message] = args.bind("_fatal_error", ["exc", "message"], 1)?;
     let error = error.expect("invariant: bind checked the required argument");
     let message = message.map_or_else(
         || Ok("Fatal error on transport".to_owned()),
         |message| message.extract::<String>(),
     )?;
-    this.fatal_error(PyErr::from_value(error.to_owned()), &message)?;
-    this.none()
+    this.fatal_error(PyErr::from_value(error.to_owned()), &message)
 }
 
 /// The methods of asyncio's `_SelectorTransport` and of what it inherits from.
@@ -186,31 +182,27 @@ pub(in crate::transport) fn add_methods<T: SelectorTransport>(methods: &mut Meth
     polled::add_methods(methods);
     flow_control::add_methods(methods);
     add_reading(methods);
-    methods.nullary(
+    methods.nullary_procedure(
         c"abort",
-        |this| this.abort().and_then(|()| this.none()),
+        |this| this.abort(),
         c"Close at once; what is queued is lost.",
     );
-    methods.method(
+    methods.procedure(
         c"_call_connection_lost",
         "exc",
-        |this, args| {
-            this.call_connection_lost(&*args.one("_call_connection_lost", "exc")?)?;
-            this.none()
-        },
+        |this, args| this.call_connection_lost(&*args.one("_call_connection_lost", "exc")?),
         c"The deferred end.",
     );
-    methods.method(
+    methods.procedure(
         c"_force_close",
         "exc",
         |this, args| {
             let error = args.one("_force_close", "exc")?;
-            this.force_close((!error.is_none()).then(|| error.to_owned().unbind()))?;
-            this.none()
+            this.force_close((!error.is_none()).then(|| error.to_owned().unbind()))
         },
         c"Close at once because of an exception.",
     );
-    methods.method(
+    methods.procedure(
         c"_fatal_error",
         "exc, message='Fatal error on transport'",
         fatal_error,
@@ -228,19 +220,19 @@ pub(in crate::transport) fn add_methods<T: SelectorTransport>(methods: &mut Meth
 }
 
 fn add_reading<T: SelectorTransport>(methods: &mut Methods<OfNative<T>>) {
-    methods.nullary(
+    methods.nullary_procedure(
         c"_begin",
-        |this| this.begin().and_then(|()| this.none()),
+        |this| this.begin(),
         c"Starts reading, after connection_made.",
     );
-    methods.nullary(
+    methods.nullary_procedure(
         c"pause_reading",
-        |this| this.pause_reading().and_then(|()| this.none()),
+        |this| this.pause_reading(),
         c"Deliver nothing until resume_reading().",
     );
-    methods.nullary(
+    methods.nullary_procedure(
         c"resume_reading",
-        |this| this.resume_reading().and_then(|()| this.none()),
+        |this| this.resume_reading(),
         c"Deliver again what arrives.",
     );
     methods.nullary(

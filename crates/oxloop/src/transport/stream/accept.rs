@@ -123,9 +123,9 @@ impl<'py> StreamThis<'_, 'py> {
 }
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
-    methods.nullary(
+    methods.nullary_procedure(
         c"_accepted",
-        |this| this.accept_is_over().and_then(|()| this.none()),
+        |this| this.accept_is_over(),
         c"The server has done its part.",
     );
 }

@@ -21,12 +21,12 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
         |this| this.begin_sendfile(),
         c"Refuse writes; return a future that is done once the queue is sent.",
     );
-    methods.nullary(
+    methods.nullary_procedure(
         c"_reset_empty_waiter",
         |this| {
             this.own().sendfile.set(false);
             this.own().writable.set(None);
-            this.none()
+            Ok(())
         },
         c"Take writes again.",
     );

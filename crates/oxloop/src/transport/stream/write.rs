@@ -33,22 +33,19 @@ impl Sends for Socket {
 }
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
-    methods.method(
+    methods.procedure(
         c"write",
         "data",
-        |this, args| {
-            let data = args.one("write", "data")?;
-            this.write(&data)
-        },
+        |this, args| this.write(&*args.one("write", "data")?),
         c"Send or queue bytes; never blocks.",
     );
-    methods.method(
+    methods.procedure(
         c"writelines",
         "list_of_data",
         writelines,
         c"Send or queue an iterable of bytes objects.",
     );
-    methods.nullary(
+    methods.nullary_procedure(
         c"write_eof",
         |this| this.write_eof(),
         c"Shut the writing side down once the queue is sent.",
@@ -62,25 +59,22 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
 
 impl<'py> StreamThis<'_, 'py> {
     #[inline]
-    fn write(&self, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    fn write(&self, data: &Bound<'py, PyAny>) -> PyResult<()> {
         if !is_writable_data(data) {
             return Err(wrong_data(data));
         }
         self.check_writable("write")?;
-        let none = self.py().None().into_bound(self.py());
         let Some(chunk) = chunk_of(data)? else {
-            return Ok(none);
+            return Ok(());
         };
         if self.is_lost()? {
-            return Ok(none);
+            return Ok(());
         }
         if self.own().by_object {
-            self.write_by_object(chunk)?;
-            return Ok(none);
+            return self.write_by_object(chunk);
         }
         self.own().queue.borrow_mut().push(chunk);
-        self.queued_more()?;
-        Ok(none)
+        self.queued_more()
     }
 
     /// Sends or queues bytes of our own making: TLS records.
@@ -236,19 +230,18 @@ impl<'py> StreamThis<'_, 'py> {
         Ok(())
     }
 
-    fn write_eof(&self) -> PyResult<Bound<'py, PyAny>> {
+    fn write_eof(&self) -> PyResult<()> {
         let (inner, flags) = (self.own(), &self.own().flags);
-        let none = self.py().None().into_bound(self.py());
         // First: if this send fails, the connection is closing, `write_eof` does nothing, and later
         // writes are dropped.
         self.try_flush()?;
         if flags.closing.get() || inner.eof.replace(true) {
-            return Ok(none);
+            return Ok(());
         }
         if inner.queue.borrow().is_empty() && flags.conn_lost.get() == 0 {
             self.shut_down_writing()?;
         }
-        Ok(none)
+        Ok(())
     }
 
     /// # Errors
@@ -293,9 +286,8 @@ fn wrong_data(data: &Bound<'_, PyAny>) -> PyErr {
     )
 }
 
-fn writelines<'py>(this: &StreamThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn writelines<'py>(this: &StreamThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<()> {
     let py = this.py();
-    let none = py.None().into_bound(py);
     let lines = args.one("writelines", "list_of_data")?;
     if cfg!(not(Py_3_12)) {
         let joined = PyBytes::new(py, b"").call_method1("join", (lines,))?;
@@ -313,7 +305,7 @@ fn writelines<'py>(this: &StreamThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<
         chunks.extend(chunk_of(&line)?);
     }
     if chunks.is_empty() || this.is_lost()? {
-        return Ok(none);
+        return Ok(());
     }
     {
         let mut queue = this.own().queue.borrow_mut();
@@ -322,9 +314,8 @@ fn writelines<'py>(this: &StreamThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<
         }
     }
     if this.own().by_object {
-        this.write_lines_by_object()?;
+        this.write_lines_by_object()
     } else {
-        this.queued_more()?;
+        this.queued_more()
     }
-    Ok(none)
 }

@@ -44,12 +44,12 @@ static CHILD: Kind = Kind {
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<SubprocessTransport>>) {
     methods.nullary(c"_wait", wait, c"Wait for the exit status.");
-    methods.nullary(
+    methods.nullary_procedure(
         c"_process_ended",
-        |this| this.on_exit_event(false).and_then(|()| this.none()),
+        |this| this.on_exit_event(false),
         c"The process has ended.",
     );
-    methods.nullary(
+    methods.nullary_procedure(
         c"_wait_in_thread",
         wait_in_thread,
         c"Waits until the process has ended, and tells the loop.",
@@ -202,11 +202,10 @@ impl SubprocessThis<'_, '_> {
 }
 
 /// Runs in a thread of its own.
-fn wait_in_thread<'py>(this: &SubprocessThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+fn wait_in_thread(this: &SubprocessThis<'_, '_>) -> PyResult<()> {
     this.wait_for_zombie()?;
     let ended = this.object().getattr("_process_ended")?;
-    soon_from_thread(this.event_loop(), &ended, &[])?;
-    this.none()
+    soon_from_thread(this.event_loop(), &ended, &[])
 }
 
 fn wait<'py>(this: &SubprocessThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {

@@ -188,7 +188,7 @@ impl<'py> SubprocessThis<'_, 'py> {
         }
     }
 
-    fn send_signal(&self, signal: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    fn send_signal(&self, signal: &Bound<'py, PyAny>) -> PyResult<()> {
         let (py, own) = (self.py(), self.own());
         let Some(process) = self.process() else {
             return Err(PyProcessLookupError::new_err(()));
@@ -196,16 +196,16 @@ impl<'py> SubprocessThis<'_, 'py> {
         let reaped = own.returncode.get().is_some()
             || !process.getattr(intern!(py, "returncode"))?.is_none();
         if reaped {
-            return self.none();
+            return Ok(());
         }
         let sent = imports::os(py)?.call_method1(intern!(py, "kill"), (own.pid, signal));
         match sent {
-            Err(error) if error.is_instance_of::<PyProcessLookupError>(py) => self.none(),
-            sent => sent,
+            Err(error) if error.is_instance_of::<PyProcessLookupError>(py) => Ok(()),
+            sent => sent.map(drop),
         }
     }
 
-    fn send_named(&self, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    fn send_named(&self, name: &str) -> PyResult<()> {
         let signal = imports::signal(self.py())?.getattr(name)?;
         self.send_signal(&signal)
     }
@@ -250,18 +250,18 @@ fn add_process_methods(methods: &mut Methods<OfNative<SubprocessTransport>>) {
         |this, args| this.pipe_transport(&*args.one("get_pipe_transport", "fd")?),
         c"The transport of a pipe by the child's descriptor: 0, 1 or 2.",
     );
-    methods.method(
+    methods.procedure(
         c"send_signal",
         "signal",
         |this, args| this.send_signal(&*args.one("send_signal", "signal")?),
         c"Send a signal; nothing happens if the process has ended.",
     );
-    methods.nullary(
+    methods.nullary_procedure(
         c"terminate",
         |this| this.send_named("SIGTERM"),
         c"Send SIGTERM.",
     );
-    methods.nullary(c"kill", |this| this.send_named("SIGKILL"), c"Send SIGKILL.");
+    methods.nullary_procedure(c"kill", |this| this.send_named("SIGKILL"), c"Send SIGKILL.");
 }
 
 fn add_attributes(methods: &mut Methods<OfNative<SubprocessTransport>>) {

@@ -301,33 +301,22 @@ impl<'py> SubprocessThis<'_, 'py> {
     }
 }
 
-fn pipe_data_received<'py>(
-    this: &SubprocessThis<'_, 'py>,
-    args: Args<'_, 'py>,
-) -> PyResult<Bound<'py, PyAny>> {
+fn pipe_data_received<'py>(this: &SubprocessThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<()> {
     let [fd, data] = args
         .bind("_pipe_data_received", ["fd", "data"], 2)?
         .map(|value| value.expect("invariant: both are required"));
-    this.call("pipe_data_received", &[&fd, &data])?;
-    this.none()
+    this.call("pipe_data_received", &[&fd, &data])
 }
 
-fn pipe_connection_lost<'py>(
-    this: &SubprocessThis<'_, 'py>,
-    args: Args<'_, 'py>,
-) -> PyResult<Bound<'py, PyAny>> {
+fn pipe_connection_lost<'py>(this: &SubprocessThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<()> {
     let [fd, error] = args
         .bind("_pipe_connection_lost", ["fd", "exc"], 2)?
         .map(|value| value.expect("invariant: both are required"));
     this.call("pipe_connection_lost", &[&fd, &error])?;
-    this.try_finish()?;
-    this.none()
+    this.try_finish()
 }
 
-fn connection_lost<'py>(
-    this: &SubprocessThis<'_, 'py>,
-    args: Args<'_, 'py>,
-) -> PyResult<Bound<'py, PyAny>> {
+fn connection_lost<'py>(this: &SubprocessThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<()> {
     let py = this.py();
     let error = args.one("_call_connection_lost", "exc")?;
     let told = this.protocol().map_or(Ok(()), |protocol| {
@@ -335,23 +324,23 @@ fn connection_lost<'py>(
     });
     this.own().process.set(None);
     this.forget_protocol();
-    told.and_then(|()| this.none())
+    told
 }
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<SubprocessTransport>>) {
-    methods.method(
+    methods.procedure(
         c"_pipe_data_received",
         "fd, data",
         pipe_data_received,
         c"A pipe's protocol received data.",
     );
-    methods.method(
+    methods.procedure(
         c"_pipe_connection_lost",
         "fd, exc",
         pipe_connection_lost,
         c"A pipe's protocol lost its connection.",
     );
-    methods.method(
+    methods.procedure(
         c"_call_connection_lost",
         "exc",
         connection_lost,
