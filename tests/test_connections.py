@@ -534,43 +534,12 @@ class TestOwnSockConnect:
 
 
 class TestCancellation:
-    def test_while_it_connects(self, loop, run):
-        with Unresponsive() as hanging:
-
-            async def main():
-                task = loop.create_task(loop.create_connection(Recorder, *hanging.address))
-                await asyncio.sleep(0.02)
-                assert not task.done()
-                task.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await task
-
-            run(main())
-
     def test_before_its_first_step(self, loop, run, listener):
         async def main():
             task = loop.create_task(loop.create_connection(Recorder, *listener.address))
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-
-        run(main())
-
-    @pytest.mark.parametrize("steps", range(8))
-    def test_after_so_many_turns(self, loop, run, listener, steps):
-        """Whatever state the attempt is in, its descriptor is closed and the loop goes on."""
-
-        async def main():
-            task = loop.create_task(loop.create_connection(Recorder, *listener.address))
-            await turns(steps)
-            task.cancel()
-            try:
-                transport, protocol = await task
-            except asyncio.CancelledError:
-                pass
-            else:
-                await closed(transport, protocol)
-            await turns(3)
 
         run(main())
 
@@ -595,20 +564,6 @@ class TestUnix:
             await closed(transport, protocol)
 
         run(main())
-
-    @pytest.mark.parametrize("kind", [str, os.fsencode], ids=["str", "bytes"])
-    def test_abstract_name(self, loop, run, kind):
-        name = f"\0oxloop-test-{os.getpid()}"
-        with Listener(echo, socket.AF_UNIX, name):
-
-            async def main():
-                transport, protocol = await loop.create_unix_connection(Recorder, kind(name))
-                assert transport.get_extra_info("peername") == os.fsencode(name)
-                transport.write(b"x")
-                await until(lambda: protocol.received == b"x")
-                await closed(transport, protocol)
-
-            run(main())
 
     def test_sock(self, loop, run):
         near, far = unix_pair()

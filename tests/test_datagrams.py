@@ -977,37 +977,6 @@ class TestErrors:
 
 
 class TestUnix:
-    def test_paths(self, loop, run):
-        async def main():
-            with unix_paths("one", "other") as [one_path, other_path]:
-                one, first = await endpoint(loop, family=socket.AF_UNIX, local_addr=one_path)
-                other, second = await endpoint(loop, family=socket.AF_UNIX, local_addr=other_path)
-                assert address_of(one) == one_path
-                one.sendto(b"ping", other_path)
-                await until(lambda: second.received)
-                assert second.received == [(b"ping", one_path)]
-                other.sendto(b"pong", one_path.encode())
-                await until(lambda: first.received)
-                assert first.received == [(b"pong", other_path)]
-                await closed(first, second)
-
-        run(main())
-
-    def test_abstract_names(self, loop, run):
-        name = f"\0oxloop-test-{os.getpid()}"
-
-        async def main():
-            server, protocol = await endpoint(loop, family=socket.AF_UNIX, local_addr=name)
-            assert address_of(server) == name.encode()
-            client, other = await endpoint(loop, family=socket.AF_UNIX, remote_addr=name)
-            client.sendto(b"hello")
-            await until(lambda: protocol.received)
-            # A Unix socket without a name sends from nowhere.
-            assert protocol.received == [(b"hello", None)]
-            await closed(protocol, other)
-
-        run(main())
-
     def test_file_is_not_replaced(self, loop, run):
         async def main():
             with unix_paths("name") as [path]:

@@ -412,25 +412,6 @@ class TestTransports:
         far.close()
         assert got == [b"still there"]
 
-    def test_cycle_of_loop_transport_and_protocol(self, loop_factory):
-        loop = loop_factory()
-        near, far = unix_pair()
-
-        async def main(loop):
-            transport, protocol = await loop.connect_accepted_socket(Recorder, near)
-            protocol.loop = loop
-            return weakref.ref(transport), weakref.ref(protocol), weakref.ref(loop)
-
-        refs = loop.run_until_complete(main(loop))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # the transport was not closed
-            loop.close()
-            del loop
-            gc.collect()
-            gc.collect()
-        far.close()
-        assert [ref() for ref in refs] == [None] * 3
-
     def test_buffered_writes_are_released(self, loop, run):
         near, far = unix_pair()
 

@@ -102,20 +102,6 @@ class TestReading:
 
         run(main())
 
-    def test_end_of_file_then_connection_lost(self, loop, run):
-        reader, writer = pipe()
-
-        async def main():
-            transport, protocol = await loop.connect_read_pipe(Recorder, reader)
-            writer.write(b"last")
-            writer.close()
-            await until(lambda: protocol.is_lost)
-            assert protocol.calls == ["made", "data", "eof", "lost"]
-            assert protocol.received == b"last"
-            assert transport.is_closing()
-
-        run(main())
-
     def test_other_side_of_a_terminal_closes(self, loop, run):
         reader, writer = terminal()
 

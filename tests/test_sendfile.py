@@ -350,7 +350,7 @@ class TestRefusals:
         async def main(address):
             transport, protocol = await loop.create_connection(Quiet, *address)
             transport.close()
-            with pytest.raises(RuntimeError, match="Transport is closing"):
+            with pytest.raises(RuntimeError, match=r"^Transport is closing$"):
                 await loop.sendfile(transport, file)
             await until(lambda: protocol.lost)
 

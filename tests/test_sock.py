@@ -80,16 +80,6 @@ class TestReceive:
 
         run(main())
 
-    def test_recv_waits(self, loop, run, pair):
-        near, far = pair
-
-        async def main():
-            task = await suspended(loop.sock_recv(near, 100))
-            far.send(b"late")
-            assert await task == b"late"
-
-        run(main())
-
     def test_recv_at_the_end_of_the_stream(self, loop, run, pair):
         near, far = pair
 
@@ -352,16 +342,6 @@ class TestAccept:
 
         run(main())
 
-    def test_connect_and_talk(self, loop, run):
-        async def main():
-            with socket.socket() as sock, Listener(echo) as listener:
-                sock.setblocking(False)
-                await loop.sock_connect(sock, listener.address)
-                await loop.sock_sendall(sock, b"hello")
-                assert await loop.sock_recv(sock, 100) == b"hello"
-
-        run(main())
-
 
 class TestRefusals:
     def calls(self, loop, sock):
@@ -373,6 +353,7 @@ class TestRefusals:
             "sock_sendall": lambda: loop.sock_sendall(sock, b"x"),
             "sock_sendto": lambda: loop.sock_sendto(sock, b"x", ("127.0.0.1", 9)),
             "sock_accept": lambda: loop.sock_accept(sock),
+            "sock_connect": lambda: loop.sock_connect(sock, ("127.0.0.1", 9)),
         }
 
     def test_ssl_sockets(self, loop, run, pair):

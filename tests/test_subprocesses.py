@@ -62,14 +62,6 @@ def python(code):
     return sys.executable, "-S", "-c", code
 
 
-def is_running(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 @pytest.fixture
 def pidfds_of_asyncio_closed(loop_name):
     """Stock asyncio forgets the pidfd of a child that outlives the loop."""
@@ -202,40 +194,6 @@ class TestProtocols:
 
 
 class TestEnding:
-    @pytest.mark.parametrize(
-        ("send", "number"),
-        [
-            (lambda transport: transport.terminate(), signal.SIGTERM),
-            (lambda transport: transport.kill(), signal.SIGKILL),
-            (lambda transport: transport.send_signal(signal.SIGHUP), signal.SIGHUP),
-        ],
-        ids=["terminate", "kill", "send_signal"],
-    )
-    def test_signals(self, loop, run, send, number):
-        async def main():
-            transport, protocol = await loop.subprocess_exec(Recorder, "sleep", "60")
-            send(transport)
-            await until(lambda: protocol.is_lost)
-            assert transport.get_returncode() == -number
-            with pytest.raises(ProcessLookupError):
-                send(transport)
-            transport.close()
-
-        run(main())
-
-    def test_close_kills(self, loop, run):
-        async def main():
-            transport, protocol = await loop.subprocess_exec(Recorder, "sleep", "60")
-            assert not transport.is_closing()
-            transport.close()
-            transport.close()
-            assert transport.is_closing()
-            await until(lambda: protocol.is_lost)
-            assert transport.get_returncode() == -signal.SIGKILL
-            assert not is_running(transport.get_pid())
-
-        run(main())
-
     def test_no_signal_after_the_program_reaped_the_child(self, loop_name, loop, run):
         async def main():
             transport, protocol = await loop.subprocess_exec(Recorder, "sleep", "0.1")

@@ -63,19 +63,6 @@ def test_none_after_an_end_and_the_error_after_a_reset(on_connection):
     assert type(protocol.lost_with[0]) is ConnectionResetError
 
 
-@entry("protocol connection_lost")
-def test_never_inside_close(on_connection):
-    async def body(transport, protocol, far):
-        transport.close()
-        assert not protocol.is_lost
-        await asyncio.sleep(0)
-        await until(lambda: protocol.is_lost)
-        await turns()
-        assert protocol.lost_with == [None]
-
-    on_connection(body)
-
-
 @entry("protocol pause_writing", "protocol resume_writing")
 def test_once_over_the_high_mark_once_under_the_low_one(on_connection):
     async def body(transport, protocol, far):
@@ -115,19 +102,6 @@ def test_a_writer_that_waits_for_it_sends_everything(on_connection):
         assert await asyncio.to_thread(read_all, far) == data
 
     on_connection(body, Sends)
-
-
-@entry("streaming protocol data_received")
-def test_every_byte_in_order(on_connection):
-    data = pattern(1_000_000)
-
-    async def body(transport, protocol, far):
-        await asyncio.gather(
-            asyncio.to_thread(far.sendall, data), until(lambda: len(protocol.received) == len(data))
-        )
-        assert protocol.received == data
-
-    on_connection(body)
 
 
 @entry("streaming protocol data_received")

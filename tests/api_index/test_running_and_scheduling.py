@@ -9,7 +9,6 @@ import math
 import os
 import signal
 import threading
-import time
 
 import pytest
 
@@ -155,18 +154,6 @@ def test_debug_mode_checks_the_thread(loop, run):
         "Non-thread-safe operation invoked on an event loop other than the current one"
     ]
     assert loop.get_debug() is True
-
-
-@entry("loop.set_debug")
-def test_debug_mode_names_slow_callbacks(loop, caplog):
-    loop.set_debug(True)
-    loop.slow_callback_duration = 0.01
-    with caplog.at_level(logging.WARNING, "asyncio"):
-        loop.call_soon(time.sleep, 0.02)
-        loop.run_until_complete(turns(2))
-    (record,) = [record for record in caplog.records if "sleep" in record.getMessage()]
-    assert record.getMessage().startswith("Executing <Handle")
-    assert record.getMessage().endswith(" seconds")
 
 
 @entry("loop.call_soon")

@@ -186,12 +186,15 @@ def test_a_signal_that_the_child_handles(with_child):
 def test_close_kills_and_closes_the_pipes(with_child):
     async def body(transport, protocol):
         pipes = [transport.get_pipe_transport(fd) for fd in range(3)]
+        assert not transport.is_closing()
         transport.close()
         transport.close()
         assert transport.is_closing()
         assert all(pipe.is_closing() for pipe in pipes)
         await until(lambda: protocol.is_lost)
         assert transport.get_returncode() == -signal.SIGKILL
+        with pytest.raises(ProcessLookupError):
+            os.kill(transport.get_pid(), 0)
 
     with_child(body)
 

@@ -1,7 +1,6 @@
 """Low-level API Index: transports of streams and datagrams."""
 
 import asyncio
-import os
 import socket
 
 import pytest
@@ -23,20 +22,6 @@ async def fill(transport, protocol, limit=10_000):
         transport.write(bytes(4096))
         await asyncio.sleep(0)
     raise AssertionError("never paused")
-
-
-@entry("transport.close")
-def test_what_is_queued_is_sent_first(on_connection):
-    async def body(transport, protocol, far):
-        transport.write(MUCH)
-        transport.close()
-        transport.close()
-        assert not protocol.is_lost
-        assert await asyncio.to_thread(read_all, far) == MUCH
-        await until(lambda: protocol.is_lost)
-        assert protocol.lost_with == [None]
-
-    on_connection(body)
 
 
 @entry("transport.close")
@@ -132,26 +117,6 @@ def test_nothing_arrives_while_paused(on_connection):
     on_connection(body)
 
 
-@entry("transport.pause_reading")
-def test_paused_inside_data_received(on_connection):
-    class OneAtATime(Recorder):
-        def data_received(self, data):
-            super().data_received(data)
-            self.transport.pause_reading()
-
-    async def body(transport, protocol, far):
-        far.send(b"one")
-        await until(lambda: protocol.received == b"one")
-        far.send(b"two")
-        far.close()
-        await asyncio.sleep(0.01)
-        assert protocol.received == b"one"
-        transport.resume_reading()
-        await until(lambda: protocol.received == b"onetwo")
-
-    on_connection(body, OneAtATime)
-
-
 @entry("transport.write")
 def test_bytes_of_every_kind_in_order(on_connection):
     async def body(transport, protocol, far):
@@ -196,21 +161,6 @@ def test_the_peer_sees_the_end_and_can_still_answer(on_connection):
         await until(lambda: protocol.received == b"answer")
 
     on_connection(body)
-
-
-@entry("transport.can_write_eof")
-def test_of_a_pipe(loop, run):
-    async def main():
-        read_end, write_end = os.pipe()
-        with os.fdopen(read_end, "rb") as reader, os.fdopen(write_end, "wb", 0) as file:
-            transport, protocol = await loop.connect_write_pipe(Recorder, file)
-            assert transport.can_write_eof() is True
-            transport.write(b"all of it")
-            transport.write_eof()
-            assert await asyncio.to_thread(reader.read) == b"all of it"
-            await until(lambda: protocol.is_lost)
-
-    run(main())
 
 
 @entry("transport.abort")

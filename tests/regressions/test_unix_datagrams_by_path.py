@@ -24,23 +24,29 @@ def names(request):
         yield paths
 
 
+@pytest.mark.both_modes
 def test_both_ways(loop, run, names):
+    shown = [name.encode() if name.startswith("\0") else name for name in names]
+
     async def main():
         def endpoint(**kwargs):
             return loop.create_datagram_endpoint(Recorder, family=socket.AF_UNIX, **kwargs)
 
         server, first = await endpoint(local_addr=names[0])
         client, second = await endpoint(local_addr=names[1], remote_addr=names[0])
+        assert [address_of(server), address_of(client)] == shown
         client.sendto(b"ping")
         await until(lambda: first.received)
-        data, sender = first.received[0]
-        assert data == b"ping"
-        assert sender in (names[1], names[1].encode())
-        server.sendto(b"pong", sender)
-        server.sendto(b"again", names[1])
-        await until(lambda: len(second.received) == 2)
-        assert second.payloads == [b"pong", b"again"]
-        for protocol in (first, second):
+        assert first.received == [(b"ping", shown[1])]
+        for address in (shown[1], names[1], names[1].encode()):
+            server.sendto(b"pong", address)
+        await until(lambda: len(second.received) == 3)
+        assert second.received == [(b"pong", shown[0])] * 3
+        unnamed, third = await endpoint(remote_addr=names[0])
+        unnamed.sendto(b"from nowhere")
+        await until(lambda: len(first.received) == 2)
+        assert first.received[1] == (b"from nowhere", None)
+        for protocol in (first, second, third):
             protocol.transport.close()
             await until(lambda protocol=protocol: protocol.lost_with)
 
