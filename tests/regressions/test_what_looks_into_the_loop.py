@@ -1,14 +1,13 @@
 """Libraries and debuggers that look into a loop, or replace its methods, find what they look for.
 
-Must hold: asyncio.all_tasks, ``python -m asyncio ps`` (from 3.14), IsolatedAsyncioTestCase in its
-debug mode, anyio's search for the root task, aiofastnet's patch_loop and a ``close`` assigned on
-the instance, as error reporters do it, work.
+Must hold: asyncio.all_tasks, ``python -m asyncio ps`` (from 3.14), anyio's search for the root
+task, aiofastnet's patch_loop and a ``close`` assigned on the instance, as error reporters do it,
+work; IsolatedAsyncioTestCase too, see programs/test_frameworks.py.
 """
 
 import asyncio
 import subprocess
 import sys
-import unittest
 
 import aiofastnet
 import anyio
@@ -94,42 +93,6 @@ def inspected(command, pid):
     if "ermission" in done.stderr:
         pytest.skip("this kernel lets nobody read another process's memory")
     return done.stdout
-
-
-def test_isolated_asyncio_test_case(loop_factory, loop_name):
-    """In this process: its loop is in debug mode, and reports a test that blocks."""
-    seen = []
-
-    class Case(unittest.IsolatedAsyncioTestCase):
-        async def asyncSetUp(self):
-            self.future = asyncio.get_running_loop().create_future()
-
-        async def test_something(self):
-            loop = asyncio.get_running_loop()
-            seen.append((type(loop), loop.get_debug()))
-            loop.call_later(0.001, self.future.set_result, "result")
-            seen.append(await self.future)
-
-    probe = loop_factory()
-    probe.close()
-    case = Case("test_something")
-    use_loops_of(case, loop_factory)
-    result = unittest.TestResult()
-    case.run(result)
-    assert (result.errors, result.failures, result.testsRun) == ([], [], 1)
-    assert seen == [(type(probe), True), "result"]
-
-
-def use_loops_of(case, loop_factory):
-    """Before 3.13 only a policy or the runner itself can bring the loop."""
-    if sys.version_info >= (3, 13):
-        case.loop_factory = loop_factory
-    else:
-
-        def set_up():
-            case._asyncioRunner = asyncio.Runner(debug=True, loop_factory=loop_factory)
-
-        case._setupAsyncioRunner = set_up
 
 
 def test_anyio_finds_the_root_task(loop, run):
