@@ -158,13 +158,6 @@ class TestCallbackCheck:
         expected = "a callable object was expected by call_soon(), got 'no function'"
         assert str(caught.value) == expected
 
-    def test_signal_handler(self, loop):
-        async def coroutine():
-            pass
-
-        with pytest.raises(TypeError, match="coroutines cannot be used with add_signal_handler"):
-            loop.add_signal_handler(10, coroutine)
-
 
 class TestSlowCallbacks:
     @pytest.fixture(autouse=True)

@@ -229,6 +229,7 @@ class TestRefusals:
         with pytest.raises(RuntimeError, match=rf"^sig {number} cannot be caught$"):
             loop.add_signal_handler(number, int)
 
+    @pytest.mark.both_modes
     def test_coroutine_function(self, loop):
         async def coroutine():
             pass

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from support.peers import PAIRS, pattern, read_all, read_exactly, reset, turns, until
+from support.peers import PAIRS, pattern, read_all, read_exactly, turns, until
 from support.protocols import RECORDERS, BufferedRecorder, Recorder, noting_resumes
 
 pytestmark = pytest.mark.both_modes
@@ -242,20 +242,6 @@ class TestReading:
 
         play(protocol, scene)
         assert protocol.lost_with == [None]
-
-    def test_reset_by_the_peer(self, loop, run, kind):
-        near, far = PAIRS["tcp"]()
-        protocol = kind()
-
-        async def main():
-            await connect(loop, near, protocol)
-            reset(far)
-            await lost(protocol)
-
-        run(main())
-        (exc,) = protocol.lost_with
-        assert isinstance(exc, ConnectionResetError)
-        assert protocol.calls == ["made", "lost"]
 
 
 class TestBufferedProtocol:

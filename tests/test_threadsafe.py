@@ -30,25 +30,6 @@ def threaded(loop):
     thread.join()
 
 
-def test_each_thread_keeps_its_order(threaded):
-    got, done = [], threading.Barrier(9)
-
-    def feed(name):
-        for number in range(1000):
-            threaded.call_soon_threadsafe(got.append, (name, number))
-        done.wait()
-
-    for name in range(8):
-        threading.Thread(target=feed, args=(name,)).start()
-    done.wait()
-    last = threading.Event()
-    threaded.call_soon_threadsafe(last.set)
-    assert last.wait(20)
-    assert len(got) == 8000
-    for name in range(8):
-        assert [number for who, number in got if who == name] == list(range(1000))
-
-
 def test_from_the_loops_own_thread_it_keeps_order_with_call_soon(loop):
     got = []
     loop.call_soon(got.append, 1)
@@ -57,16 +38,6 @@ def test_from_the_loops_own_thread_it_keeps_order_with_call_soon(loop):
     loop.call_soon_threadsafe(loop.stop)
     loop.run_forever()
     assert got == [1, 2, 3]
-
-
-def test_before_the_loop_runs(loop):
-    got = []
-    thread = threading.Thread(target=loop.call_soon_threadsafe, args=(got.append, 1))
-    thread.start()
-    thread.join()
-    loop.call_soon(loop.stop)
-    loop.run_forever()
-    assert got == [1]
 
 
 def test_returns_a_handle_that_can_be_cancelled(loop):

@@ -93,31 +93,6 @@ class TestReader:
         run(main())
         assert got == [(1, "two", None)]
 
-    def test_level_triggered(self, loop, run, pair):
-        near, far = pair
-        got = []
-
-        async def main():
-            loop.add_reader(near, lambda: got.append(near.recv(1)))
-            far.send(b"0123456789")
-            await until(lambda: len(got) == 10)
-            loop.remove_reader(near)
-
-        run(main())
-        assert b"".join(got) == b"0123456789"
-
-    def test_called_again_while_nothing_is_read(self, loop, run, pair):
-        near, far = pair
-        calls = []
-
-        async def main():
-            loop.add_reader(near, calls.append, 1)
-            far.send(b"x")
-            await until(lambda: len(calls) >= 5)
-            loop.remove_reader(near)
-
-        run(main())
-
     def test_data_already_there(self, loop, run, pair):
         near, far = pair
         far.send(b"early")

@@ -214,27 +214,6 @@ def test_an_open_connection_becomes_tls(loop, run, contexts):
     run(main())
 
 
-@entry("loop.start_tls")
-def test_the_wrong_name_is_refused(loop, run, contexts):
-    near, far = unix_pair()
-
-    async def main():
-        client_transport, client = await loop.connect_accepted_socket(Recorder, near)
-        far.setblocking(False)
-        server_transport, server = await loop.connect_accepted_socket(Recorder, far)
-        results = await asyncio.gather(
-            loop.start_tls(server_transport, server, contexts[0], server_side=True),
-            loop.start_tls(client_transport, client, contexts[1], server_hostname="elsewhere"),
-            return_exceptions=True,
-        )
-        assert isinstance(results[1], ssl.SSLCertVerificationError)
-        if isinstance(results[0], asyncio.Transport):  # TLS 1.3: its side was done before
-            results[0].abort()
-        await turns(20)
-
-    run(main())
-
-
 @entry("loop.connect_read_pipe")
 def test_reads_to_the_end(loop, run):
     async def main():

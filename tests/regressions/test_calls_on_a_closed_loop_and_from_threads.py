@@ -25,6 +25,7 @@ def test_closed_loop_refuses(loop_factory, debug):
             call()
 
 
+@pytest.mark.both_modes
 def test_eight_threads_keep_their_order(loop):
     count, got = 2000, []
     finished = threading.Semaphore(0)
@@ -74,6 +75,7 @@ def test_every_single_call_wakes_a_blocked_loop(loop):
     assert len(delays) == 50
 
 
+@pytest.mark.both_modes
 def test_calls_made_while_the_loop_does_not_run(loop):
     got = []
     threads = [

@@ -12,6 +12,7 @@ import pytest
 from support.peers import until
 
 
+@pytest.mark.both_modes
 @pytest.mark.parametrize("kind", ["socket", "pipe"])
 def test_one_byte_of_ten_at_a_time(loop, run, kind):
     if kind == "socket":
@@ -37,6 +38,7 @@ def test_one_byte_of_ten_at_a_time(loop, run, kind):
     assert b"".join(got) == b"0123456789"
 
 
+@pytest.mark.both_modes
 def test_a_callback_that_takes_nothing_is_called_on(loop, run):
     near, far = socket.socketpair()
     calls = []

@@ -1,10 +1,9 @@
 """A peer's RST is noticed without a write.
 
 Must hold: connection_lost gets a ConnectionResetError as soon as the RST came, whether the
-protocol reads, has just been given data, or has a full write queue.
+protocol reads, has just been given data, or has a full write queue. Streams are in
+test_streams.py, TLS in tls/test_shutdowns.py.
 """
-
-import asyncio
 
 import pytest
 
@@ -12,6 +11,7 @@ from support.peers import reset, tcp_pair, until
 from support.protocols import RECORDERS
 
 
+@pytest.mark.both_modes
 @pytest.mark.parametrize("kind", RECORDERS)
 def test_while_idle(loop, run, kind):
     near, far = tcp_pair()
@@ -25,7 +25,7 @@ def test_while_idle(loop, run, kind):
     protocol = run(main())
     (exc,) = protocol.lost_with
     assert isinstance(exc, ConnectionResetError)
-    assert "eof" not in protocol.calls
+    assert protocol.calls == ["made", "lost"]
 
 
 def test_after_data(loop, run):
@@ -56,23 +56,6 @@ def test_with_a_full_write_queue(loop, run):
 
     (exc,) = run(main()).lost_with
     assert isinstance(exc, ConnectionResetError | BrokenPipeError)
-
-
-def test_as_a_stream(loop, run):
-    near, far = tcp_pair()
-
-    async def main():
-        reader, writer = await asyncio.open_connection(sock=near)
-        reading = asyncio.ensure_future(reader.readline())
-        await asyncio.sleep(0)
-        reset(far)
-        with pytest.raises(ConnectionResetError):
-            await reading
-        writer.close()
-        with pytest.raises(ConnectionResetError):
-            await writer.wait_closed()
-
-    run(main())
 
 
 def test_the_client_of_a_server_that_resets(loop, run):

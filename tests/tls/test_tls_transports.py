@@ -10,7 +10,7 @@ import struct
 
 import pytest
 
-from support.peers import PAIRS, pattern, reset, turns, until
+from support.peers import PAIRS, pattern, turns, until
 from support.protocols import Echo, Recorder
 from support.tls import RECORDERS, ViewRecorder, peer_of, secured, wrapped
 
@@ -861,20 +861,6 @@ class TestClosing:
 
         run(main())
         assert protocol.lost_with == [None]
-
-    def test_reset_by_the_peer(self, loop, run, pair, side):
-        protocol = Recorder()
-
-        async def main():
-            _, peer = await secured(loop, pair, protocol, side)
-            await asyncio.to_thread(peer.send, b"data")
-            await until(lambda: protocol.received)
-            reset(pair[1])
-            await until(lambda: protocol.is_lost)
-
-        run(main())
-        assert isinstance(protocol.lost_with[0], ConnectionResetError)
-        assert protocol.calls == ["made", "data", "lost"]
 
     def test_connection_lost_runs_in_a_later_turn(self, loop, run, pair):
         protocol = Recorder()
