@@ -4,6 +4,7 @@ use super::attempts::Attempts;
 use super::transport::OpenSocket;
 use crate::event_loop::EventLoop;
 use crate::py::coroutine::{Coroutine, await_python_keeping};
+use crate::py::future::is_done;
 use crate::py::imports;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -98,11 +99,7 @@ impl Race {
     fn collect(&mut self, py: Python<'_>) -> PyResult<()> {
         let mut running = Vec::with_capacity(self.running.len());
         for task in std::mem::take(&mut self.running) {
-            if !task
-                .bind(py)
-                .call_method0(intern!(py, "done"))?
-                .is_truthy()?
-            {
+            if !is_done(task.bind(py))? {
                 running.push(task);
                 continue;
             }

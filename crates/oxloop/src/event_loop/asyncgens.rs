@@ -3,26 +3,22 @@
 use super::EventLoop;
 use crate::py::coroutine::{Coroutine, await_python_keeping};
 use crate::py::imports;
+use crate::py::object::warn;
 use pyo3::exceptions::{PyException, PyResourceWarning};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{IntoPyDict, PyDict, PyList, PyTuple};
 use std::rc::Rc;
 
 /// Makes the interpreter tell the loop about generators, while it runs.
 pub(super) fn install(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     let py = this.py();
-    let kwargs = PyDict::new(py);
-    kwargs.set_item(
-        "firstiter",
-        this.getattr(intern!(py, "_asyncgen_firstiter_hook"))?,
-    )?;
-    kwargs.set_item(
-        "finalizer",
-        this.getattr(intern!(py, "_asyncgen_finalizer_hook"))?,
-    )?;
-    imports::sys(py)?.call_method("set_asyncgen_hooks", (), Some(&kwargs))?;
-    Ok(())
+    let first = this.getattr(intern!(py, "_asyncgen_firstiter_hook"))?;
+    let last = this.getattr(intern!(py, "_asyncgen_finalizer_hook"))?;
+    let kwargs = [("firstiter", first), ("finalizer", last)].into_py_dict(py)?;
+    imports::sys(py)?
+        .call_method("set_asyncgen_hooks", (), Some(&kwargs))
+        .map(drop)
 }
 
 fn asyncgens<'py>(this: &Bound<'py, EventLoop>) -> Option<Bound<'py, PyAny>> {
@@ -43,10 +39,7 @@ impl EventLoop {
                 "asynchronous generator {} was scheduled after loop.shutdown_asyncgens() call",
                 agen.repr()?
             );
-            let kwargs = PyDict::new(py);
-            kwargs.set_item("source", slf)?;
-            let category = py.get_type::<PyResourceWarning>();
-            imports::warnings(py)?.call_method("warn", (text, category), Some(&kwargs))?;
+            warn::<PyResourceWarning>(&text, &[("source", slf)].into_py_dict(py)?)?;
         }
         asyncgens(slf).map_or(Ok(()), |set| set.call_method1("add", (agen,)).map(drop))
     }
@@ -105,8 +98,7 @@ fn begin_shutdown(this: &Bound<'_, EventLoop>) -> PyResult<Option<Closing>> {
         generators.append(generator)?;
     }
     set.call_method0("clear")?;
-    let kwargs = PyDict::new(py);
-    kwargs.set_item("return_exceptions", true)?;
+    let kwargs = [("return_exceptions", true)].into_py_dict(py)?;
     let arguments = PyTuple::new(py, closing)?;
     let all = imports::gather(py)?.call(arguments, Some(&kwargs))?;
     Ok(Some((generators.unbind(), all.unbind())))

@@ -15,7 +15,7 @@ use pyo3::call::PyCallArgs;
 use pyo3::exceptions::{PyBaseException, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString};
+use pyo3::types::{IntoPyDict, PyDict, PyList, PyString};
 
 #[pymethods]
 impl EventLoop {
@@ -58,8 +58,7 @@ impl EventLoop {
             }
         }
         let text = PyString::new(py, "\n").call_method1("join", (lines,))?;
-        let kwargs = PyDict::new(py);
-        kwargs.set_item("exc_info", exc_info)?;
+        let kwargs = [("exc_info", exc_info)].into_py_dict(py)?;
         imports::logger(py)?.call_method("error", (text,), Some(&kwargs))?;
         Ok(())
     }
@@ -177,8 +176,7 @@ pub(crate) fn log_exception<'py>(
     arguments: impl PyCallArgs<'py>,
 ) -> PyResult<()> {
     let py = error.py();
-    let kwargs = PyDict::new(py);
-    kwargs.set_item("exc_info", true)?;
+    let kwargs = [("exc_info", true)].into_py_dict(py)?;
     let logger = imports::logger(py)?;
     handling(error, || {
         logger.call_method(level, arguments, Some(&kwargs))

@@ -5,13 +5,13 @@ use crate::py::args::{Args, missing_argument};
 use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::imports;
 use crate::py::method::{Methods, OfPyClass};
-use crate::py::object::call_with_keyword;
+use crate::py::object::{call_with_keyword, warn};
 use pyo3::exceptions::{
     PyException, PyRuntimeError, PyRuntimeWarning, PyTimeoutError, PyTypeError,
 };
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{IntoPyDict, PyDict, PyTuple};
 
 pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
     methods.method(
@@ -62,8 +62,7 @@ fn default_executor<'py>(this: &LoopThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>
     if let Some(executor) = state.settings.default_executor.get(py) {
         return Ok(executor);
     }
-    let kwargs = PyDict::new(py);
-    kwargs.set_item("thread_name_prefix", "asyncio")?;
+    let kwargs = [("thread_name_prefix", "asyncio")].into_py_dict(py)?;
     let executor = imports::thread_pool_executor(py)?.call((), Some(&kwargs))?;
     let made = executor.clone().unbind();
     state.settings.default_executor.set(Some(made));
@@ -101,8 +100,7 @@ impl EventLoop {
         let Some(executor) = slf.get().state(py).settings.default_executor.get(py) else {
             return Ok(());
         };
-        let kwargs = PyDict::new(py);
-        kwargs.set_item("wait", true)?;
+        let kwargs = [("wait", true)].into_py_dict(py)?;
         let outcome = executor.call_method("shutdown", (), Some(&kwargs));
         if slf.get().state(py).closed.get() {
             return Ok(());
@@ -202,15 +200,11 @@ fn give_up(this: &Bound<'_, EventLoop>, timeout: Option<&Py<PyAny>>) -> PyResult
         "The executor did not finishing joining its threads within {} seconds.",
         seconds.bind(py).str()?
     );
-    let kwargs = PyDict::new(py);
-    kwargs.set_item("stacklevel", 2)?;
-    let category = py.get_type::<PyRuntimeWarning>();
-    imports::warnings(py)?.call_method("warn", (text, category), Some(&kwargs))?;
+    warn::<PyRuntimeWarning>(&text, &[("stacklevel", 2)].into_py_dict(py)?)?;
     let Some(executor) = this.get().state(py).settings.default_executor.get(py) else {
         return Ok(());
     };
-    let kwargs = PyDict::new(py);
-    kwargs.set_item("wait", false)?;
+    let kwargs = [("wait", false)].into_py_dict(py)?;
     executor
         .call_method("shutdown", (), Some(&kwargs))
         .map(drop)

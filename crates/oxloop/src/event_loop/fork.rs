@@ -14,6 +14,7 @@ use super::source::Source;
 use super::{EventLoop, State};
 use crate::py::file::has_descriptor;
 use pyo3::prelude::*;
+use pyo3::types::IntoPyDict;
 use reactor::notifier::Notifier;
 use reactor::poller::{Interest, Poller};
 use reactor::token::Token;
@@ -50,12 +51,9 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
         }
         Ok(())
     }
-    let kwargs = pyo3::types::PyDict::new(py);
-    kwargs.set_item("before", wrap_pyfunction!(_before_fork, py)?)?;
-    kwargs.set_item(
-        "after_in_child",
-        wrap_pyfunction!(_after_fork_in_child, py)?,
-    )?;
+    let before = wrap_pyfunction!(_before_fork, py)?;
+    let after = wrap_pyfunction!(_after_fork_in_child, py)?;
+    let kwargs = [("before", before), ("after_in_child", after)].into_py_dict(py)?;
     crate::py::imports::os(py)?.call_method("register_at_fork", (), Some(&kwargs))?;
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::py::{imports, interpreter};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{IntoPyDict, PyTuple};
 use reactor::notifier::Notifier;
 use reactor::poller::{Interest, Poller};
 use reactor::token::Registry;
@@ -108,8 +108,7 @@ impl EventLoop {
         slf.get().state(py).check_closed()?;
         check_running(slf)?;
         let new_task = !imports::is_future(py)?.call1((future,))?.is_truthy()?;
-        let kwargs = pyo3::types::PyDict::new(py);
-        kwargs.set_item("loop", slf)?;
+        let kwargs = [("loop", slf)].into_py_dict(py)?;
         let future = imports::ensure_future(py)?.call((future,), Some(&kwargs))?;
         if new_task {
             // The exception is raised below if it did not complete: no need to log its destruction.
@@ -219,8 +218,7 @@ fn close_kernel_side(py: Python<'_>, state: &State) -> PyResult<()> {
 fn shut_executor(py: Python<'_>, state: &State) -> PyResult<()> {
     state.settings.executor_shutdown.set(true);
     if let Some(executor) = state.settings.default_executor.take() {
-        let kwargs = pyo3::types::PyDict::new(py);
-        kwargs.set_item("wait", false)?;
+        let kwargs = [("wait", false)].into_py_dict(py)?;
         executor
             .bind(py)
             .call_method("shutdown", (), Some(&kwargs))?;

@@ -25,9 +25,8 @@ use super::watch::{Side, Waiter, Watch, Woken};
 use super::{EventLoop, State};
 use crate::py::context::Captured;
 use crate::py::coroutine::await_python;
+use crate::py::future::end_unless_done;
 use crate::py::imports;
-use crate::py::object::call_method;
-use pyo3::intern;
 use pyo3::prelude::*;
 use reactor::poller::{Event, Interest};
 use reactor::token::Token;
@@ -111,15 +110,9 @@ impl Drop for Readiness<'_> {
 /// # Errors
 /// What a future raises that is no future of asyncio's.
 pub(super) fn wake(py: Python<'_>, woken: Woken) -> PyResult<()> {
-    let none = py.None().into_bound(py);
-    for waiter in woken {
-        let future = waiter.future.bind(py);
-        let done = call_method(future, intern!(py, "done"), &[])?;
-        if !done.is_truthy()? {
-            call_method(future, intern!(py, "set_result"), &[&none])?;
-        }
-    }
-    Ok(())
+    woken
+        .into_iter()
+        .try_for_each(|waiter| end_unless_done(waiter.future.bind(py), Ok(py.None())))
 }
 
 /// As `wake`, by a handle behind what is queued.

@@ -20,12 +20,13 @@ use crate::py::context::Captured;
 use crate::py::handle::HandleRef;
 use crate::py::imports;
 use crate::py::method::{Methods, OfPyClass};
+use crate::py::object::warn;
 use crate::py::schedule::Scheduled;
 use crate::py::signals::{Breaker, find_breaker};
 use pyo3::exceptions::{PyOSError, PyResourceWarning, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyInt};
+use pyo3::types::{IntoPyDict, PyInt};
 use reactor::poller::Interest;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -416,10 +417,7 @@ pub(super) fn close(this: &Bound<'_, EventLoop>) -> PyResult<()> {
             "Closing the loop {} on interpreter shutdown stage, skipping signal handlers removal",
             this.repr()?
         );
-        let kwargs = PyDict::new(py);
-        kwargs.set_item("source", this)?;
-        let category = py.get_type::<PyResourceWarning>();
-        imports::warnings(py)?.call_method("warn", (text, category), Some(&kwargs))?;
+        warn::<PyResourceWarning>(&text, &[("source", this)].into_py_dict(py)?)?;
     } else {
         for number in numbers {
             this.call_method1("remove_signal_handler", (number,))?;

@@ -26,7 +26,7 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyWeakrefReference};
+use pyo3::types::{IntoPyDict, PyWeakrefReference};
 use reactor::socket;
 use std::collections::BTreeMap;
 use std::io;
@@ -113,8 +113,7 @@ impl Process {
 
 /// `signal.set_wakeup_fd`, which only the main thread may call.
 fn set_wakeup_fd(py: Python<'_>, fd: RawFd, warn_on_full_buffer: bool) -> PyResult<RawFd> {
-    let kwargs = PyDict::new(py);
-    kwargs.set_item(intern!(py, "warn_on_full_buffer"), warn_on_full_buffer)?;
+    let kwargs = [("warn_on_full_buffer", warn_on_full_buffer)].into_py_dict(py)?;
     imports::signal(py)?
         .call_method(intern!(py, "set_wakeup_fd"), (fd,), Some(&kwargs))?
         .extract()

@@ -25,6 +25,7 @@ pub(crate) mod coroutine;
 pub(crate) mod coroutine_method;
 pub(crate) mod file;
 mod freeing;
+pub(crate) mod future;
 pub(crate) mod handle;
 pub(crate) mod handled;
 pub(crate) mod imports;

@@ -1,14 +1,22 @@
 //! Small functions that PyO3's safe API lacks: generic attribute setting, type versions, calls
-//! without a tuple, audit events.
+//! without a tuple, audit events, warnings with keywords.
 
 use super::{imports, interpreter_exit};
 use pyo3::prelude::*;
-use pyo3::types::{PyFunction, PyString, PyTuple, PyType};
-use pyo3::{Borrowed, ffi, intern};
+use pyo3::types::{PyDict, PyFunction, PyString, PyTuple, PyType};
+use pyo3::{Borrowed, PyTypeInfo, ffi, intern};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int};
 use std::mem;
 use std::ptr::{self, NonNull};
+
+/// `warnings.warn(text, category, **keywords)`.
+pub(crate) fn warn<Category: PyTypeInfo>(text: &str, keywords: &Bound<'_, PyDict>) -> PyResult<()> {
+    let py = keywords.py();
+    imports::warnings(py)?
+        .call_method("warn", (text, py.get_type::<Category>()), Some(keywords))
+        .map(drop)
+}
 
 /// `object.__setattr__` (or `__delattr__` without a value), past any override.
 pub(crate) fn generic_set(

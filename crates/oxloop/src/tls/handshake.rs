@@ -6,6 +6,7 @@ use super::records::is_again;
 use crate::error::caught;
 use crate::event_loop::exceptions;
 use crate::py::class::OfNative;
+use crate::py::future::end_unless_cancelled;
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
@@ -172,14 +173,8 @@ impl<'py> TlsThis<'_, 'py> {
 
     fn finish(&self, waiter: &Bound<'py, PyAny>, error: Option<&PyErr>) -> PyResult<()> {
         let py = self.py();
-        if call_method(waiter, intern!(py, "cancelled"), &[])?.is_truthy()? {
-            return Ok(());
-        }
-        let (method, value) = match error {
-            Some(error) => (intern!(py, "set_exception"), caught(py, error).into_any()),
-            None => (intern!(py, "set_result"), py.None().into_bound(py)),
-        };
-        call_method(waiter, method, &[&value]).map(drop)
+        let outcome = error.map_or_else(|| Ok(py.None()), |error| Err(error.clone_ref(py)));
+        end_unless_cancelled(waiter, outcome)
     }
 
     /// asyncio's report of a connection that a server accepted, in debug mode.

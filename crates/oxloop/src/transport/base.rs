@@ -10,12 +10,12 @@ use crate::py::class::{Native, OfNative, This, Visit, VisitStopped};
 use crate::py::context::Captured;
 use crate::py::imports;
 use crate::py::method::Methods;
-use crate::py::object::call_method;
+use crate::py::object::{call_method, warn};
 use crate::py::slot::Slot;
 use pyo3::exceptions::{PyBaseException, PyResourceWarning};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{IntoPyDict, PyDict};
 use std::cell::Cell;
 
 /// From this count on, asyncio warns of a write to a lost connection.
@@ -294,13 +294,9 @@ pub(crate) fn count_lost_write(py: Python<'_>, lost: &Cell<u32>, warning: &str) 
 /// Issues the ResourceWarning of a transport that was not closed.
 pub(super) fn warn_unclosed(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = transport.py();
-    let kwargs = PyDict::new(py);
-    kwargs.set_item("source", transport)?;
+    let keywords = [("source", transport)].into_py_dict(py)?;
     let text = format!("unclosed transport {}", transport.repr()?);
-    let category = py.get_type::<PyResourceWarning>();
-    imports::warnings(py)?
-        .call_method("warn", (text, category), Some(&kwargs))
-        .map(drop)
+    warn::<PyResourceWarning>(&text, &keywords)
 }
 
 pub(super) fn add_methods<T: BaseTransport>(methods: &mut Methods<OfNative<T>>) {

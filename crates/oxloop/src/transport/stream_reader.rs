@@ -6,8 +6,9 @@
 //! reading above twice the limit. For anything else `data_received` is called.
 
 use crate::py::attached::Attached;
+use crate::py::future::end_unless_cancelled;
 use crate::py::imports;
-use crate::py::object::{TypeWatch, call_method};
+use crate::py::object::TypeWatch;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -120,10 +121,7 @@ impl<'py> PlainReader<'py> {
         let waiter = self.attribute(intern!(py, "_waiter"))?;
         if !waiter.is_none() {
             self.object.setattr(intern!(py, "_waiter"), py.None())?;
-            if !call_method(&waiter, intern!(py, "cancelled"), &[])?.is_truthy()? {
-                let none = py.None().into_bound(py);
-                call_method(&waiter, intern!(py, "set_result"), &[&none])?;
-            }
+            end_unless_cancelled(&waiter, Ok(py.None()))?;
         }
         let limit: usize = self.attribute(intern!(py, "_limit"))?.extract()?;
         if size <= limit.saturating_mul(2) || self.attribute(intern!(py, "_paused"))?.is_truthy()? {

@@ -6,7 +6,7 @@ use crate::error::then_cleaned;
 use crate::event_loop::source::Source;
 use crate::py::args::Args;
 use crate::py::class::{OfNative, Ref, This};
-use crate::py::imports;
+use crate::py::future::end_unless_cancelled;
 use crate::py::method::Methods;
 use crate::transport::polled::Polled;
 use crate::transport::{base, flow_control, polled};
@@ -46,9 +46,7 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
             return Ok(());
         };
         let py = self.py();
-        imports::set_result_unless_cancelled(py)?
-            .call1((waiter, py.None()))
-            .map(drop)
+        end_unless_cancelled(waiter.bind(py), Ok(py.None()))
     }
 
     fn is_reading(&self) -> bool {

@@ -13,6 +13,7 @@
 use super::clients::Acceptor;
 use super::{StreamThis, StreamTransport};
 use crate::py::class::{OfNative, Visit, VisitStopped};
+use crate::py::future::end_unless_cancelled;
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::transport::delivery::Delivery;
@@ -78,9 +79,7 @@ impl<'py> StreamThis<'_, 'py> {
         if self.loop_state().check_closed().is_err() {
             return Ok(());
         }
-        imports::set_result_unless_cancelled(py)?
-            .call1((future, py.None()))
-            .map(drop)
+        end_unless_cancelled(future.bind(py), Ok(py.None()))
     }
 
     /// The transport that the program has or will have, and a new future that is done when the

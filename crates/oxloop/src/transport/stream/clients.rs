@@ -4,7 +4,7 @@
 //! server alive, as in asyncio.
 
 use crate::py::class::{Visit, VisitStopped};
-use pyo3::intern;
+use crate::py::future::end_unless_done;
 use pyo3::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -108,10 +108,7 @@ impl Clients {
     pub(crate) fn wake_waiters(&self, py: Python<'_>) -> PyResult<()> {
         let waiters = self.waiters.take();
         for waiter in waiters.into_iter().flatten() {
-            let waiter = waiter.bind(py);
-            if !waiter.call_method0(intern!(py, "done"))?.is_truthy()? {
-                waiter.call_method1(intern!(py, "set_result"), (py.None(),))?;
-            }
+            end_unless_done(waiter.bind(py), Ok(py.None()))?;
         }
         Ok(())
     }

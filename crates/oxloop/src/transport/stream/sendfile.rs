@@ -7,6 +7,7 @@
 
 use super::{StreamThis, StreamTransport};
 use crate::py::class::OfNative;
+use crate::py::future::end_unless_done;
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
@@ -57,7 +58,7 @@ impl<'py> StreamThis<'_, 'py> {
         let future = self.new_future()?;
         inner.sendfile.set(true);
         if inner.queue.borrow().is_empty() {
-            finish(&future, None)?;
+            end_unless_done(&future, Ok(self.py().None()))?;
         } else {
             self.wait_with(&future);
         }
@@ -90,39 +91,21 @@ impl<'py> StreamThis<'_, 'py> {
         if !inner.queue.borrow().is_empty() {
             return Ok(());
         }
-        let waiter = inner.writable.take();
-        waiter.map_or(Ok(()), |waiter| finish(waiter.bind(self.py()), None))
+        let (py, waiter) = (self.py(), inner.writable.take());
+        waiter.map_or(Ok(()), |waiter| {
+            end_unless_done(waiter.bind(py), Ok(py.None()))
+        })
     }
 
     /// Fails the future: the connection is lost.
     pub(super) fn fail_sendfile(&self) -> PyResult<()> {
         let waiter = self.own().writable.take();
         waiter.map_or(Ok(()), |waiter| {
-            finish(waiter.bind(self.py()), Some(connection_lost()))
+            end_unless_done(waiter.bind(self.py()), Err(connection_lost()))
         })
     }
 }
 
 fn connection_lost() -> PyErr {
     PyConnectionError::new_err("Connection is closed by peer")
-}
-
-/// Sets a future's result or exception, unless it is done already.
-fn finish(future: &Bound<'_, PyAny>, error: Option<PyErr>) -> PyResult<()> {
-    let py = future.py();
-    if call_method(future, intern!(py, "done"), &[])?.is_truthy()? {
-        return Ok(());
-    }
-    match error {
-        None => call_method(
-            future,
-            intern!(py, "set_result"),
-            &[&py.None().into_bound(py)],
-        ),
-        Some(error) => {
-            let value = error.into_value(py).into_bound(py).into_any();
-            call_method(future, intern!(py, "set_exception"), &[&value])
-        }
-    }
-    .map(drop)
 }

@@ -10,6 +10,7 @@ use crate::event_loop::schedule::soon_from_thread;
 use crate::event_loop::source::Source;
 use crate::py::class::{OfNative, Ref};
 use crate::py::coroutine::{Coroutine, await_python};
+use crate::py::future::end_unless_done;
 use crate::py::imports;
 use crate::py::method::Methods;
 use pyo3::exceptions::{PyAttributeError, PyChildProcessError, PyOSError, PyProcessLookupError};
@@ -192,10 +193,8 @@ impl SubprocessThis<'_, '_> {
         self.call("process_exited", &[])?;
         self.try_finish()?;
         for waiter in own.exit_waiters.take() {
-            let waiter = waiter.bind(py);
-            if !waiter.call_method0(intern!(py, "done"))?.is_truthy()? {
-                waiter.call_method1(intern!(py, "set_result"), (status,))?;
-            }
+            let status = status.into_pyobject(py)?.into_any().unbind();
+            end_unless_done(waiter.bind(py), Ok(status))?;
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use crate::py::attached::Attached;
 use crate::py::class::{OfNative, Ref};
 use crate::py::context::Captured;
 use crate::py::coroutine::{Coroutine, await_python};
+use crate::py::future::end_unless_cancelled;
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::call_method;
@@ -110,23 +111,15 @@ async fn connect_pipes(
     Python::attach(|py| {
         let this = transport.this(py);
         let outcome = connected.and_then(|()| this.connection_made());
-        let Err(error) = outcome else {
-            if !is_cancelled(waiter.bind(py))? {
-                waiter.bind(py).call_method1("set_result", (py.None(),))?;
+        let outcome = outcome.map_err(|error| {
+            if leaves_the_loop(py, &error) {
+                return error;
             }
-            return Ok(py.None());
-        };
-        if leaves_the_loop(py, &error) {
-            return Err(error);
-        }
-        let error = after_cleanup(py, error, this.close_pipes());
-        if leaves_the_loop(py, &error) {
-            return Err(error);
-        }
-        if !is_cancelled(waiter.bind(py))? {
-            waiter
-                .bind(py)
-                .call_method1("set_exception", (error.into_value(py),))?;
+            after_cleanup(py, error, this.close_pipes())
+        });
+        match outcome {
+            Err(error) if leaves_the_loop(py, &error) => return Err(error),
+            outcome => end_unless_cancelled(waiter.bind(py), outcome.map(|()| py.None()))?,
         }
         Ok(py.None())
     })
@@ -145,10 +138,6 @@ async fn connect_each(transport: &Ref<SubprocessTransport>) -> PyResult<()> {
         })?;
     }
     Ok(())
-}
-
-fn is_cancelled(future: &Bound<'_, PyAny>) -> PyResult<bool> {
-    future.call_method0("cancelled")?.is_truthy()
 }
 
 fn close(pipe: &Bound<'_, PyAny>) -> PyResult<()> {
