@@ -3,7 +3,7 @@
 //!
 //! | What | File |
 //! |---|---|
-//! | starting it, connecting its pipes, what they bring | `pipes` |
+//! | starting it, connecting its pipes, what they receive | `pipes` |
 //! | noticing its exit, `_wait` | `exit` |
 //! | signals, close, repr | here |
 //!
