@@ -892,25 +892,6 @@ class TestClosing:
 
 
 class TestErrors:
-    def test_nobody_listens(self, loop, run, unused_port):
-        """An ICMP error is error_received, and the endpoint goes on."""
-
-        async def main():
-            transport, protocol = await endpoint(loop, remote_addr=("127.0.0.1", unused_port))
-            transport.sendto(b"into the void")
-            await until(lambda: protocol.errors)
-            assert all(isinstance(error, ConnectionRefusedError) for error in protocol.errors)
-            assert not transport.is_closing()
-            with bound(address=("127.0.0.1", unused_port)) as peer:
-                await turns()
-                transport.sendto(b"now")
-                await turns(1)
-                assert peer.recv(10) == b"now"
-            await closed(protocol)
-            assert protocol.lost_with == [None]
-
-        run(main())
-
     def test_while_paused(self, loop, run, unused_port):
         """An error that nobody reads does not keep the loop busy."""
 

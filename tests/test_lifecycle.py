@@ -9,7 +9,6 @@ import socket
 import sys
 import threading
 import time
-import warnings
 import weakref
 
 import pytest
@@ -132,16 +131,6 @@ class TestNesting:
 
 
 class TestState:
-    def test_is_running_and_is_closed(self, loop):
-        async def main():
-            return loop.is_running(), loop.is_closed()
-
-        assert (loop.is_running(), loop.is_closed()) == (False, False)
-        assert loop.run_until_complete(main()) == (True, False)
-        assert (loop.is_running(), loop.is_closed()) == (False, False)
-        loop.close()
-        assert (loop.is_running(), loop.is_closed()) == (False, True)
-
     def test_repr(self, loop):
         text = repr(loop)
         assert text == f"<{type(loop).__name__} running=False closed=False debug=False>"
@@ -342,26 +331,6 @@ class TestClose:
         release.set()
         assert not future.done()
 
-    def test_unclosed_loop_warns(self, loop_factory):
-        loops = [loop_factory()]
-        text = repr(loops[0])
-
-        def drop():
-            loops.clear()
-            gc.collect()
-
-        with pytest.warns(ResourceWarning, match="unclosed event loop") as caught:
-            drop()
-        assert str(caught[0].message) == f"unclosed event loop {text}"
-
-    def test_closed_loop_does_not_warn(self, loop_factory):
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            loop = loop_factory()
-            loop.close()
-            del loop
-            gc.collect()
-
 
 class TestExceptionsThatLeave:
     @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
@@ -424,27 +393,6 @@ class TestExceptionsThatLeave:
 
 
 class TestAsyncGenerators:
-    def test_shutdown_closes_those_alive(self, loop, run):
-        closed = []
-
-        async def generate(name):
-            try:
-                while True:
-                    yield name
-            finally:
-                await asyncio.sleep(0)
-                closed.append(name)
-
-        async def main():
-            one, two = generate("one"), generate("two")
-            assert await anext(one) == "one"
-            assert await anext(two) == "two"
-            await loop.shutdown_asyncgens()
-            return one, two
-
-        run(main())
-        assert sorted(closed) == ["one", "two"]
-
     def test_abandoned_generator_is_closed_by_the_loop(self, loop, run):
         closed = []
 
@@ -631,18 +579,6 @@ class TestRunner:
         got = asyncio.run(self._loop(), loop_factory=loop_factory)
         assert type(got) is type(expected)
         assert got.is_closed()
-
-    def test_loop_in_a_thread(self, loop_factory):
-        results = []
-
-        def body():
-            with asyncio.Runner(loop_factory=loop_factory) as runner:
-                results.append(runner.run(value("in thread")))
-
-        thread = threading.Thread(target=body)
-        thread.start()
-        thread.join()
-        assert results == ["in thread"]
 
     def test_loops_in_many_threads_at_once(self, loop_factory):
         results = []

@@ -36,6 +36,7 @@ def program(loop_name):
     return program
 
 
+@pytest.mark.both_modes
 @entry("asyncio.get_running_loop")
 def test_inside_and_outside_of_a_run(loop, run):
     async def main():

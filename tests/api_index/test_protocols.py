@@ -104,25 +104,6 @@ def test_a_writer_that_waits_for_it_sends_everything(on_connection):
     on_connection(body, Sends)
 
 
-@entry("streaming protocol data_received")
-def test_an_exception_ends_the_connection(on_connection, unhandled):
-    class Raises(Recorder):
-        def data_received(self, data):
-            raise LookupError("in data_received")
-
-    async def body(transport, protocol, far):
-        far.send(b"x")
-        await until(lambda: protocol.is_lost)
-        context = unhandled.take_one()
-        assert context["message"] == "Fatal error: protocol.data_received() call failed."
-        assert context["exception"] is protocol.lost_with[0]
-        assert context["transport"] is transport
-        assert context["protocol"] is protocol
-        assert await asyncio.to_thread(far.recv, 1) == b""
-
-    on_connection(body, Raises)
-
-
 async def half_closed_by_the_peer(transport, protocol, far, keep_open):
     protocol.keep_open = keep_open
     far.sendall(b"last words")
@@ -168,19 +149,6 @@ def test_data_lands_in_the_given_buffer(on_connection):
     on_connection(body, lambda: BufferedRecorder(1000))
 
 
-@entry("buffered protocol get_buffer")
-def test_an_empty_buffer_is_fatal(on_connection, unhandled):
-    async def body(transport, protocol, far):
-        protocol.buffer = bytearray()
-        far.send(b"x")
-        await until(lambda: protocol.is_lost)
-        context = unhandled.take_one()
-        assert context["message"] == "Fatal error: protocol.get_buffer() call failed."
-        assert str(context["exception"]) == "get_buffer() returned an empty buffer"
-
-    on_connection(body, BufferedRecorder)
-
-
 @entry("buffered protocol buffer_updated")
 def test_pause_between_two_updates(on_connection):
     class OneAtATime(BufferedRecorder):
@@ -219,6 +187,7 @@ def test_one_call_for_each_datagram(loop, run):
     run(main())
 
 
+@pytest.mark.both_modes
 @entry("datagram protocol error_received")
 def test_nobody_listens_and_the_endpoint_goes_on(loop, run):
     async def main():

@@ -99,17 +99,20 @@ def test_during_the_run_only(loop, run):
     seen = [loop.is_running()]
     run(main())
     seen.append(loop.is_running())
-    assert seen == [False, True, True, True, False]
+    loop.close()
+    seen.append(loop.is_running())
+    assert seen == [False, True, True, True, False, False]
 
 
 @entry("loop.is_closed")
 def test_after_close_only(loop):
     seen = [loop.is_closed()]
+    loop.call_soon(lambda: seen.append(loop.is_closed()))
     loop.run_until_complete(turns(1))
     seen.append(loop.is_closed())
     loop.close()
     seen.append(loop.is_closed())
-    assert seen == [False, False, True]
+    assert seen == [False, False, False, True]
 
 
 @entry("loop.shutdown_asyncgens")

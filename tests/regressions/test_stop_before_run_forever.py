@@ -7,7 +7,10 @@ schedule waits, and the flag is spent.
 import socket
 import time
 
+import pytest
 
+
+@pytest.mark.both_modes
 def test_ready_callbacks_run_and_what_they_add_does_not(loop):
     ran = []
     loop.call_soon(lambda: (ran.append(1), loop.call_soon(ran.append, 3)))

@@ -18,6 +18,7 @@ from support.programs import output_of
 RESOLUTION = time.get_clock_info("monotonic").resolution
 
 
+@pytest.mark.both_modes
 def test_never_early(loop, run):
     async def main():
         early = []
@@ -67,6 +68,7 @@ def test_equal_deadlines_fire_in_order_of_scheduling(loop, count):
     assert fired == list(range(count))
 
 
+@pytest.mark.both_modes
 @pytest.mark.parametrize("delay", [0, 0.0, -0.0, -1, -1e300, -math.inf])
 def test_delays_of_zero_and_less(loop, delay):
     fired = []
