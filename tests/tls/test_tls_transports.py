@@ -741,24 +741,6 @@ class TestProtocols:
 
 
 class TestClosing:
-    def test_close_flushes(self, loop, run, pair, side):
-        protocol = Recorder()
-        data = pattern(3_000_000)
-
-        async def main():
-            transport, peer = await secured(loop, pair, protocol, side)
-            transport.write(data)
-            transport.close()
-            assert transport.is_closing()
-            received = await asyncio.to_thread(peer.receive_all)
-            assert sha256(received) == sha256(data)
-            await asyncio.to_thread(peer.unwrap)
-            await until(lambda: protocol.is_lost)
-            assert await asyncio.to_thread(pair[1].recv, 1) == b""
-
-        run(main())
-        assert protocol.lost_with == [None]
-
     def test_is_closing(self, loop, run, pair, side):
         protocol = Recorder()
 
@@ -861,17 +843,6 @@ class TestClosing:
 
         run(main())
         assert protocol.lost_with == [None]
-
-    def test_connection_lost_runs_in_a_later_turn(self, loop, run, pair):
-        protocol = Recorder()
-
-        async def main():
-            transport, _ = await secured(loop, pair, protocol)
-            transport.abort()
-            assert protocol.calls == ["made"]
-            await until(lambda: protocol.is_lost)
-
-        run(main())
 
 
 class TestExtraInfo:
