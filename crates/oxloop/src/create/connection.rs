@@ -49,13 +49,8 @@ impl EventLoop {
         all_errors: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let tls = TlsOptions::new(
-            py,
-            ssl,
-            server_hostname,
-            ssl_handshake_timeout,
-            ssl_shutdown_timeout,
-        );
+        let timeouts = [ssl_handshake_timeout, ssl_shutdown_timeout];
+        let tls = TlsOptions::new(py, ssl, server_hostname, timeouts);
         let wanted = Wanted {
             family: family.or(py, 0)?,
             kind: imports::socket(py)?.getattr("SOCK_STREAM")?.unbind(),
@@ -97,39 +92,30 @@ impl EventLoop {
         ssl_shutdown_timeout: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (py, caller) = (slf.py(), (slf.clone().unbind(), protocol_factory));
-        let tls = TlsOptions::new(
-            py,
-            ssl,
-            server_hostname,
-            ssl_handshake_timeout,
-            ssl_shutdown_timeout,
-        );
-        Coroutine::of(
-            py,
-            "EventLoop.create_unix_connection",
-            caller,
-            |caller| async move {
-                let (this, factory) = &*caller;
-                Python::attach(|py| check_unix_tls(py, &tls))?;
-                let sock = match (path, sock) {
-                    (Some(_), Some(_)) => {
-                        return Err(PyValueError::new_err(
-                            "path and sock can not be specified at the same time",
-                        ));
-                    }
-                    (Some(path), None) => connect_path(this, path).await?,
-                    (None, Some(sock)) => {
-                        Python::attach(|py| check_unix_stream(sock.bind(py)))?;
-                        OpenSocket::given(sock)
-                    }
-                    (None, None) => {
-                        return Err(PyValueError::new_err("no path and sock were specified"));
-                    }
-                };
-                let pair = open_transport(this, sock, factory, &tls, false).await?;
-                Python::attach(|py| pair.into_python(py))
-            },
-        )
+        let timeouts = [ssl_handshake_timeout, ssl_shutdown_timeout];
+        let tls = TlsOptions::new(py, ssl, server_hostname, timeouts);
+        let name = "EventLoop.create_unix_connection";
+        Coroutine::of(py, name, caller, |caller| async move {
+            let (this, factory) = &*caller;
+            Python::attach(|py| check_unix_tls(py, &tls))?;
+            let sock = match (path, sock) {
+                (Some(_), Some(_)) => {
+                    return Err(PyValueError::new_err(
+                        "path and sock can not be specified at the same time",
+                    ));
+                }
+                (Some(path), None) => connect_path(this, path).await?,
+                (None, Some(sock)) => {
+                    Python::attach(|py| check_unix_stream(sock.bind(py)))?;
+                    OpenSocket::given(sock)
+                }
+                (None, None) => {
+                    return Err(PyValueError::new_err("no path and sock were specified"));
+                }
+            };
+            let pair = open_transport(this, sock, factory, &tls, false).await?;
+            Python::attach(|py| pair.into_python(py))
+        })
     }
 }
 

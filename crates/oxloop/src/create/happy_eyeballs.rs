@@ -120,9 +120,8 @@ impl Race {
 /// Starts an attempt as a task, whose result is the connected socket.
 fn start(this: &Bound<'_, EventLoop>, attempts: &Attempts, index: usize) -> PyResult<Py<PyAny>> {
     let py = this.py();
-    let (attempt, event_loop) = (attempts.attempt(index), this.clone().unbind());
-    let name = "EventLoop.create_connection";
-    let coroutine = Coroutine::of(py, name, event_loop, |this| async move {
+    let attempt = attempts.attempt(index);
+    let coroutine = Coroutine::method(this, "EventLoop.create_connection", |this| async move {
         attempt.connect(&this).await.map(OpenSocket::keep)
     })?;
     let task = this.call_method1(intern!(py, "create_task"), (coroutine,))?;

@@ -69,7 +69,8 @@ impl EventLoop {
             reuse_port: reuse_port.is_some_and(|it| it.0),
             keep_alive: keep_alive.is_some_and(|it| it.0),
         };
-        let tls = TlsOptions::new(py, ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout);
+        let timeouts = [ssl_handshake_timeout, ssl_shutdown_timeout];
+        let tls = TlsOptions::new(py, ssl, None, timeouts);
         let place = ListenAddress {
             host,
             port,

@@ -34,15 +34,9 @@ impl EventLoop {
         ssl_handshake_timeout: Option<Py<PyAny>>,
         ssl_shutdown_timeout: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (py, this) = (slf.py(), slf.clone().unbind());
-        let tls = TlsOptions::new(
-            py,
-            Some(sslcontext),
-            server_hostname,
-            ssl_handshake_timeout,
-            ssl_shutdown_timeout,
-        );
-        Coroutine::of(py, "EventLoop.start_tls", this, move |this| async move {
+        let timeouts = [ssl_handshake_timeout, ssl_shutdown_timeout];
+        let tls = TlsOptions::new(slf.py(), Some(sslcontext), server_hostname, timeouts);
+        Coroutine::method(slf, "EventLoop.start_tls", move |this| async move {
             let (waiter, upgrade) = Python::attach(|py| {
                 let (transport, protocol) = (transport.bind(py), protocol.bind(py));
                 let (waiter, upgrade) =

@@ -37,7 +37,7 @@ impl EventLoop {
         extra: Option<Py<PyAny>>,
         kwargs: Option<Py<PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (py, this) = (slf.py(), slf.clone().unbind());
+        let py = slf.py();
         let command = Command {
             arguments: args,
             shell,
@@ -47,7 +47,7 @@ impl EventLoop {
             popen: kwargs.unwrap_or_else(|| PyDict::new(py).unbind()),
         };
         let name = "EventLoop._make_subprocess_transport";
-        Coroutine::of(py, name, this, move |this| async move {
+        Coroutine::method(slf, name, move |this| async move {
             let (waiter, transport) = Python::attach(|py| {
                 let this = this.bind(py);
                 let waiter = this.call_method0(intern!(py, "create_future"))?;

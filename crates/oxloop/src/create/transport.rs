@@ -31,32 +31,23 @@ impl EventLoop {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (py, caller) = (slf.py(), (slf.clone().unbind(), protocol_factory));
         let no_name = PyString::new(py, "").into_any().unbind();
-        let tls = TlsOptions::new(
-            py,
-            ssl,
-            Some(no_name),
-            ssl_handshake_timeout,
-            ssl_shutdown_timeout,
-        );
-        Coroutine::of(
-            py,
-            "EventLoop.connect_accepted_socket",
-            caller,
-            |caller| async move {
-                let (this, factory) = &*caller;
-                Python::attach(|py| {
-                    check_stream(sock.bind(py))?;
-                    tls.check_timeouts(tls.is_wanted(py)?)?;
-                    check_not_ssl(sock.bind(py))
-                })?;
-                let sock = OpenSocket::given(sock);
-                let pair = open_transport(this, sock, factory, &tls, true).await?;
-                Python::attach(|py| {
-                    log_handled(this.bind(py), &pair)?;
-                    pair.into_python(py)
-                })
-            },
-        )
+        let timeouts = [ssl_handshake_timeout, ssl_shutdown_timeout];
+        let tls = TlsOptions::new(py, ssl, Some(no_name), timeouts);
+        let name = "EventLoop.connect_accepted_socket";
+        Coroutine::of(py, name, caller, |caller| async move {
+            let (this, factory) = &*caller;
+            Python::attach(|py| {
+                check_stream(sock.bind(py))?;
+                tls.check_timeouts(tls.is_wanted(py)?)?;
+                check_not_ssl(sock.bind(py))
+            })?;
+            let sock = OpenSocket::given(sock);
+            let pair = open_transport(this, sock, factory, &tls, true).await?;
+            Python::attach(|py| {
+                log_handled(this.bind(py), &pair)?;
+                pair.into_python(py)
+            })
+        })
     }
 }
 

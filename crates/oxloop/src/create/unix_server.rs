@@ -39,31 +39,28 @@ impl EventLoop {
         cleanup_socket: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (py, caller) = (slf.py(), (slf.clone().unbind(), protocol_factory));
-        let tls = TlsOptions::new(py, ssl, None, ssl_handshake_timeout, ssl_shutdown_timeout);
+        let timeouts = [ssl_handshake_timeout, ssl_shutdown_timeout];
+        let tls = TlsOptions::new(py, ssl, None, timeouts);
         let backlog = backlog.or(py, BACKLOG)?;
-        Coroutine::of(
-            py,
-            "EventLoop.create_unix_server",
-            caller,
-            move |caller| async move {
-                let (sockets, cleanup) = Python::attach(|py| {
-                    tls.check_server(py, tls.is_wanted(py)?)?;
-                    let (socket, sockets) = open(py, path.as_ref(), sock.as_ref())?;
-                    let cleanup = if cleanup_socket.0 {
-                        path_and_inode(&socket)?
-                    } else {
-                        None
-                    };
-                    Ok::<_, PyErr>((sockets, cleanup))
-                })?;
-                let serving = Serving {
-                    backlog,
-                    tls,
-                    start_serving: start_serving.0,
+        let name = "EventLoop.create_unix_server";
+        Coroutine::of(py, name, caller, move |caller| async move {
+            let (sockets, cleanup) = Python::attach(|py| {
+                tls.check_server(py, tls.is_wanted(py)?)?;
+                let (socket, sockets) = open(py, path.as_ref(), sock.as_ref())?;
+                let cleanup = if cleanup_socket.0 {
+                    path_and_inode(&socket)?
+                } else {
+                    None
                 };
-                serve(&caller, sockets, cleanup, serving).await
-            },
-        )
+                Ok::<_, PyErr>((sockets, cleanup))
+            })?;
+            let serving = Serving {
+                backlog,
+                tls,
+                start_serving: start_serving.0,
+            };
+            serve(&caller, sockets, cleanup, serving).await
+        })
     }
 }
 

@@ -61,8 +61,7 @@ impl EventLoop {
 
     /// Close every asynchronous generator that is still active.
     fn shutdown_asyncgens<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.clone().unbind();
-        Coroutine::of(slf.py(), "EventLoop.shutdown_asyncgens", this, shutdown)
+        Coroutine::method(slf, "EventLoop.shutdown_asyncgens", shutdown)
     }
 }
 

@@ -22,7 +22,7 @@
 use super::args::Args;
 use super::attached::Attached;
 use super::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitStopped, create};
-use super::method::{Methods, guarded};
+use super::method::{Methods, guarded, repr_slot};
 use super::{imports, interpreter_exit};
 use pyo3::exceptions::{
     PyBaseException, PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration,
@@ -188,6 +188,20 @@ impl Coroutine {
         let shared = Rc::new(this);
         let future = Box::pin(method(Rc::clone(&shared)));
         Self::with(py, name, Some(shared), future)
+    }
+
+    /// As `of`, for a method of a PyO3 class.
+    pub(crate) fn method<'py, T, M, F>(
+        this: &Bound<'py, T>,
+        name: &'static str,
+        method: M,
+    ) -> PyResult<Bound<'py, PyAny>>
+    where
+        T: 'static,
+        M: FnOnce(Rc<Py<T>>) -> F,
+        F: Future<Output = PyResult<Py<PyAny>>> + 'static,
+    {
+        Self::of(this.py(), name, this.clone().unbind(), method)
     }
 
     fn with<'py>(
@@ -466,28 +480,17 @@ pub(crate) fn create_type(py: Python<'_>) -> PyResult<()> {
     methods.getter(c"__qualname__", |this| {
         Ok(PyString::new(this.py(), this.name).into_any())
     });
-    methods.getter(c"cr_running", |this| {
-        Ok(running(this.py(), this)
-            .into_pyobject(this.py())?
-            .to_owned()
-            .into_any())
-    });
-    methods.getter(c"cr_frame", |this| {
-        Ok(this.py().None().into_bound(this.py()))
-    });
-    methods.getter(c"cr_code", |this| {
-        Ok(this.py().None().into_bound(this.py()))
-    });
-    methods.getter(c"cr_await", |this| {
-        Ok(this.py().None().into_bound(this.py()))
-    });
+    methods.getter(c"cr_running", |this| this.boolean(running(this.py(), this)));
+    methods.getter(c"cr_frame", |this| this.none());
+    methods.getter(c"cr_code", |this| this.none());
+    methods.getter(c"cr_await", |this| this.none());
     let slot = |slot: c_int, pfunc: *mut c_void| ffi::PyType_Slot { slot, pfunc };
     let extra = Slots(vec![
         slot(ffi::Py_am_await, return_self as *mut c_void),
         slot(ffi::Py_tp_iter, return_self as *mut c_void),
         slot(ffi::Py_tp_iternext, iternext as *mut c_void),
         slot(ffi::Py_am_send, am_send as *mut c_void),
-        slot(ffi::Py_tp_repr, repr as *mut c_void),
+        repr_slot::<OfNative<Coroutine>, _>(repr),
     ]);
     let object = py.get_type::<PyAny>();
     create::<Coroutine>(
@@ -565,12 +568,8 @@ unsafe extern "C" fn am_send(
     code as c_int
 }
 
-unsafe extern "C" fn repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    guarded(|py| {
-        // SAFETY: CPython calls with a live instance.
-        let this = unsafe { this(py, object) };
-        let text = format!("<coroutine object {} at {object:p}>", this.name);
-        Ok(PyString::new(py, &text).into_ptr())
-    })
-    .unwrap_or(ptr::null_mut())
+fn repr<'py>(this: &This<'_, 'py, Coroutine>) -> PyResult<Bound<'py, PyAny>> {
+    let address = this.object().as_ptr();
+    let text = format!("<coroutine object {} at {address:p}>", this.name);
+    Ok(PyString::new(this.py(), &text).into_any())
 }

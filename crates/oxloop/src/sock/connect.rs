@@ -19,17 +19,11 @@ impl EventLoop {
         sock: Py<PyAny>,
         address: Py<PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.clone().unbind();
-        Coroutine::of(
-            slf.py(),
-            "EventLoop.sock_connect",
-            this,
-            move |this| async move {
-                Python::attach(|py| check_sock(this.bind(py), sock.bind(py)))?;
-                sock_connect(&this, &sock, address).await?;
-                Ok(Python::attach(|py| py.None()))
-            },
-        )
+        Coroutine::method(slf, "EventLoop.sock_connect", move |this| async move {
+            Python::attach(|py| check_sock(this.bind(py), sock.bind(py)))?;
+            sock_connect(&this, &sock, address).await?;
+            Ok(Python::attach(|py| py.None()))
+        })
     }
 }
 

@@ -41,16 +41,10 @@ pub(super) use connect::connect_made;
 impl EventLoop {
     /// Wait until a socket takes data; its transport, if it has one, must not be writing.
     fn _sock_writable<'py>(slf: &Bound<'py, Self>, sock: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.clone().unbind();
-        Coroutine::of(
-            slf.py(),
-            "EventLoop._sock_writable",
-            this,
-            |this| async move {
-                ready(&this, &sock, Side::Writer).await?;
-                Ok(Python::attach(|py| py.None()))
-            },
-        )
+        Coroutine::method(slf, "EventLoop._sock_writable", |this| async move {
+            ready(&this, &sock, Side::Writer).await?;
+            Ok(Python::attach(|py| py.None()))
+        })
     }
 }
 
@@ -171,8 +165,7 @@ fn method_coroutine<'py>(
     arguments: &Bound<'py, PyTuple>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let (method, arguments) = (method.clone().unbind(), arguments.clone().unbind());
-    let (py, this) = (this.py(), this.clone().unbind());
-    Coroutine::of(py, name, this, move |this| async move {
+    Coroutine::method(this, name, move |this| async move {
         until_ready(&this, &sock, side, |sock| {
             let py = sock.py();
             attempt_method(sock, method.bind(py), arguments.bind(py))

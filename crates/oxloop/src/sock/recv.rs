@@ -24,18 +24,12 @@ impl EventLoop {
         sock: Py<PyAny>,
         n: Py<PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.clone().unbind();
-        Coroutine::of(
-            slf.py(),
-            "EventLoop.sock_recv",
-            this,
-            move |this| async move {
-                until_ready(&this, &sock, Side::Reader, |sock| {
-                    recv(&this, sock, n.bind(sock.py()))
-                })
-                .await
-            },
-        )
+        Coroutine::method(slf, "EventLoop.sock_recv", move |this| async move {
+            until_ready(&this, &sock, Side::Reader, |sock| {
+                recv(&this, sock, n.bind(sock.py()))
+            })
+            .await
+        })
     }
 
     /// Receive into a writable buffer; return how many bytes.
@@ -44,18 +38,12 @@ impl EventLoop {
         sock: Py<PyAny>,
         buf: Py<PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.clone().unbind();
-        Coroutine::of(
-            slf.py(),
-            "EventLoop.sock_recv_into",
-            this,
-            move |this| async move {
-                until_ready(&this, &sock, Side::Reader, |sock| {
-                    recv_into(sock, buf.bind(sock.py()))
-                })
-                .await
-            },
-        )
+        Coroutine::method(slf, "EventLoop.sock_recv_into", move |this| async move {
+            until_ready(&this, &sock, Side::Reader, |sock| {
+                recv_into(sock, buf.bind(sock.py()))
+            })
+            .await
+        })
     }
 
     /// Receive a datagram of up to bufsize bytes; return (bytes, address).
@@ -86,31 +74,22 @@ impl EventLoop {
         buf: Py<PyAny>,
         nbytes: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.clone().unbind();
-        Coroutine::of(
-            slf.py(),
-            "EventLoop.sock_recvfrom_into",
-            this,
-            move |this| async move {
-                until_ready(&this, &sock, Side::Reader, |sock| {
-                    let py = sock.py();
-                    let nbytes = nbytes.as_ref().map(|nbytes| nbytes.bind(py));
-                    recvfrom_into(sock, buf.bind(py), nbytes)
-                })
-                .await
-            },
-        )
+        let name = "EventLoop.sock_recvfrom_into";
+        Coroutine::method(slf, name, move |this| async move {
+            until_ready(&this, &sock, Side::Reader, |sock| {
+                let py = sock.py();
+                let nbytes = nbytes.as_ref().map(|nbytes| nbytes.bind(py));
+                recvfrom_into(sock, buf.bind(py), nbytes)
+            })
+            .await
+        })
     }
 
     /// Accept a connection; return (socket, address).
     fn sock_accept<'py>(slf: &Bound<'py, Self>, sock: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.clone().unbind();
-        Coroutine::of(
-            slf.py(),
-            "EventLoop.sock_accept",
-            this,
-            move |this| async move { until_ready(&this, &sock, Side::Reader, accept).await },
-        )
+        Coroutine::method(slf, "EventLoop.sock_accept", move |this| async move {
+            until_ready(&this, &sock, Side::Reader, accept).await
+        })
     }
 }
 

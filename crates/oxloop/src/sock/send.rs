@@ -20,17 +20,11 @@ impl EventLoop {
         sock: Py<PyAny>,
         data: Py<PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.clone().unbind();
-        Coroutine::of(
-            slf.py(),
-            "EventLoop.sock_sendall",
-            this,
-            move |this| async move {
-                Python::attach(|py| check_sock(this.bind(py), sock.bind(py)))?;
-                sendall(&this, &sock, data).await?;
-                Ok(Python::attach(|py| py.None()))
-            },
-        )
+        Coroutine::method(slf, "EventLoop.sock_sendall", move |this| async move {
+            Python::attach(|py| check_sock(this.bind(py), sock.bind(py)))?;
+            sendall(&this, &sock, data).await?;
+            Ok(Python::attach(|py| py.None()))
+        })
     }
 
     /// Send a datagram to an address; return how many bytes.

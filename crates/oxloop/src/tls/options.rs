@@ -21,8 +21,7 @@ impl TlsOptions {
         py: Python<'_>,
         ssl: Option<Py<PyAny>>,
         server_hostname: Option<Py<PyAny>>,
-        handshake_timeout: Option<Py<PyAny>>,
-        shutdown_timeout: Option<Py<PyAny>>,
+        [handshake_timeout, shutdown_timeout]: [Option<Py<PyAny>>; 2],
     ) -> Self {
         Self {
             ssl: ssl.unwrap_or_else(|| py.None()),
