@@ -9,7 +9,7 @@
 //! Data that the forking callback has written is sent before the fork; otherwise both processes
 //! would send it.
 
-use super::registrations::Registration;
+use super::registration::Renewal;
 use super::source::Source;
 use super::{EventLoop, State};
 use crate::py::file::has_descriptor;
@@ -91,9 +91,9 @@ fn start_anew(py: Python<'_>, state: &State) -> io::Result<()> {
     let old = state.kernel.poller.replace(Some(Arc::new(poller)));
     drop(old);
     state.resolver.take();
-    let registrations = registrations(py, state, notifier.as_raw_fd(), true);
+    let renewals = renewals(py, state, notifier.as_raw_fd(), true);
     *state.waker.notifier.borrow_mut() = Some(Arc::new(notifier));
-    register_again(state, registrations);
+    register_again(state, renewals);
     Ok(())
 }
 
@@ -113,22 +113,22 @@ pub(super) fn renew_poller(py: Python<'_>, state: &State) -> io::Result<()> {
         return Ok(());
     };
     let old = state.kernel.poller.replace(Some(Arc::new(Poller::new()?)));
-    let mut registrations = registrations(py, state, notifier, false);
+    let mut renewals = renewals(py, state, notifier, false);
     if let Some(old) = old {
         // What the kernel does not have (any more) is another file's number by now.
-        registrations.retain(|it| old.modify(it.fd, it.token, it.interest).is_ok());
+        renewals.retain(|it| old.modify(it.fd, it.token, it.interest).is_ok());
     }
-    register_again(state, registrations);
+    register_again(state, renewals);
     Ok(())
 }
 
-fn register_again(state: &State, registrations: Vec<Registration>) {
-    for Registration {
+fn register_again(state: &State, renewals: Vec<Renewal>) {
+    for Renewal {
         fd,
         token,
         interest,
         ..
-    } in registrations
+    } in renewals
     {
         // A descriptor that was closed meanwhile has nothing to report.
         let _added = state.with_poller(|poller| poller.add(fd, token, interest));
@@ -136,31 +136,26 @@ fn register_again(state: &State, registrations: Vec<Registration>) {
 }
 
 /// What the loop watches, but for numbers whose socket or file the program has closed.
-fn registrations(
-    py: Python<'_>,
-    state: &State,
-    notifier: RawFd,
-    forked: bool,
-) -> Vec<Registration> {
-    let mut registrations: Vec<Registration> = {
+fn renewals(py: Python<'_>, state: &State, notifier: RawFd, forked: bool) -> Vec<Renewal> {
+    let mut renewals: Vec<Renewal> = {
         let sources = state.kernel.sources.borrow();
         let sources = sources.iter();
         let sources = sources.filter(|(_, source)| !forked || source.is_inherited());
-        let registration = |(token, source)| registration(py, state, notifier, token, source);
-        sources.filter_map(registration).collect()
+        let renewal = |(token, source)| renewal(py, state, notifier, token, source);
+        sources.filter_map(renewal).collect()
     };
-    registrations.retain(|it| still_there(py, state, it));
-    registrations
+    renewals.retain(|it| still_there(py, state, it));
+    renewals
 }
 
-fn registration(
+fn renewal(
     py: Python<'_>,
     state: &State,
     notifier: RawFd,
     token: Token,
     source: &Source,
-) -> Option<Registration> {
-    let own = |fd, interest| Registration {
+) -> Option<Renewal> {
+    let own = |fd, interest| Renewal {
         fd,
         token,
         interest,
@@ -172,20 +167,20 @@ fn registration(
             let signals = state.signals.borrow();
             Some(own(signals.readable()?, Interest::READABLE))
         }
-        Source::Watch(watch) => watch.registration(py, token),
+        Source::Watch(watch) => watch.renewal(py, token),
         Source::Held(_) | Source::Idle(_) => {
             let held = source.held(py)?;
-            (held.kind.registration)(held.object.bind(py), token)
+            (held.kind.renewal)(held.object.bind(py), token)
         }
     }
 }
 
-fn still_there(py: Python<'_>, state: &State, registration: &Registration) -> bool {
-    let Some(file) = &registration.to_ask else {
+fn still_there(py: Python<'_>, state: &State, renewal: &Renewal) -> bool {
+    let Some(file) = &renewal.to_ask else {
         return true;
     };
     let file = file.bind(py);
-    has_descriptor(file, registration.fd).unwrap_or_else(|error| {
+    has_descriptor(file, renewal.fd).unwrap_or_else(|error| {
         state.interrupt(py, error, file);
         false
     })

@@ -3,7 +3,7 @@
 //! The loop does not know the types of transports, servers and child processes; each gives it such
 //! a table. An event costs one indirect call, and sending what a callback wrote costs another.
 
-use super::registrations::Registration;
+use super::registration::Renewal;
 use crate::py::class::{Visit, VisitStopped};
 use pyo3::prelude::*;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
@@ -15,7 +15,7 @@ pub(crate) struct Kind {
     /// Serves an event of the kernel: at once or, if the flag is set, by a handle that is queued.
     pub(crate) on_event: fn(&Bound<'_, PyAny>, Event, bool) -> PyResult<()>,
     /// What a new epoll instance must be told.
-    pub(crate) registration: fn(&Bound<'_, PyAny>, Token) -> Option<Registration>,
+    pub(crate) renewal: fn(&Bound<'_, PyAny>, Token) -> Option<Renewal>,
     /// Sends what the callback that has just run wrote.
     pub(crate) flush: fn(&Bound<'_, PyAny>),
     /// The loop is closed.
@@ -42,7 +42,7 @@ impl Kind {
     /// A table of functions that do nothing, to be completed.
     pub(crate) const NONE: Self = Self {
         on_event: |_, _, _| Ok(()),
-        registration: |_, _| None,
+        renewal: |_, _| None,
         flush: |_| (),
         loop_closed: |_| Ok(()),
         transport: None,

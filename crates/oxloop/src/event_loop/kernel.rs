@@ -1,7 +1,7 @@
 //! `Kernel`: the epoll instance, the registrations, and the events of a poll.
 
+use super::numbers::Numbers;
 use super::readiness::Stale;
-use super::registrations::Numbers;
 use super::source::Source;
 use super::unconfirmed::Unconfirmed;
 use reactor::poller::{Events, Poller};

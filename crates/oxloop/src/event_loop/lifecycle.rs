@@ -2,8 +2,8 @@
 
 use super::kernel::Kernel;
 use super::memory::Memory;
+use super::numbers::Numbers;
 use super::queues::Queues;
-use super::registrations::Numbers;
 use super::run::Run;
 use super::schedule::thread_ident;
 use super::settings::Settings;

@@ -5,7 +5,7 @@
 //! | run_forever, run_until_complete, stop, close, is_running, is_closed | `lifecycle`, `turn` |
 //! | call_soon, call_soon_threadsafe, call_later, call_at, time | `schedule` |
 //! | create_future, create_task, task factory | `tasks` |
-//! | add_reader, add_writer, remove_reader, remove_writer | `watchers`, `registrations` |
+//! | add_reader, add_writer, remove_reader, remove_writer | `watchers`, `numbers` |
 //! | add_signal_handler, remove_signal_handler | `signals`, `wakeup_fd` |
 //! | run_in_executor and the default executor | `executor` |
 //! | exception handlers | `exceptions` |
@@ -38,10 +38,11 @@ pub(crate) mod held;
 mod kernel;
 pub(crate) mod lifecycle;
 pub(crate) mod memory;
+mod numbers;
 mod poll;
 mod queues;
 pub(crate) mod readiness;
-pub(crate) mod registrations;
+pub(crate) mod registration;
 mod run;
 pub(crate) mod schedule;
 pub(crate) mod sendfile;

@@ -1,7 +1,7 @@
 //! `Source`: the owner of a registration with the kernel.
 
 use super::held::{Held, TransportKind};
-use super::registrations::Holder;
+use super::numbers::Holder;
 use super::watch::Watch;
 use crate::py::class::{Visit, VisitStopped};
 use pyo3::prelude::*;

@@ -1,6 +1,6 @@
 //! `Watch`: the callbacks and the waiting coroutines of one descriptor.
 
-use super::registrations::Registration;
+use super::registration::Renewal;
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::handle::HandleRef;
 use pyo3::prelude::*;
@@ -58,9 +58,9 @@ impl Watch {
 
     /// What a new epoll instance must be told. A registration that is only kept for later is made
     /// again when it is wanted.
-    pub(super) fn registration(&self, py: Python<'_>, token: Token) -> Option<Registration> {
+    pub(super) fn renewal(&self, py: Python<'_>, token: Token) -> Option<Renewal> {
         let interest = self.interest();
-        (!interest.is_empty()).then(|| Registration {
+        (!interest.is_empty()).then(|| Renewal {
             fd: self.fd,
             token,
             interest,

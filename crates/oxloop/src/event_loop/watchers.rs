@@ -9,8 +9,8 @@
 //! Cost: epoll_ctl(2) once for each change of interest, as asyncio has it.
 
 use super::handle::cancel_aloud;
+use super::numbers::Holder;
 use super::readiness::wake;
-use super::registrations::Holder;
 use super::source::Source;
 use super::watch::{Side, Watch};
 use super::{EventLoop, LoopThis, State};

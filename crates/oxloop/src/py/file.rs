@@ -35,6 +35,23 @@ struct FileFields {
     fd: c_int,
 }
 
+/// What is known without a call into Python of the descriptor that a file or socket had before.
+pub(crate) enum Known {
+    /// It has it.
+    Kept,
+    /// It has another one, or none.
+    Lost,
+    /// Only the `fileno()` of this object can tell.
+    Nothing(Py<PyAny>),
+}
+
+impl Known {
+    #[inline]
+    pub(super) const fn of(kept: bool) -> Self {
+        if kept { Self::Kept } else { Self::Lost }
+    }
+}
+
 /// A file of the program's, or any object that it uses as one, and the number of the descriptor
 /// that it had when it was given.
 pub(crate) struct FileObject {
@@ -70,25 +87,15 @@ impl FileObject {
         self.seen_in.as_ref()
     }
 
-    /// True if the file is known to have another descriptor than before, or none. Runs no Python
-    /// code, so it is false for a file whose `fileno()` would have to be called.
+    /// What is known of its descriptor. Runs no Python code.
     #[inline]
-    pub(crate) fn has_lost(&self, _py: Python<'_>) -> bool {
+    pub(crate) fn known(&self, py: Python<'_>) -> Known {
         let Some(seen_in) = &self.seen_in else {
-            return false;
+            return Known::Nothing(self.object.clone_ref(py));
         };
         // SAFETY: `lowest` says that the object is an instance of a class whose layout was checked
         // at import; it is alive, and the token says that nobody writes to it now.
-        unsafe { (*seen_in.as_ptr().cast::<FileFields>()).fd != self.fd }
-    }
-
-    /// The file, if only its `fileno()` can tell.
-    #[inline]
-    pub(crate) fn to_ask(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        match self.seen_in {
-            Some(_) => None,
-            None => Some(self.object.clone_ref(py)),
-        }
+        Known::of(unsafe { (*seen_in.as_ptr().cast::<FileFields>()).fd } == self.fd)
     }
 }
 

@@ -18,7 +18,7 @@
 //! Cost: a load and a comparison.
 
 use super::attached::Attached;
-use super::file::descriptor_of;
+use super::file::{Known, descriptor_of};
 use super::imports;
 use super::layout::{Layout, has_room};
 use pyo3::prelude::*;
@@ -126,10 +126,9 @@ impl SocketObject {
         }
     }
 
-    /// True if the object is known to have another descriptor than before, or none. Runs no Python
-    /// code, so it is false for an object whose `fileno()` would have to be called.
+    /// True if the object, whose number is `seen`, has another descriptor than before, or none.
     #[inline]
-    pub(crate) fn has_lost(&self, _py: Python<'_>) -> bool {
+    fn has_lost(&self, _py: Python<'_>) -> bool {
         // SAFETY: `seen` says that the object is an instance of `_socket.socket`, whose layout was
         // checked at import; it is alive, and the token says that nobody writes to it now.
         self.seen && unsafe { (*self.object.as_ptr().cast::<SocketFields>()).fd } != self.fd
@@ -149,9 +148,14 @@ impl SocketObject {
         })
     }
 
-    /// The object, if only its `fileno()` can tell.
-    pub(crate) fn to_ask(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        (!self.seen).then(|| self.object.clone_ref(py))
+    /// What is known of its descriptor. Runs no Python code.
+    #[inline]
+    pub(crate) fn known(&self, py: Python<'_>) -> Known {
+        if self.seen {
+            Known::of(!self.has_lost(py))
+        } else {
+            Known::Nothing(self.object.clone_ref(py))
+        }
     }
 
     /// Asks the C method of a plain socket, which runs no Python code: the caller may have

@@ -8,7 +8,6 @@ use crate::address::to_python;
 use crate::error::{asks_to_wait, errno_of, os_error};
 use crate::event_loop::exceptions;
 use crate::event_loop::held::Kind;
-use crate::event_loop::registrations::Registration;
 use crate::event_loop::schedule::soon_method;
 use crate::py::context::Captured;
 use crate::py::imports;
@@ -35,18 +34,11 @@ pub(super) static LISTENER: Kind = Kind {
         let fd = inner.with_token(event.token, Listener::fd);
         fd.map_or(Ok(()), |fd| accept_soon(server, inner, fd))
     },
-    registration: |object, token| {
+    renewal: |object, token| {
         let (py, server) = (object.py(), object.cast::<Server>().ok()?);
         let inner = server.get().inner(py).ok()?;
-        let registration = |listener: &Listener| {
-            (!listener.socket.has_lost(py)).then(|| Registration {
-                fd: listener.fd(),
-                token,
-                interest: Interest::READABLE,
-                to_ask: listener.socket.to_ask(py),
-            })
-        };
-        inner.with_token(token, registration).flatten()
+        let renewal = |own: &Listener| own.registration.renewal(own.socket.known(py));
+        inner.with_token(token, renewal).flatten()
     },
     // Nothing comes of what was accepted last.
     loop_closed: |object| {
@@ -220,10 +212,10 @@ fn accept_failed(
         context.set_item("socket", imports::transport_socket(py)?.call1((socket,))?)?;
     }
     let event_loop = inner.event_loop.bind(py);
+    let (state, registration) = (event_loop.get().state(py), inner.registration(fd));
     if exhausted {
-        let token = inner.with_listener(fd, |listener| listener.token).flatten();
-        if let Some(token) = token {
-            event_loop.get().state(py).suspend_registration(fd, token);
+        if let Some(registration) = &registration {
+            registration.set(state, Interest::NONE)?;
         }
         let again = this.getattr("_accept_again")?;
         event_loop.call_method1("call_later", (ACCEPT_RETRY_DELAY, again, fd))?;
@@ -231,7 +223,7 @@ fn accept_failed(
     if errno == Some(libc::EBADF) {
         // The program closed the socket. Where a duplicate of its descriptor lives on, the kernel
         // would report it without end.
-        inner.stop_hearing(py, fd);
+        registration.inspect(|registration| registration.end(state));
     }
     exceptions::report(event_loop, &context)
 }

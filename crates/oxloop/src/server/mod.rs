@@ -24,7 +24,7 @@ mod serving;
 use crate::error::{os_error, then_cleaned};
 use crate::event_loop::EventLoop;
 use crate::event_loop::held::Held;
-use crate::event_loop::source::Source;
+use crate::event_loop::registration::Registration;
 use crate::file;
 use crate::py::attached::Attached;
 use crate::py::class::{Visit, VisitStopped};
@@ -52,7 +52,7 @@ use incoming::Incoming;
 /// One bound socket.
 struct Listener {
     socket: SocketObject,
-    token: Option<Token>,
+    registration: Rc<Registration>,
     /// A Unix socket's path and inode, if the file is to be removed at close.
     cleanup: Option<(Py<PyAny>, u64)>,
 }
@@ -110,9 +110,10 @@ impl Server {
         let py = event_loop.py();
         let mut listeners = Vec::with_capacity(sockets.len());
         for BoundSocket { socket, cleanup } in sockets {
+            let socket = SocketObject::new(socket.bind(py))?;
             listeners.push(Listener {
-                socket: SocketObject::new(socket.bind(py))?,
-                token: None,
+                registration: Rc::new(Registration::new(socket.number())),
+                socket,
                 cleanup,
             });
         }
@@ -164,58 +165,48 @@ impl ServerState {
             return Ok(());
         }
         let state = self.event_loop.get().state(py);
-        let sockets: Vec<(Py<PyAny>, RawFd)> = {
+        let listeners: Vec<(Py<PyAny>, Rc<Registration>)> = {
             let listeners = self.listeners.borrow();
             let listeners = listeners.iter().flatten();
             listeners
-                .map(|listener| (listener.object(py), listener.fd()))
+                .map(|listener| (listener.object(py), Rc::clone(&listener.registration)))
                 .collect()
         };
-        for (socket, fd) in sockets {
+        for (socket, registration) in listeners {
             socket.bind(py).call_method1("listen", (&self.backlog,))?;
-            if !has_descriptor(socket.bind(py), fd)? {
+            if !has_descriptor(socket.bind(py), registration.fd())? {
                 return Err(os_error(&no_descriptor()));
             }
-            let source = Source::Held(Held {
+            let owner = Held {
                 object: this.clone().into_any().unbind(),
                 kind: &accept::LISTENER,
-            });
-            let token = state.register(fd, source, Interest::READABLE)?;
-            self.with_listener(fd, |listener| listener.token = Some(token));
+            };
+            registration.begin(state, owner, Interest::READABLE)?;
         }
         Ok(())
     }
 
-    fn with_listener<R>(&self, fd: RawFd, body: impl FnOnce(&mut Listener) -> R) -> Option<R> {
-        let mut listeners = self.listeners.borrow_mut();
-        listeners
-            .as_mut()?
-            .iter_mut()
-            .find(|listener| listener.fd() == fd)
-            .map(body)
+    fn with_listener<R>(&self, fd: RawFd, body: impl FnOnce(&Listener) -> R) -> Option<R> {
+        let listeners = self.listeners.borrow();
+        let mut listeners = listeners.iter().flatten();
+        listeners.find(|listener| listener.fd() == fd).map(body)
     }
 
     fn with_token<R>(&self, token: Token, body: impl FnOnce(&Listener) -> R) -> Option<R> {
         let listeners = self.listeners.borrow();
         let mut listeners = listeners.iter().flatten();
         listeners
-            .find(|listener| listener.token == Some(token))
+            .find(|listener| listener.registration.has_token(token))
             .map(body)
     }
 
-    /// Ends the registration of a listener that stays.
-    fn stop_hearing(&self, py: Python<'_>, fd: RawFd) {
-        let token = self.with_listener(fd, |listener| listener.token.take());
-        if let Some(token) = token.flatten() {
-            drop(self.event_loop.get().state(py).deregister(fd, token));
-        }
+    /// The registration of the listener `fd`.
+    fn registration(&self, fd: RawFd) -> Option<Rc<Registration>> {
+        self.with_listener(fd, |listener| Rc::clone(&listener.registration))
     }
 
     fn stop_listening(&self, py: Python<'_>, listener: Listener) -> PyResult<()> {
-        if let Some(token) = listener.token {
-            let state = self.event_loop.get().state(py);
-            drop(state.deregister(listener.fd(), token));
-        }
+        listener.registration.end(self.event_loop.get().state(py));
         listener.object(py).bind(py).call_method0("close")?;
         listener.cleanup.map_or(Ok(()), |(path, inode)| {
             remove_socket_file(path.bind(py), inode)
@@ -422,15 +413,17 @@ impl Server {
         let py = slf.py();
         let inner = slf.get().inner(py)?;
         let listener = inner.with_listener(fd, |listener| {
-            listener.token.map(|token| (listener.object(py), token))
+            let registration = Rc::clone(&listener.registration);
+            registration
+                .is_begun()
+                .then(|| (listener.object(py), registration))
         });
-        if let Some((socket, token)) = listener.flatten() {
+        if let Some((socket, registration)) = listener.flatten() {
             if !has_descriptor(socket.bind(py), fd)? {
                 // As asyncio says it, which asks for the number anew.
                 return Err(PyValueError::new_err("Invalid file descriptor: -1"));
             }
-            let state = inner.event_loop.get().state(py);
-            state.resume_registration(fd, token, Interest::READABLE)?;
+            registration.set(inner.event_loop.get().state(py), Interest::READABLE)?;
         }
         Ok(())
     }

@@ -4,28 +4,71 @@
 //! calls `_on_event`. Either way, an exception that nothing else handles (of `connection_lost`
 //! after the last bytes, for example) is reported as the exception of a handle.
 
-use super::base::BaseTransport;
+use super::base::{BaseTransport, Parties};
+use super::reading_switch::ReadingSwitch;
+use crate::error::{os_error, then_cleaned};
 use crate::event_loop::exceptions;
 use crate::event_loop::held::{Held, Kind, TransportKind};
-use crate::event_loop::registrations::Registration;
-use crate::py::class::{OfNative, This};
+use crate::event_loop::registration::{Registration, Renewal};
+use crate::py::class::{Native, OfNative, This};
 use crate::py::context::Captured;
+use crate::py::file::{Known, has_descriptor};
 use crate::py::handle::HandleRef;
 use crate::py::method::Methods;
 use crate::py::schedule::handle_for;
+use crate::py::socket::no_descriptor;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyInt};
 use pyo3::{Borrowed, intern};
 use reactor::poller::Event;
-use reactor::token::Token;
+use reactor::socket;
+use std::cell::Cell;
+use std::ops::Deref;
 
-pub(crate) trait Polled: BaseTransport {
+/// The part of a transport's payload that does not depend on what kind of file is polled.
+pub(crate) struct PolledState {
+    pub(super) parties: Parties,
+    pub(super) registration: Registration,
+    pub(super) flags: Flags,
+}
+
+/// asyncio's own attributes of a transport, by their names there.
+#[derive(Default)]
+pub(crate) struct Flags {
+    /// `connection_made` was called and reading may begin.
+    pub(super) started: Cell<bool>,
+    pub(super) reading: ReadingSwitch,
+    pub(super) closing: Cell<bool>,
+    /// A socket's: counts `connection_lost` being scheduled, and writes after it. A pipe's: counts
+    /// failures, and writes after one.
+    pub(super) conn_lost: Cell<u32>,
+}
+
+impl PolledState {
+    pub(super) fn new(parties: Parties, registration: Registration) -> Self {
+        Self {
+            parties,
+            registration,
+            flags: Flags::default(),
+        }
+    }
+}
+
+/// As asyncio's classes inherit from the general one.
+impl Deref for PolledState {
+    type Target = Parties;
+
+    #[inline(always)]
+    fn deref(&self) -> &Parties {
+        &self.parties
+    }
+}
+
+pub(crate) trait Polled: Native {
     /// The functions that the loop calls on it.
     const KIND: &'static Kind = &Kind {
         on_event: on_event::<Self>,
-        registration: |object, token| {
-            This::<Self>::of(object).and_then(|this| Self::registration(&this, token))
-        },
+        renewal: |object, _| This::<Self>::of(object).and_then(|this| this.renewal()),
         flush: |object| {
             if let Some(this) = This::<Self>::of(object) {
                 Self::flush(&this);
@@ -33,17 +76,19 @@ pub(crate) trait Polled: BaseTransport {
         },
         transport: Some(TransportKind {
             is_closing: |object| {
-                This::<Self>::of(object).is_none_or(|this| this.is_closing(object.py()))
+                This::<Self>::of(object).is_none_or(|this| this.flags().closing.get())
             },
             has_descriptor: |object| {
-                This::<Self>::of(object).map_or(Ok(false), |this| Self::has_descriptor(&this))
+                This::<Self>::of(object).map_or(Ok(false), |this| this.has_descriptor())
             },
             descriptor_lost: |object| {
-                This::<Self>::of(object).map_or(Ok(()), |this| Self::descriptor_lost(&this))
+                This::<Self>::of(object).map_or(Ok(()), |this| this.descriptor_lost())
             },
         }),
         ..Kind::NONE
     };
+
+    fn polled(&self, py: Python<'_>) -> &PolledState;
 
     /// Serves an event of the descriptor. The transport may have changed since the poll, so its
     /// state is checked again.
@@ -53,31 +98,75 @@ pub(crate) trait Polled: BaseTransport {
     /// file raise, and what the exception handler lets out.
     fn on_event(this: &This<'_, '_, Self>, readable: bool, writable: bool) -> PyResult<()>;
 
-    /// How often reading was paused or resumed. A queued event does not read if that has happened
-    /// since the poll; the next poll reports again what is readable.
-    fn reading_changes(&self, py: Python<'_>) -> u32;
-
     /// Sends what a callback has written, after it has returned.
     fn flush(_this: &This<'_, '_, Self>) {}
 
-    /// What a new epoll instance must be told, if anything.
-    fn registration(this: &This<'_, '_, Self>, token: Token) -> Option<Registration>;
+    /// As `BaseTransport::close`.
+    fn close(this: &This<'_, '_, Self>) -> PyResult<()>;
 
-    /// True unless the program closed the socket or file under the transport.
-    ///
-    /// # Errors
-    /// What the object's own `fileno()` raises.
-    fn has_descriptor(this: &This<'_, '_, Self>) -> PyResult<bool>;
+    /// As `BaseTransport::protocol_changes`.
+    fn protocol_changes(_this: &This<'_, '_, Self>, _protocol: &Bound<'_, PyAny>) -> PyResult<()> {
+        Ok(())
+    }
 
-    /// The program closed the socket or file under the transport, and its number has a new user:
-    /// the transport ends, and the descriptor is left alone.
+    /// Ends the transport because of an error; what is queued is lost.
     ///
     /// # Errors
     /// RuntimeError on a closed loop.
-    fn descriptor_lost(this: &This<'_, '_, Self>) -> PyResult<()>;
+    fn fail(this: &This<'_, '_, Self>, error: Py<PyAny>) -> PyResult<()>;
+
+    /// What is known of the descriptor: the program may have closed the socket or file, or have
+    /// detached it. Runs no Python code.
+    fn known(this: &This<'_, '_, Self>) -> Known;
+
+    /// True once the socket or file is closed.
+    fn is_closed(this: &This<'_, '_, Self>) -> bool;
+
+    /// Closes the socket or file and lets go of what it belongs to; the registration has ended.
+    ///
+    /// # Errors
+    /// What the object's close() raises.
+    fn close_file(this: &This<'_, '_, Self>) -> PyResult<()>;
+
+    /// Drops what waited for the connection that is now lost.
+    ///
+    /// # Errors
+    /// What a future raises that is no future of asyncio's.
+    fn forget(_this: &This<'_, '_, Self>) -> PyResult<()> {
+        Ok(())
+    }
 }
 
-impl<T: Polled> This<'_, '_, T> {
+impl<T: Polled> BaseTransport for T {
+    #[inline]
+    fn parties(&self, py: Python<'_>) -> &Parties {
+        &self.polled(py).parties
+    }
+
+    fn is_closing(&self, py: Python<'_>) -> bool {
+        self.polled(py).flags.closing.get()
+    }
+
+    fn close(this: &This<'_, '_, Self>) -> PyResult<()> {
+        <T as Polled>::close(this)
+    }
+
+    fn protocol_changes(this: &This<'_, '_, Self>, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
+        <T as Polled>::protocol_changes(this, protocol)
+    }
+}
+
+impl<'py, T: Polled> This<'_, 'py, T> {
+    #[inline]
+    pub(super) fn flags(&self) -> &Flags {
+        &self.payload().polled(self.py()).flags
+    }
+
+    #[inline]
+    pub(super) fn registration(&self) -> &Registration {
+        &self.payload().polled(self.py()).registration
+    }
+
     /// The transport and its table, for the loop to keep.
     #[inline]
     pub(super) fn held(&self) -> Held {
@@ -85,6 +174,71 @@ impl<T: Polled> This<'_, '_, T> {
             object: self.object().to_owned().unbind(),
             kind: T::KIND,
         }
+    }
+
+    /// True unless the program closed the socket or file under the transport.
+    ///
+    /// # Errors
+    /// What the object's own `fileno()` raises.
+    #[inline]
+    pub(super) fn has_descriptor(&self) -> PyResult<bool> {
+        match T::known(self) {
+            Known::Kept => Ok(true),
+            Known::Lost => Ok(false),
+            Known::Nothing(object) => {
+                has_descriptor(object.bind(self.py()), self.registration().fd())
+            }
+        }
+    }
+
+    /// The program closed the socket or file under the transport, and its number has a new user:
+    /// the transport ends, and the descriptor is left alone.
+    ///
+    /// # Errors
+    /// RuntimeError on a closed loop.
+    fn descriptor_lost(&self) -> PyResult<()> {
+        self.registration().end(self.loop_state());
+        let error = os_error(&no_descriptor()).into_value(self.py());
+        T::fail(self, error.into_any())
+    }
+
+    /// The number that is to be polled is not this file's. What epoll_ctl(2) would say of it is
+    /// raised; if it is another file's, the transport ends, as it would at that file's first event.
+    #[cold]
+    pub(super) fn lacks_descriptor(&self) -> PyResult<()> {
+        if socket::is_open(self.registration().fd()) {
+            return self.descriptor_lost();
+        }
+        Err(os_error(&no_descriptor()))
+    }
+
+    fn renewal(&self) -> Option<Renewal> {
+        let registration = self.registration();
+        if registration.is_duplicate() {
+            return registration.renewal(Known::Kept);
+        }
+        registration.renewal(T::known(self))
+    }
+
+    /// Tells the protocol, then lets everything go.
+    pub(super) fn call_connection_lost(&self, error: &Bound<'py, PyAny>) -> PyResult<()> {
+        let told = self.tell_connection_lost(error);
+        self.registration().end(self.loop_state());
+        let closed = T::close_file(self);
+        let forgotten = T::forget(self);
+        self.forget_protocol();
+        then_cleaned(self.py(), then_cleaned(self.py(), told, closed), forgotten)
+    }
+
+    /// What happens to a transport that dies: it may not have been closed.
+    pub(super) fn finalize(&self) {
+        if T::is_closed(self) {
+            return;
+        }
+        self.finalize_open(|| {
+            self.registration().end(self.loop_state());
+            T::close_file(self)
+        });
     }
 }
 
@@ -128,7 +282,7 @@ fn handle_of_event<T: Polled>(
     let serve = this.object().getattr(intern!(py, "_on_event"))?;
     let readable = PyBool::new(py, readable);
     let writable = PyBool::new(py, writable);
-    let changes = PyInt::new(py, this.payload().reading_changes(py));
+    let changes = PyInt::new(py, this.flags().reading.changes());
     let arguments = [readable.as_any(), writable.as_any(), changes.as_any()];
     let event_loop = this.event_loop();
     let owner = event_loop.as_any().as_borrowed();
@@ -164,8 +318,7 @@ pub(super) fn add_methods<T: Polled>(methods: &mut Methods<OfNative<T>>) {
                 given.map_or(Ok(false), |given| given.is_truthy())
             };
             let changes: Option<u32> = changes.map(|changes| changes.extract()).transpose()?;
-            let readable =
-                is_set(readable)? && changes == Some(this.payload().reading_changes(this.py()));
+            let readable = is_set(readable)? && changes == Some(this.flags().reading.changes());
             serve(this, readable, is_set(writable)?)
         },
         c"The kernel has an event; what was queued before it has run.",

@@ -1,8 +1,8 @@
 //! `ReadingSwitch`: whether the program has paused reading, and how often it has paused or resumed
 //! it.
 //!
-//! A queued event remembers the count, and does not read if the count has changed since (see
-//! `Polled::reading_changes`).
+//! A queued event remembers the count, and does not read if the count has changed since; the next
+//! poll reports again what is readable.
 
 use std::cell::Cell;
 

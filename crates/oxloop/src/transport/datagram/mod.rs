@@ -34,9 +34,12 @@ mod send;
 
 use crate::py::attached::Attached;
 use crate::py::class::{Class, Native, OfNative, Slots, This, Visit, VisitStopped, create};
+use crate::py::file::Known;
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::socket::{SocketObject, no_descriptor};
+use crate::transport::flow_control::{FlowControl, FlowControlled};
+use crate::transport::polled::{Polled, PolledState};
 use crate::transport::selector::{self, SelectorState, SelectorTransport};
 use peers::Peers;
 use pyo3::prelude::*;
@@ -137,10 +140,10 @@ impl DatagramTransport {
     }
 }
 
-impl SelectorTransport for DatagramTransport {
+impl Polled for DatagramTransport {
     #[inline]
-    fn selector_state(&self, py: Python<'_>) -> &SelectorState {
-        &self.inner(py).state
+    fn polled(&self, py: Python<'_>) -> &PolledState {
+        &self.inner(py).polled
     }
 
     #[inline]
@@ -160,14 +163,60 @@ impl SelectorTransport for DatagramTransport {
         this.flush_written();
     }
 
+    fn close(this: &DatagramThis<'_, '_>) -> PyResult<()> {
+        this.close()
+    }
+
+    fn fail(this: &DatagramThis<'_, '_>, error: Py<PyAny>) -> PyResult<()> {
+        this.force_close(Some(error))
+    }
+
+    fn known(this: &DatagramThis<'_, '_>) -> Known {
+        let socket = this.own().socket.borrow();
+        let socket = socket.as_ref();
+        socket.map_or(Known::Kept, |socket| socket.known(this.py()))
+    }
+
+    fn is_closed(this: &DatagramThis<'_, '_>) -> bool {
+        this.own().socket.borrow().is_none()
+    }
+
+    fn close_file(this: &DatagramThis<'_, '_>) -> PyResult<()> {
+        this.close_socket()
+    }
+
+    fn forget(this: &DatagramThis<'_, '_>) -> PyResult<()> {
+        Self::drop_unsent(this);
+        drop(this.own().undelivered.take());
+        Ok(())
+    }
+}
+
+impl FlowControlled for DatagramTransport {
     #[inline]
-    fn wants_to_write(this: &DatagramThis<'_, '_>) -> bool {
-        this.own().queue.borrow().is_blocked()
+    fn flow(&self, py: Python<'_>) -> &FlowControl {
+        &self.inner(py).flow
     }
 
     #[inline]
     fn queued(this: &DatagramThis<'_, '_>) -> usize {
         this.own().queue.borrow().size()
+    }
+
+    fn send_written(this: &DatagramThis<'_, '_>) -> PyResult<()> {
+        this.try_flush(Flusher::Program)
+    }
+}
+
+impl SelectorTransport for DatagramTransport {
+    #[inline]
+    fn selector_state(&self, py: Python<'_>) -> &SelectorState {
+        &self.inner(py).state
+    }
+
+    #[inline]
+    fn wants_to_write(this: &DatagramThis<'_, '_>) -> bool {
+        this.own().queue.borrow().is_blocked()
     }
 
     fn has_unsent(this: &DatagramThis<'_, '_>) -> bool {
@@ -179,41 +228,11 @@ impl SelectorTransport for DatagramTransport {
         drop(unsent);
     }
 
-    fn send_written(this: &DatagramThis<'_, '_>) -> PyResult<()> {
-        this.try_flush(Flusher::Program)
-    }
-
     fn reading_resumed(this: &DatagramThis<'_, '_>) -> PyResult<()> {
         if this.own().undelivered.borrow().is_empty() {
             return Ok(());
         }
         this.read_soon()
-    }
-
-    fn has_lost_descriptor(this: &DatagramThis<'_, '_>) -> bool {
-        let socket = this.own().socket.borrow();
-        socket
-            .as_ref()
-            .is_some_and(|socket| socket.has_lost(this.py()))
-    }
-
-    fn object_to_ask(this: &DatagramThis<'_, '_>) -> Option<Py<PyAny>> {
-        let socket = this.own().socket.borrow();
-        socket.as_ref().and_then(|socket| socket.to_ask(this.py()))
-    }
-
-    fn is_closed(this: &DatagramThis<'_, '_>) -> bool {
-        this.own().socket.borrow().is_none()
-    }
-
-    fn close_socket(this: &DatagramThis<'_, '_>) -> PyResult<()> {
-        this.close_socket()
-    }
-
-    fn forget(this: &DatagramThis<'_, '_>) -> PyResult<()> {
-        Self::drop_unsent(this);
-        drop(this.own().undelivered.take());
-        Ok(())
     }
 }
 

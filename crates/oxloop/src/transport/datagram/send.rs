@@ -112,7 +112,7 @@ impl<'py> DatagramThis<'_, 'py> {
             return self.maybe_pause_protocol();
         }
         if state.is_in_callback() && !for_object && size <= inner.flow.high_water() {
-            if !inner.flags.written.replace(true) {
+            if !inner.written.replace(true) {
                 state.flush_later(self.held());
             }
             return Ok(());
@@ -135,7 +135,7 @@ impl<'py> DatagramThis<'_, 'py> {
     /// KeyboardInterrupt, SystemExit, and what the exception handler lets out.
     pub(super) fn try_flush(&self, flusher: Flusher) -> PyResult<()> {
         let inner = self.own();
-        inner.flags.written.set(false);
+        inner.written.set(false);
         loop {
             let for_object = {
                 let queue = inner.queue.borrow();

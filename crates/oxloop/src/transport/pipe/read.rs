@@ -8,7 +8,6 @@ use crate::py::method::Methods;
 use crate::py::object::call_method;
 use crate::transport::base::BaseTransport;
 use crate::transport::pipe::transport::{PipeSide, PipeThis, PipeTransport};
-use crate::transport::reading_switch::ReadingSwitch;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
@@ -17,9 +16,7 @@ use reactor::socket;
 use std::io::{self, ErrorKind};
 
 /// The reading end.
-pub(crate) struct Reading {
-    switch: ReadingSwitch,
-}
+pub(crate) struct Reading;
 
 pub(crate) type ReadPipeTransport = PipeTransport<Reading>;
 
@@ -32,9 +29,7 @@ impl PipeSide for Reading {
     const REFUSAL: &'static str = "Pipe transport is for pipes/sockets only.";
 
     fn new(_kind: FileKind) -> Self {
-        Self {
-            switch: ReadingSwitch::default(),
-        }
+        Self
     }
 
     fn class() -> &'static Class {
@@ -50,12 +45,8 @@ impl PipeSide for Reading {
         }
     }
 
-    fn reading_changes(&self) -> u32 {
-        self.switch.changes()
-    }
-
     fn begin(this: &ReadThis<'_, '_>) -> PyResult<()> {
-        this.end().started.set(true);
+        this.flags().started.set(true);
         if this.is_reading() {
             this.listen_for(Interest::READABLE)?;
         }
@@ -63,7 +54,7 @@ impl PipeSide for Reading {
     }
 
     fn close(this: &ReadThis<'_, '_>) -> PyResult<()> {
-        if this.end().closing.get() {
+        if this.flags().closing.get() {
             return Ok(());
         }
         this.schedule_end(None)
@@ -75,29 +66,25 @@ impl PipeSide for Reading {
 }
 
 impl<'py> ReadThis<'_, 'py> {
-    fn switch(&self) -> &ReadingSwitch {
-        &self.side(self.py()).switch
-    }
-
     fn is_reading(&self) -> bool {
-        !self.switch().is_paused() && !self.end().closing.get()
+        !self.flags().reading.is_paused() && !self.flags().closing.get()
     }
 
     fn pause_reading(&self) -> PyResult<()> {
         if self.is_reading() {
-            self.switch().turn();
-            self.stop_listening();
+            self.flags().reading.turn();
+            self.registration().end(self.loop_state());
             self.log_in_debug("debug", "%r pauses reading")?;
         }
         Ok(())
     }
 
     fn resume_reading(&self) -> PyResult<()> {
-        if self.end().closing.get() || !self.switch().is_paused() {
+        if self.flags().closing.get() || !self.flags().reading.is_paused() {
             return Ok(());
         }
-        self.switch().turn();
-        if self.end().started.get() {
+        self.flags().reading.turn();
+        if self.flags().started.get() {
             self.listen_for(Interest::READABLE)?;
         }
         self.log_in_debug("debug", "%r resumes reading")
@@ -140,8 +127,8 @@ impl<'py> ReadThis<'_, 'py> {
 
     fn on_eof(&self) -> PyResult<()> {
         self.log_in_debug("info", "%r was closed by peer")?;
-        self.end().closing.set(true);
-        self.stop_listening();
+        self.flags().closing.set(true);
+        self.registration().end(self.loop_state());
         if let Some(protocol) = self.protocol() {
             let received = protocol.getattr(intern!(self.py(), "eof_received"))?;
             self.soon(&received, &[])?;

@@ -1,42 +1,31 @@
 //! `PipeTransport`: what both ends of a pipe are, whatever a `PipeSide` does with the bytes.
 
 use super::{FileKind, extra_of, kind_of, set_nonblocking};
-use crate::error::{os_error, then_cleaned};
-use crate::event_loop::registrations::Registration;
-use crate::event_loop::source::Source;
-use crate::event_loop::{EventLoop, State};
+use crate::error::os_error;
+use crate::event_loop::EventLoop;
+use crate::event_loop::registration::Registration;
 use crate::py::attached::Attached;
 use crate::py::class::{Class, Native, OfNative, Ref, This, Visit, VisitStopped};
 use crate::py::context::Captured;
-use crate::py::file::{FileObject, descriptor_of, has_descriptor};
+use crate::py::file::{FileObject, Known, descriptor_of};
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::socket::no_descriptor;
-use crate::transport::base::{self, BaseTransport, Parties};
-use crate::transport::polled::{self, Polled};
+use crate::transport::base::{self, Parties};
+use crate::transport::polled::{self, Polled, PolledState};
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use reactor::poller::Interest;
-use reactor::socket;
-use reactor::token::Token;
 use std::cell::{Cell, RefCell};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 
-/// The file object of a pipe transport, its registration and its protocol.
+/// What both ends have.
 pub(crate) struct PipeEnd {
-    parties: Parties,
+    polled: PolledState,
     /// None once it is closed.
     pipe: RefCell<Option<FileObject>>,
-    pub(super) fd: RawFd,
-    /// Registered in place of `fd`, whose number belongs to another registration.
-    duplicate: RefCell<Option<OwnedFd>>,
-    token: Cell<Option<Token>>,
-    interest: Cell<Interest>,
-    /// `connection_made` was called.
-    pub(super) started: Cell<bool>,
-    pub(super) closing: Cell<bool>,
     /// `connection_lost` is on its way, or was called.
     pub(super) ended: Cell<bool>,
 }
@@ -49,36 +38,12 @@ impl PipeEnd {
         protocol: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
         let context = Captured::current(event_loop.py())?;
+        let parties = Parties::new(event_loop, protocol.clone().unbind(), context);
         Ok(Self {
-            parties: Parties::new(event_loop, protocol.clone().unbind(), context),
+            polled: PolledState::new(parties, Registration::new(fd)),
             pipe: RefCell::new(Some(FileObject::new(pipe, fd)?)),
-            fd,
-            duplicate: RefCell::new(None),
-            token: Cell::new(None),
-            interest: Cell::new(Interest::NONE),
-            started: Cell::new(false),
-            closing: Cell::new(false),
             ended: Cell::new(false),
         })
-    }
-
-    fn is_closed(&self) -> bool {
-        self.pipe.borrow().is_none()
-    }
-
-    fn polled(&self) -> RawFd {
-        let duplicate = self.duplicate.borrow();
-        duplicate.as_ref().map_or(self.fd, AsRawFd::as_raw_fd)
-    }
-
-    fn take_free_number(&self, py: Python<'_>, state: &State) -> PyResult<()> {
-        // Another transport may have had the number, and have lost it.
-        state.end_if_lost(py, self.fd)?;
-        if self.duplicate.borrow().is_none() && state.is_registered(self.fd) {
-            let duplicate = socket::duplicate(self.fd).map_err(|error| os_error(&error))?;
-            *self.duplicate.borrow_mut() = Some(duplicate);
-        }
-        Ok(())
     }
 }
 
@@ -96,23 +61,16 @@ pub(crate) trait PipeSide: Sized + 'static {
     /// As `Polled::on_event`.
     fn on_event(this: &PipeThis<'_, '_, Self>, readable: bool, writable: bool) -> PyResult<()>;
 
-    /// As `Polled::reading_changes`.
-    fn reading_changes(&self) -> u32;
-
     /// `connection_made` was called.
     ///
     /// # Errors
     /// What epoll_ctl(2) says.
     fn begin(this: &PipeThis<'_, '_, Self>) -> PyResult<()>;
 
-    /// # Errors
-    /// RuntimeError on a closed loop.
+    /// As `Polled::close`.
     fn close(this: &PipeThis<'_, '_, Self>) -> PyResult<()>;
 
-    /// Ends the transport because of an error; what is queued is lost.
-    ///
-    /// # Errors
-    /// RuntimeError on a closed loop.
+    /// As `Polled::fail`.
     fn fail(this: &PipeThis<'_, '_, Self>, error: Py<PyAny>) -> PyResult<()>;
 
     /// What the `repr` ends with.
@@ -141,7 +99,7 @@ impl<S: PipeSide> Native for PipeTransport<S> {
 
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         let end = &self.inner.during_collection(visit).end;
-        end.parties.traverse(visit)?;
+        end.polled.traverse(visit)?;
         if let Ok(pipe) = end.pipe.try_borrow()
             && let Some(file) = &*pipe
         {
@@ -152,69 +110,49 @@ impl<S: PipeSide> Native for PipeTransport<S> {
     }
 
     fn clear(&self, py: Python<'_>) {
-        self.inner.get(py).end.parties.clear(py);
+        self.inner.get(py).end.polled.clear(py);
     }
 
     fn finalize(this: &This<'_, '_, Self>) {
-        if !this.end().is_closed() {
-            this.finalize_open(|| this.close_pipe());
-        }
-    }
-}
-
-impl<S: PipeSide> BaseTransport for PipeTransport<S> {
-    fn parties(&self, py: Python<'_>) -> &Parties {
-        &self.inner.get(py).end.parties
-    }
-
-    fn is_closing(&self, py: Python<'_>) -> bool {
-        self.inner.get(py).end.closing.get()
-    }
-
-    fn close(this: &This<'_, '_, Self>) -> PyResult<()> {
-        S::close(this)
+        this.finalize();
     }
 }
 
 impl<S: PipeSide> Polled for PipeTransport<S> {
+    fn polled(&self, py: Python<'_>) -> &PolledState {
+        &self.inner.get(py).end.polled
+    }
+
     #[inline]
     fn on_event(this: &PipeThis<'_, '_, S>, readable: bool, writable: bool) -> PyResult<()> {
         S::on_event(this, readable, writable)
     }
 
-    fn reading_changes(&self, py: Python<'_>) -> u32 {
-        self.side(py).reading_changes()
+    fn close(this: &PipeThis<'_, '_, S>) -> PyResult<()> {
+        S::close(this)
     }
 
-    fn registration(this: &PipeThis<'_, '_, S>, token: Token) -> Option<Registration> {
-        let end = this.end();
-        end.token.get()?;
-        let duplicated = end.duplicate.borrow().is_some();
-        if !duplicated && this.known_lost() {
-            return None;
-        }
-        Some(Registration {
-            fd: end.polled(),
-            token,
-            interest: end.interest.get(),
-            to_ask: if duplicated { None } else { this.to_ask() },
+    fn fail(this: &PipeThis<'_, '_, S>, error: Py<PyAny>) -> PyResult<()> {
+        S::fail(this, error)
+    }
+
+    fn known(this: &PipeThis<'_, '_, S>) -> Known {
+        let pipe = this.end().pipe.borrow();
+        let pipe = pipe.as_ref();
+        pipe.map_or(Known::Lost, |file| file.known(this.py()))
+    }
+
+    fn is_closed(this: &PipeThis<'_, '_, S>) -> bool {
+        this.end().pipe.borrow().is_none()
+    }
+
+    fn close_file(this: &PipeThis<'_, '_, S>) -> PyResult<()> {
+        this.registration().close_duplicate();
+        let pipe = this.end().pipe.take();
+        pipe.map_or(Ok(()), |file| {
+            let pipe = file.object().bind(this.py());
+            pipe.call_method0(intern!(this.py(), "close")).map(drop)
         })
-    }
-
-    #[inline]
-    fn has_descriptor(this: &PipeThis<'_, '_, S>) -> PyResult<bool> {
-        if this.known_lost() {
-            return Ok(false);
-        }
-        match this.to_ask() {
-            None => Ok(true),
-            Some(file) => has_descriptor(file.bind(this.py()), this.end().fd),
-        }
-    }
-
-    fn descriptor_lost(this: &PipeThis<'_, '_, S>) -> PyResult<()> {
-        let error = os_error(&no_descriptor()).into_value(this.py());
-        S::fail(this, error.into_any())
     }
 }
 
@@ -267,78 +205,37 @@ impl<'py, S: PipeSide> PipeThis<'_, 'py, S> {
         &self.payload().inner.get(self.py()).end
     }
 
-    /// True if the file object is known to have another descriptor than it had, or none, or if it
-    /// was closed here. Runs no Python code.
-    #[inline]
-    fn known_lost(&self) -> bool {
-        let pipe = self.end().pipe.borrow();
-        pipe.as_ref().is_none_or(|file| file.has_lost(self.py()))
-    }
-
-    fn to_ask(&self) -> Option<Py<PyAny>> {
-        let pipe = self.end().pipe.borrow();
-        pipe.as_ref().and_then(|file| file.to_ask(self.py()))
-    }
-
     /// The descriptor.
     ///
     /// # Errors
     /// EBADF if the program closed the file; what its own `fileno()` raises.
     #[inline]
     pub(super) fn fd(&self) -> PyResult<RawFd> {
-        if PipeTransport::has_descriptor(self)? {
-            return Ok(self.end().fd);
+        if self.has_descriptor()? {
+            return Ok(self.registration().fd());
         }
         Err(os_error(&no_descriptor()))
     }
 
-    /// Makes the kernel's interest exactly `wanted`. A hang-up is reported whether it is wanted or
-    /// not, so the registration ends when nothing is.
+    /// Makes the kernel's interest exactly `wanted`. The registration ends when nothing is wanted,
+    /// so that the program may poll the descriptor itself, as in asyncio.
     ///
     /// # Errors
     /// What epoll_ctl(2) says, EBADF too if the program closed the file; RuntimeError on a closed
     /// loop.
     pub(super) fn listen_for(&self, wanted: Interest) -> PyResult<()> {
-        let (end, state) = (self.end(), self.loop_state());
-        match end.token.get() {
-            _ if wanted.is_empty() => self.stop_listening(),
-            Some(token) => {
-                if end.interest.get() != wanted {
-                    state.set_interest(end.polled(), token, wanted);
-                }
-            }
-            None => {
-                if !PipeTransport::has_descriptor(self)? {
-                    return self.lacks_descriptor();
-                }
-                end.take_free_number(self.py(), state)?;
-                let source = Source::Held(self.held());
-                let token = state.register(end.polled(), source, wanted)?;
-                end.token.set(Some(token));
-            }
+        let (registration, state) = (self.registration(), self.loop_state());
+        if wanted.is_empty() {
+            registration.end(state);
+            return Ok(());
         }
-        end.interest.set(wanted);
-        Ok(())
-    }
-
-    /// The number is not this file's. What epoll_ctl(2) would say of it is raised; if it is another
-    /// file's, the transport ends, as it would at that file's first event.
-    #[cold]
-    fn lacks_descriptor(&self) -> PyResult<()> {
-        if socket::is_open(self.end().fd) {
-            return PipeTransport::descriptor_lost(self);
+        if registration.is_begun() {
+            return registration.set(state, wanted);
         }
-        Err(os_error(&no_descriptor()))
-    }
-
-    /// Ends the registration.
-    pub(super) fn stop_listening(&self) {
-        let end = self.end();
-        end.interest.set(Interest::NONE);
-        if let Some(token) = end.token.take() {
-            let source = self.loop_state().deregister(end.polled(), token);
-            drop(source);
+        if !self.has_descriptor()? {
+            return self.lacks_descriptor();
         }
+        registration.begin_beside(self.py(), state, self.held(), wanted)
     }
 
     /// Ends the registration and queues `connection_lost`, once.
@@ -346,50 +243,30 @@ impl<'py, S: PipeSide> PipeThis<'_, 'py, S> {
     /// # Errors
     /// RuntimeError on a closed loop.
     pub(super) fn schedule_end(&self, error: Option<Py<PyAny>>) -> PyResult<()> {
-        self.end().closing.set(true);
-        self.stop_listening();
+        self.flags().closing.set(true);
+        self.registration().end(self.loop_state());
         if self.end().ended.replace(true) {
             return Ok(());
         }
         self.schedule_connection_lost(error)
     }
-
-    /// Tells the protocol, then closes the file.
-    pub(super) fn end_now(&self, error: &Bound<'py, PyAny>) -> PyResult<()> {
-        self.end().ended.set(true);
-        let told = self.tell_connection_lost(error);
-        let closed = self.close_pipe();
-        self.forget_protocol();
-        then_cleaned(self.py(), told, closed)
-    }
-
-    fn close_pipe(&self) -> PyResult<()> {
-        self.stop_listening();
-        drop(self.end().duplicate.take());
-        let pipe = self.end().pipe.take();
-        pipe.map_or(Ok(()), |file| {
-            let pipe = file.object().bind(self.py());
-            pipe.call_method0(intern!(self.py(), "close")).map(drop)
-        })
-    }
 }
 
 /// asyncio's form: the class, the state, the descriptor, and whether its side is polled.
 pub(super) fn repr<'py, S: PipeSide>(this: &PipeThis<'_, 'py, S>) -> PyResult<Bound<'py, PyAny>> {
-    let end = this.end();
-    let closed = end.is_closed();
+    let closed = PipeTransport::is_closed(this);
     let mut parts = vec![this.object().get_type().name()?.to_string()];
     if closed {
         parts.push("closed".to_owned());
-    } else if end.closing.get() {
+    } else if this.flags().closing.get() {
         parts.push("closing".to_owned());
     }
-    parts.push(format!("fd={}", end.fd));
+    parts.push(format!("fd={}", this.registration().fd()));
     let usable = this.loop_state().check_closed().is_ok();
     let polled = match (closed, usable) {
         (true, _) => "closed",
         (false, false) => "open",
-        (false, true) if end.interest.get().contains(S::POLLED) => "polling",
+        (false, true) if this.registration().interest().contains(S::POLLED) => "polling",
         (false, true) => "idle",
     };
     parts.push(polled.to_owned());
@@ -415,7 +292,7 @@ pub(super) fn add_methods<S: PipeSide>(methods: &mut Methods<OfNative<PipeTransp
     methods.procedure(
         c"_call_connection_lost",
         "exc",
-        |this, args| this.end_now(&*args.one("_call_connection_lost", "exc")?),
+        |this, args| this.call_connection_lost(&*args.one("_call_connection_lost", "exc")?),
         c"The deferred end.",
     );
 }

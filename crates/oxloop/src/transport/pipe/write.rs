@@ -17,7 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
 use reactor::poller::Interest;
 use reactor::socket;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::RawFd;
 
@@ -40,8 +40,6 @@ pub(crate) struct Writing {
     flow: FlowControl,
     /// A readable event means that the reader is gone.
     notices_reader: bool,
-    /// Counts failures, and writes after one.
-    conn_lost: Cell<u32>,
 }
 
 pub(crate) type WritePipeTransport = PipeTransport<Writing>;
@@ -59,7 +57,6 @@ impl PipeSide for Writing {
             queue: RefCell::new(WriteQueue::new()),
             flow: FlowControl::new(),
             notices_reader: kind != FileKind::Device,
-            conn_lost: Cell::new(0),
         }
     }
 
@@ -72,7 +69,7 @@ impl PipeSide for Writing {
         if this.end().ended.get() {
             return Ok(());
         }
-        if readable && this.own().notices_reader && this.end().started.get() {
+        if readable && this.own().notices_reader && this.flags().started.get() {
             return this.reader_gone();
         }
         if writable && this.own().queue.borrow().is_blocked() {
@@ -82,13 +79,8 @@ impl PipeSide for Writing {
         Ok(())
     }
 
-    /// Reading cannot be paused here: a readable event only tells that the reader is gone.
-    fn reading_changes(&self) -> u32 {
-        0
-    }
-
     fn begin(this: &WriteThis<'_, '_>) -> PyResult<()> {
-        this.end().started.set(true);
+        this.flags().started.set(true);
         this.listen()
     }
 
@@ -123,9 +115,9 @@ impl<'py> WriteThis<'_, 'py> {
 
     /// Registers the interest that the transport has now.
     fn listen(&self) -> PyResult<()> {
-        let (own, end) = (self.own(), self.end());
+        let own = self.own();
         let mut wanted = Interest::NONE;
-        if own.notices_reader && end.started.get() && !end.ended.get() {
+        if own.notices_reader && self.flags().started.get() && !self.end().ended.get() {
             wanted = wanted.with(Interest::READABLE);
         }
         if own.queue.borrow().is_blocked() {
@@ -170,8 +162,8 @@ impl<'py> WriteThis<'_, 'py> {
 
     /// True if nothing can be written any more. The write is dropped then, and counted.
     fn is_lost(&self) -> PyResult<bool> {
-        let lost = &self.own().conn_lost;
-        if lost.get() == 0 && !self.end().closing.get() {
+        let lost = &self.flags().conn_lost;
+        if lost.get() == 0 && !self.flags().closing.get() {
             return Ok(false);
         }
         let warning = "pipe closed by peer or os.write(pipe, data) raised exception.";
@@ -213,7 +205,7 @@ impl<'py> WriteThis<'_, 'py> {
     }
 
     fn count_failure(&self) {
-        let lost = &self.own().conn_lost;
+        let lost = &self.flags().conn_lost;
         lost.set(lost.get().saturating_add(1));
     }
 
@@ -225,7 +217,7 @@ impl<'py> WriteThis<'_, 'py> {
     }
 
     fn write_eof(&self) -> PyResult<()> {
-        if self.end().closing.replace(true) || !self.own().queue.borrow().is_empty() {
+        if self.flags().closing.replace(true) || !self.own().queue.borrow().is_empty() {
             return Ok(());
         }
         self.schedule_end(None)
@@ -246,12 +238,12 @@ impl<'py> WriteThis<'_, 'py> {
         self.listen()?;
         // May write more.
         self.maybe_resume_protocol()?;
-        if !self.end().closing.get() || self.end().ended.get() {
+        if !self.flags().closing.get() || self.end().ended.get() {
             return Ok(());
         }
-        self.stop_listening();
+        self.end().ended.set(true);
         let none = self.none()?;
-        self.end_now(&none)
+        self.call_connection_lost(&none)
     }
 }
 

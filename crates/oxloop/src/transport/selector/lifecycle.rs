@@ -2,13 +2,10 @@
 //! by force.
 
 use super::{SelectorState, SelectorTransport};
-use crate::error::then_cleaned;
-use crate::event_loop::source::Source;
 use crate::py::args::Args;
 use crate::py::class::{OfNative, Ref, This};
 use crate::py::future::end_unless_cancelled;
 use crate::py::method::Methods;
-use crate::transport::polled::Polled;
 use crate::transport::{base, flow_control, polled};
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
@@ -26,31 +23,27 @@ impl SelectorState {
         let this = transport.this(py);
         this.schedule_beginning()?;
         // The handles that were just queued keep it alive until it reads.
-        let source = Source::Idle(this.held().downgrade(py)?);
-        let own = this.selector();
-        let token = this.loop_state().enter(own.fd, source)?;
-        own.token.set(Some(token));
-        Ok(())
+        this.registration()
+            .enter(py, this.loop_state(), this.held())
     }
 }
 
 impl<'py, T: SelectorTransport> This<'_, 'py, T> {
     fn begin(&self) -> PyResult<()> {
-        let own = self.selector();
-        own.flags.started.set(true);
-        if own.flags.conn_lost.get() == 0 {
+        self.flags().started.set(true);
+        if self.flags().conn_lost.get() == 0 {
             self.want_more();
         }
         T::begun(self)?;
-        let Some(waiter) = own.waiter.take() else {
+        let py = self.py();
+        let Some(waiter) = self.payload().selector_state(py).waiter.take() else {
             return Ok(());
         };
-        let py = self.py();
         end_unless_cancelled(waiter.bind(py), Ok(py.None()))
     }
 
     fn is_reading(&self) -> bool {
-        let flags = &self.selector().flags;
+        let flags = self.flags();
         !flags.closing.get() && !flags.reading.is_paused()
     }
 
@@ -59,19 +52,19 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
             return Ok(());
         }
         // The kernel's interest stays until an event comes that nobody wants.
-        self.selector().flags.reading.turn();
+        self.flags().reading.turn();
         self.update_hold();
         self.log_in_debug("debug", "%r pauses reading")
     }
 
     fn resume_reading(&self) -> PyResult<()> {
-        let flags = &self.selector().flags;
+        let flags = self.flags();
         if flags.closing.get() || !flags.reading.is_paused() {
             return Ok(());
         }
         flags.reading.turn();
         self.loop_state().check_closed()?;
-        if !T::has_descriptor(self)? {
+        if !self.has_descriptor()? {
             return self.lacks_descriptor();
         }
         self.want_more();
@@ -81,7 +74,7 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
 
     pub(in crate::transport) fn close(&self) -> PyResult<()> {
         T::send_written(self)?;
-        let flags = &self.selector().flags;
+        let flags = self.flags();
         if flags.closing.replace(true) {
             return Ok(());
         }
@@ -101,7 +94,7 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
 
     /// Drops what is queued and schedules `connection_lost(error)`.
     pub(in crate::transport) fn force_close(&self, error: Option<Py<PyAny>>) -> PyResult<()> {
-        let flags = &self.selector().flags;
+        let flags = self.flags();
         if flags.conn_lost.get() > 0 {
             return Ok(());
         }
@@ -117,22 +110,12 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
     /// # Errors
     /// What `connection_lost` and the socket object's close() raise.
     pub(in crate::transport) fn end_now(&self) -> PyResult<()> {
-        let lost = &self.selector().flags.conn_lost;
+        let lost = &self.flags().conn_lost;
         if lost.get() > 0 {
             return Ok(());
         }
         lost.set(1);
         self.call_connection_lost(&self.py().None().into_bound(self.py()))
-    }
-
-    /// Tells the protocol, then lets everything go.
-    fn call_connection_lost(&self, error: &Bound<'py, PyAny>) -> PyResult<()> {
-        let told = self.tell_connection_lost(error);
-        self.deregister();
-        let closed = T::close_socket(self);
-        let forgotten = T::forget(self);
-        self.forget_protocol();
-        then_cleaned(self.py(), then_cleaned(self.py(), told, closed), forgotten)
     }
 
     /// Reports an exception that the connection cannot survive, and closes at once. An OSError is a
@@ -150,17 +133,6 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         let expected = error.is_instance_of::<PyOSError>(self.py());
         let value = self.report_fatal(error, expected, message)?;
         self.force_close(Some(value))
-    }
-
-    /// What happens to a transport that dies: it may not have been closed.
-    pub(in crate::transport) fn finalize(&self) {
-        if T::is_closed(self) {
-            return;
-        }
-        self.finalize_open(|| {
-            self.deregister();
-            T::close_socket(self)
-        });
     }
 }
 
@@ -206,14 +178,16 @@ pub(in crate::transport) fn add_methods<T: SelectorTransport>(methods: &mut Meth
         fatal_error,
         c"Report an exception and close at once.",
     );
-    methods.getter(c"_closing", |this| {
-        this.boolean(this.selector().flags.closing.get())
-    });
+    methods.getter(c"_closing", |this| this.boolean(this.flags().closing.get()));
     methods.getter(c"_paused", |this| {
-        this.boolean(this.selector().flags.reading.is_paused())
+        this.boolean(this.flags().reading.is_paused())
     });
     methods.getter(c"_sock_fd", |this| {
-        Ok(this.selector().fd.into_pyobject(this.py())?.into_any())
+        Ok(this
+            .registration()
+            .fd()
+            .into_pyobject(this.py())?
+            .into_any())
     });
 }
 

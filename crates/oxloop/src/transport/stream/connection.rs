@@ -19,7 +19,7 @@ use reactor::addr::SocketAddress;
 use reactor::socket;
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 /// A connected socket and everything that its transport needs.
 pub(crate) struct Connected {
@@ -168,8 +168,8 @@ impl StreamThis<'_, '_> {
     /// Asks for the local address before somebody else can close the descriptor.
     pub(super) fn remember_local(&self) {
         let inner = self.own();
-        if let Descriptor::Own(..) = &*inner.descriptor.borrow() {
-            *inner.local.borrow_mut() = socket::local_address(inner.fd).ok();
+        if let Descriptor::Own(fd, _) = &*inner.descriptor.borrow() {
+            *inner.local.borrow_mut() = socket::local_address(fd.as_raw_fd()).ok();
         }
     }
 

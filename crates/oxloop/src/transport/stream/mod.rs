@@ -41,11 +41,14 @@ mod write;
 
 use crate::py::attached::Attached;
 use crate::py::class::{Class, Native, OfNative, Slots, This, Visit, VisitStopped, create};
+use crate::py::file::Known;
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::slot::Slot;
 use crate::py::socket::{SocketKind, SocketObject, no_descriptor};
 use crate::transport::delivery::Delivery;
+use crate::transport::flow_control::{FlowControl, FlowControlled};
+use crate::transport::polled::{Polled, PolledState};
 use crate::transport::selector::{self, SelectorState, SelectorTransport};
 use crate::transport::write_queue::WriteQueue;
 use pyo3::intern;
@@ -227,10 +230,10 @@ impl Descriptor {
     }
 }
 
-impl SelectorTransport for StreamTransport {
+impl Polled for StreamTransport {
     #[inline]
-    fn selector_state(&self, py: Python<'_>) -> &SelectorState {
-        &self.inner(py).state
+    fn polled(&self, py: Python<'_>) -> &PolledState {
+        &self.inner(py).polled
     }
 
     #[inline]
@@ -253,6 +256,63 @@ impl SelectorTransport for StreamTransport {
         this.flush();
     }
 
+    fn close(this: &StreamThis<'_, '_>) -> PyResult<()> {
+        this.close()
+    }
+
+    fn protocol_changes(this: &StreamThis<'_, '_>, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
+        this.own().delivery.set(Delivery::of(protocol)?);
+        Ok(())
+    }
+
+    fn fail(this: &StreamThis<'_, '_>, error: Py<PyAny>) -> PyResult<()> {
+        this.force_close(Some(error))
+    }
+
+    fn known(this: &StreamThis<'_, '_>) -> Known {
+        match &*this.own().descriptor.borrow() {
+            Descriptor::Socket(socket) => socket.known(this.py()),
+            Descriptor::Own(..) | Descriptor::Closed(_) => Known::Kept,
+        }
+    }
+
+    fn is_closed(this: &StreamThis<'_, '_>) -> bool {
+        matches!(&*this.own().descriptor.borrow(), Descriptor::Closed(_))
+    }
+
+    fn close_file(this: &StreamThis<'_, '_>) -> PyResult<()> {
+        this.close_descriptor()
+    }
+
+    fn forget(this: &StreamThis<'_, '_>) -> PyResult<()> {
+        Self::drop_unsent(this);
+        this.fail_sendfile()
+    }
+}
+
+impl FlowControlled for StreamTransport {
+    #[inline]
+    fn flow(&self, py: Python<'_>) -> &FlowControl {
+        &self.inner(py).flow
+    }
+
+    #[inline]
+    fn queued(this: &StreamThis<'_, '_>) -> usize {
+        this.own().queue.borrow().size()
+    }
+
+    fn send_written(this: &StreamThis<'_, '_>) -> PyResult<()> {
+        this.flush();
+        Ok(())
+    }
+}
+
+impl SelectorTransport for StreamTransport {
+    #[inline]
+    fn selector_state(&self, py: Python<'_>) -> &SelectorState {
+        &self.inner(py).state
+    }
+
     #[inline]
     fn wants_to_read(this: &StreamThis<'_, '_>) -> bool {
         let (inner, flags) = (this.own(), &this.own().flags);
@@ -268,11 +328,6 @@ impl SelectorTransport for StreamTransport {
         inner.queue.borrow().is_blocked() || !inner.writable.is_empty()
     }
 
-    #[inline]
-    fn queued(this: &StreamThis<'_, '_>) -> usize {
-        this.own().queue.borrow().size()
-    }
-
     fn has_unsent(this: &StreamThis<'_, '_>) -> bool {
         !this.own().queue.borrow().is_empty()
     }
@@ -282,49 +337,12 @@ impl SelectorTransport for StreamTransport {
         drop(unsent);
     }
 
-    fn send_written(this: &StreamThis<'_, '_>) -> PyResult<()> {
-        this.flush();
-        Ok(())
-    }
-
-    fn protocol_changes(this: &StreamThis<'_, '_>, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
-        this.own().delivery.set(Delivery::of(protocol)?);
-        Ok(())
-    }
-
     fn begun(this: &StreamThis<'_, '_>) -> PyResult<()> {
         // With TLS the accept ends after the handshake: the TLS protocol calls `accept_ends`.
         if matches!(this.own().delivery.get(), Delivery::Native(_)) {
             return Ok(());
         }
         this.accept_ends()
-    }
-
-    fn is_closed(this: &StreamThis<'_, '_>) -> bool {
-        matches!(&*this.own().descriptor.borrow(), Descriptor::Closed(_))
-    }
-
-    fn has_lost_descriptor(this: &StreamThis<'_, '_>) -> bool {
-        match &*this.own().descriptor.borrow() {
-            Descriptor::Socket(socket) => socket.has_lost(this.py()),
-            Descriptor::Own(..) | Descriptor::Closed(_) => false,
-        }
-    }
-
-    fn object_to_ask(this: &StreamThis<'_, '_>) -> Option<Py<PyAny>> {
-        match &*this.own().descriptor.borrow() {
-            Descriptor::Socket(socket) => socket.to_ask(this.py()),
-            Descriptor::Own(..) | Descriptor::Closed(_) => None,
-        }
-    }
-
-    fn close_socket(this: &StreamThis<'_, '_>) -> PyResult<()> {
-        this.close_descriptor()
-    }
-
-    fn forget(this: &StreamThis<'_, '_>) -> PyResult<()> {
-        Self::drop_unsent(this);
-        this.fail_sendfile()
     }
 }
 
@@ -347,9 +365,8 @@ impl StreamThis<'_, '_> {
     /// EBADF if the program closed or detached the socket object.
     #[inline]
     fn fd(&self) -> io::Result<RawFd> {
-        let inner = self.own();
-        match &*inner.descriptor.borrow() {
-            Descriptor::Own(..) => Ok(inner.fd),
+        match &*self.own().descriptor.borrow() {
+            Descriptor::Own(fd, _) => Ok(fd.as_raw_fd()),
             Descriptor::Socket(socket) => socket.fd(self.py()),
             Descriptor::Closed(_) => Err(no_descriptor()),
         }

@@ -130,7 +130,7 @@ impl<'py> StreamThis<'_, 'py> {
             return self.maybe_pause_protocol();
         }
         if state.is_in_callback() && size <= inner.flow.high_water() {
-            if !inner.flags.written.replace(true) {
+            if !inner.written.replace(true) {
                 state.flush_later(self.held());
             }
             return Ok(());
@@ -149,7 +149,7 @@ impl<'py> StreamThis<'_, 'py> {
 
     fn try_flush(&self) -> PyResult<()> {
         let inner = self.own();
-        inner.flags.written.set(false);
+        inner.written.set(false);
         {
             let queue = inner.queue.borrow();
             if queue.is_blocked() || queue.is_empty() {

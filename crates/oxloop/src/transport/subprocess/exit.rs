@@ -5,11 +5,11 @@
 
 use super::{SubprocessThis, SubprocessTransport};
 use crate::event_loop::held::{Held, Kind};
-use crate::event_loop::registrations::Registration;
+use crate::event_loop::registration::Registration;
 use crate::event_loop::schedule::soon_from_thread;
-use crate::event_loop::source::Source;
 use crate::py::class::{OfNative, Ref};
 use crate::py::coroutine::{Coroutine, await_python};
+use crate::py::file::Known;
 use crate::py::future::end_unless_done;
 use crate::py::imports;
 use crate::py::method::Methods;
@@ -30,14 +30,9 @@ static CHILD: Kind = Kind {
     on_event: |object, _, behind_queued| {
         SubprocessThis::of(object).map_or(Ok(()), |this| this.on_exit_event(behind_queued))
     },
-    registration: |object, token| {
-        let (fd, _) = SubprocessThis::of(object)?.own().pidfd.get()?;
-        Some(Registration {
-            fd,
-            token,
-            interest: Interest::READABLE,
-            to_ask: None,
-        })
+    renewal: |object, _| {
+        let this = SubprocessThis::of(object)?;
+        this.own().pidfd.borrow().as_ref()?.renewal(Known::Kept)
     },
     is_inherited: false,
     ..Kind::NONE
@@ -79,14 +74,13 @@ impl SubprocessThis<'_, '_> {
             }
             Err(error) => return Err(error),
         };
-        let source = Source::Held(Held {
+        let owner = Held {
             object: self.object().to_owned().unbind(),
             kind: &CHILD,
-        });
-        let token = self
-            .loop_state()
-            .register(pidfd, source, Interest::READABLE)?;
-        self.own().pidfd.set(Some((pidfd, token)));
+        };
+        let registration = Registration::new(pidfd);
+        registration.begin(self.loop_state(), owner, Interest::READABLE)?;
+        self.own().pidfd.replace(Some(registration));
         Ok(())
     }
 
@@ -105,13 +99,12 @@ impl SubprocessThis<'_, '_> {
     /// Ends the registration of the pidfd and closes it.
     pub(super) fn stop_watching(&self) -> PyResult<()> {
         let py = self.py();
-        let Some((pidfd, token)) = self.own().pidfd.take() else {
+        let Some(pidfd) = self.own().pidfd.take() else {
             return Ok(());
         };
-        let source = self.loop_state().deregister(pidfd, token);
-        drop(source);
+        pidfd.end(self.loop_state());
         imports::os(py)?
-            .call_method1(intern!(py, "close"), (pidfd,))
+            .call_method1(intern!(py, "close"), (pidfd.fd(),))
             .map(drop)
     }
 
@@ -135,7 +128,7 @@ impl SubprocessThis<'_, '_> {
             }
             // Another thread is in the middle of Popen.wait(): the pidfd stays readable, the event
             // comes back.
-            None if self.own().pidfd.get().is_some() => Ok(()),
+            None if self.own().pidfd.borrow().is_some() => Ok(()),
             None => self.tell_later(),
         }
     }

@@ -25,6 +25,7 @@ mod pipes;
 
 pub(crate) use pipes::Command;
 
+use crate::event_loop::registration::Registration;
 use crate::py::attached::Attached;
 use crate::py::class::{Class, Native, OfNative, Slots, This, Visit, VisitStopped, create};
 use crate::py::method::Methods;
@@ -35,9 +36,7 @@ use pyo3::exceptions::{PyPermissionError, PyProcessLookupError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyType};
-use reactor::token::Token;
 use std::cell::{Cell, RefCell};
-use std::os::fd::RawFd;
 
 /// The payload of a transport object.
 pub(crate) struct SubprocessTransport {
@@ -55,7 +54,7 @@ struct ProcessState {
     /// The callbacks that wait for `connection_made`; None once that is queued.
     pending: RefCell<Option<Vec<PendingCall>>>,
     exit_waiters: RefCell<Vec<Py<PyAny>>>,
-    pidfd: Cell<Option<(RawFd, Token)>>,
+    pidfd: RefCell<Option<Registration>>,
     closed: Cell<bool>,
     finished: Cell<bool>,
 }

@@ -85,7 +85,7 @@ impl SubprocessTransport {
             pipes: pipes.unbind(),
             pending: RefCell::new(Some(Vec::new())),
             exit_waiters: RefCell::new(Vec::new()),
-            pidfd: Cell::new(None),
+            pidfd: RefCell::new(None),
             closed: Cell::new(false),
             finished: Cell::new(false),
         };

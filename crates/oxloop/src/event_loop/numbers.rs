@@ -38,15 +38,6 @@ pub(super) struct Entry {
     pub(super) holder: Holder,
 }
 
-/// What the kernel is told of a descriptor.
-pub(crate) struct Registration {
-    pub(crate) fd: RawFd,
-    pub(crate) token: Token,
-    pub(crate) interest: Interest,
-    /// The object whose descriptor it is, if only its `fileno()` can tell whether it still is.
-    pub(crate) to_ask: Option<Py<PyAny>>,
-}
-
 /// Numbers below this are indexes into a table, which grows up to 12 MiB. A program may pass any
 /// number, and only the kernel knows which are descriptors.
 const TABLE_SIZE: usize = 1 << 20;
@@ -135,7 +126,7 @@ impl State {
     }
 
     /// Gives the number to `source`. The kernel hears of it by `register`, or when a transport
-    /// asks for an interest (`resume_registration`).
+    /// asks for an interest (`Registration::set`).
     ///
     /// # Errors
     /// As `take_over`.
@@ -195,17 +186,6 @@ impl State {
         }
     }
 
-    /// Makes the loop keep a transport alive, or stops that; its token stays valid.
-    pub(crate) fn hold_transport(&self, token: Token, source: Source) {
-        let old = {
-            let mut sources = self.kernel.sources.borrow_mut();
-            sources
-                .get_mut(token)
-                .map(|place| std::mem::replace(place, source))
-        };
-        drop(old);
-    }
-
     /// The open transports.
     pub(crate) fn transports<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyAny>> {
         let sources = self.kernel.sources.borrow();
@@ -213,38 +193,6 @@ impl State {
             .iter()
             .filter_map(|(_, source)| source.transport(py));
         transports.map(|(transport, _)| transport).collect()
-    }
-
-    /// Changes the interest of a registration; a failure shows up at the next event.
-    pub(crate) fn set_interest(&self, fd: RawFd, token: Token, interest: Interest) {
-        if self.has_number(fd, token) {
-            // The descriptor is registered while its owner has the token, unless it was closed.
-            let _changed = self.with_poller(|poller| poller.modify(fd, token, interest));
-        }
-    }
-
-    /// Takes a registered descriptor out of the poller; the token stays valid.
-    pub(crate) fn suspend_registration(&self, fd: RawFd, token: Token) {
-        if self.has_number(fd, token) {
-            let _suspended = self.with_poller(|poller| poller.delete(fd));
-        }
-    }
-
-    /// Puts a suspended descriptor back.
-    ///
-    /// # Errors
-    /// What epoll_ctl(2) says; EBADF if the number has another holder by now.
-    pub(crate) fn resume_registration(
-        &self,
-        fd: RawFd,
-        token: Token,
-        interest: Interest,
-    ) -> PyResult<()> {
-        if !self.has_number(fd, token) {
-            return Err(os_error(&io::Error::from_raw_os_error(libc::EBADF)));
-        }
-        self.with_poller(|poller| add_or_modify(poller, fd, token, interest))
-            .map_err(|error| os_error(&error))
     }
 
     /// Ends a registration and gives its source back, to be dropped outside of any borrow.
@@ -263,7 +211,7 @@ impl State {
     }
 
     #[inline]
-    fn has_number(&self, fd: RawFd, token: Token) -> bool {
+    pub(super) fn has_number(&self, fd: RawFd, token: Token) -> bool {
         self.kernel.numbers.borrow().has(fd, token)
     }
 
@@ -284,7 +232,12 @@ impl State {
 }
 
 /// Adds a registration, or takes over one that nobody ended, of a descriptor closed elsewhere.
-fn add_or_modify(poller: &Poller, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
+pub(super) fn add_or_modify(
+    poller: &Poller,
+    fd: RawFd,
+    token: Token,
+    interest: Interest,
+) -> io::Result<()> {
     match poller.add(fd, token, interest) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             poller.modify(fd, token, interest)
