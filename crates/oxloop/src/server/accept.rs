@@ -23,10 +23,11 @@ use reactor::socket;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 
-/// Seconds that a listener rests when the process is out of descriptors, as in asyncio.
+/// Seconds that a listener is not polled when the process is out of descriptors, as in asyncio.
 const ACCEPT_RETRY_DELAY: u32 = 1;
 
-/// A listener of a server, whose registrations have one object: the token tells which it is.
+/// A listener of a server. All listeners of a server are registered with the same object, the
+/// server; the token tells which one it is.
 pub(super) static LISTENER: Kind = Kind {
     on_event: |object, event, _| {
         let server = object.cast::<Server>()?;
@@ -40,7 +41,7 @@ pub(super) static LISTENER: Kind = Kind {
         let renewal = |own: &Listener| own.registration.renewal(own.socket.known(py));
         inner.with_token(token, renewal).flatten()
     },
-    // Nothing comes of what was accepted last.
+    // What was accepted and has no transport yet is closed.
     loop_closed: |object| {
         let server = object.cast::<Server>()?;
         server.get().inner(object.py())?.drop_incoming(object.py())
@@ -49,7 +50,7 @@ pub(super) static LISTENER: Kind = Kind {
     ..Kind::NONE
 };
 
-/// The kernel has connections for the listener `fd`.
+/// Queues a handle that accepts the connections of the listener `fd`.
 ///
 /// # Errors
 /// MemoryError.
@@ -100,7 +101,7 @@ enum Accepting {
     Object(Py<PyAny>),
 }
 
-/// What one call brought.
+/// The outcome of one call.
 enum Outcome {
     Accepted(Accepted),
     /// A connection that its peer has given up.
@@ -109,7 +110,7 @@ enum Outcome {
 }
 
 pub(super) enum Accepted {
-    /// What `accept()` makes is what the listener is.
+    /// The new socket has the listener's family, type and protocol, as `accept()` sets them.
     Kernel(OwnedFd, SocketAddress, SocketKind),
     /// A socket object and its peer's name.
     Object(Py<PyAny>, Py<PyAny>),
@@ -187,7 +188,8 @@ fn log_connection(
     Ok(())
 }
 
-/// accept(2) failed. Without descriptors the listener rests, or the loop would spin on it.
+/// Reports a failed accept(2). If the process is out of descriptors, the listener is not polled for
+/// a while, or the loop would spin.
 fn accept_failed(
     this: &Bound<'_, Server>,
     inner: &ServerState,

@@ -76,15 +76,15 @@ struct ServerState {
     listeners: RefCell<Option<Vec<Listener>>>,
     factory: Py<PyAny>,
     tls: Option<TlsOptions>,
-    /// Whatever the program gave: listen() judges it.
+    /// As the program gave it: `listen()` checks it.
     backlog: Py<PyAny>,
     context: Captured,
     serving: Cell<bool>,
-    /// Its transports, and who waits for their end.
+    /// How many transports it has, and the futures of `wait_closed`.
     clients: Rc<Clients>,
-    /// What was accepted and has no transport yet.
+    /// Connections that were accepted and have no transport yet.
     incoming: RefCell<VecDeque<Incoming>>,
-    /// What `asyncio.all_tasks()` has of those, once there was one.
+    /// The object that stands for these in `asyncio.all_tasks()`, see `accepting`.
     shown: Slot,
     serving_forever: Slot,
 }
@@ -239,7 +239,7 @@ impl ServerState {
         self.listeners.borrow().is_none()
     }
 
-    /// For the collector; what is borrowed just now counts as reachable.
+    /// For the collector. What is borrowed just now is not visited, and so counts as reachable.
     fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         visit.object(&self.event_loop)?;
         visit.object(&self.factory)?;
@@ -420,7 +420,7 @@ impl Server {
         });
         if let Some((socket, registration)) = listener.flatten() {
             if !has_descriptor(socket.bind(py), fd)? {
-                // As asyncio says it, which asks for the number anew.
+                // asyncio's text: it asks the closed socket for its number, which is -1.
                 return Err(PyValueError::new_err("Invalid file descriptor: -1"));
             }
             registration.set(inner.event_loop.get().state(py), Interest::READABLE)?;
@@ -446,7 +446,7 @@ impl Server {
     }
 }
 
-/// Makes the coroutine methods look like ones; called once, at import.
+/// Makes the coroutine methods look like coroutine functions; called once, at import.
 pub(crate) fn declare(py: Python<'_>) -> PyResult<()> {
     let names = ["serve_forever", "start_serving", "wait_closed"];
     coroutine_method::install(&py.get_type::<Server>(), &names)

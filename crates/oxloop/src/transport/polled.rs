@@ -32,15 +32,15 @@ pub(crate) struct PolledState {
     pub(super) flags: Flags,
 }
 
-/// asyncio's own attributes of a transport, by their names there.
+/// The state of a transport; `closing` and `conn_lost` are asyncio's attributes.
 #[derive(Default)]
 pub(crate) struct Flags {
     /// `connection_made` was called and reading may begin.
     pub(super) started: Cell<bool>,
     pub(super) reading: ReadingSwitch,
     pub(super) closing: Cell<bool>,
-    /// A socket's: counts `connection_lost` being scheduled, and writes after it. A pipe's: counts
-    /// failures, and writes after one.
+    /// Of a socket: 1 once `connection_lost` is scheduled, and one more for each write after that.
+    /// Of a pipe: counts failures, and writes after one.
     pub(super) conn_lost: Cell<u32>,
 }
 
@@ -54,7 +54,7 @@ impl PolledState {
     }
 }
 
-/// As asyncio's classes inherit from the general one.
+/// In place of inheritance: asyncio's transports have base classes.
 impl Deref for PolledState {
     type Target = Parties;
 
@@ -115,14 +115,14 @@ pub(crate) trait Polled: Native {
     /// RuntimeError on a closed loop.
     fn fail(this: &This<'_, '_, Self>, error: Py<PyAny>) -> PyResult<()>;
 
-    /// What is known of the descriptor: the program may have closed the socket or file, or have
-    /// detached it. Runs no Python code.
+    /// Whether the descriptor is still the transport's: the program may have closed or detached the
+    /// socket or file. Runs no Python code.
     fn known(this: &This<'_, '_, Self>) -> Known;
 
     /// True once the socket or file is closed.
     fn is_closed(this: &This<'_, '_, Self>) -> bool;
 
-    /// Closes the socket or file and lets go of what it belongs to; the registration has ended.
+    /// Closes the socket or file. The registration has ended before.
     ///
     /// # Errors
     /// What the object's close() raises.
@@ -202,8 +202,9 @@ impl<'py, T: Polled> This<'_, 'py, T> {
         T::fail(self, error.into_any())
     }
 
-    /// The number that is to be polled is not this file's. What epoll_ctl(2) would say of it is
-    /// raised; if it is another file's, the transport ends, as it would at that file's first event.
+    /// Called when the number to register is not this file's any more. If the number is closed,
+    /// EBADF is raised, as by epoll_ctl(2). If it is another file's, the transport ends, as it
+    /// would at that file's first event.
     #[cold]
     pub(super) fn lacks_descriptor(&self) -> PyResult<()> {
         if socket::is_open(self.registration().fd()) {
@@ -220,7 +221,8 @@ impl<'py, T: Polled> This<'_, 'py, T> {
         registration.renewal(T::known(self))
     }
 
-    /// Tells the protocol, then lets everything go.
+    /// Calls the protocol's `connection_lost`, then ends the registration, closes the socket or
+    /// file, and drops the rest.
     pub(super) fn call_connection_lost(&self, error: &Bound<'py, PyAny>) -> PyResult<()> {
         let told = self.tell_connection_lost(error);
         self.registration().end(self.loop_state());
@@ -230,7 +232,7 @@ impl<'py, T: Polled> This<'_, 'py, T> {
         then_cleaned(self.py(), then_cleaned(self.py(), told, closed), forgotten)
     }
 
-    /// What happens to a transport that dies: it may not have been closed.
+    /// For the finalizer: a transport that was not closed warns, and closes its socket or file.
     pub(super) fn finalize(&self) {
         if T::is_closed(self) {
             return;

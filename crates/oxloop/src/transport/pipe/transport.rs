@@ -1,4 +1,5 @@
-//! `PipeTransport`: what both ends of a pipe are, whatever a `PipeSide` does with the bytes.
+//! `PipeTransport`: what both ends of a pipe have in common. A `PipeSide` reads or writes the
+//! bytes.
 
 use super::{FileKind, extra_of, kind_of, set_nonblocking};
 use crate::error::os_error;
@@ -26,7 +27,7 @@ pub(crate) struct PipeEnd {
     polled: PolledState,
     /// None once it is closed.
     pipe: RefCell<Option<FileObject>>,
-    /// `connection_lost` is on its way, or was called.
+    /// `connection_lost` is queued, or was called.
     pub(super) ended: Cell<bool>,
 }
 
@@ -47,11 +48,11 @@ impl PipeEnd {
     }
 }
 
-/// What the two ends differ in, and what only one of them has.
+/// What each of the two ends adds.
 pub(crate) trait PipeSide: Sized + 'static {
-    /// What the loop polls to move data.
+    /// The event at which bytes can be read or written; `repr` tells whether it is polled.
     const POLLED: Interest;
-    /// asyncio's words for a file that cannot be polled.
+    /// asyncio's text for a file that cannot be polled.
     const REFUSAL: &'static str;
 
     fn new(kind: FileKind) -> Self;
@@ -61,7 +62,7 @@ pub(crate) trait PipeSide: Sized + 'static {
     /// As `Polled::on_event`.
     fn on_event(this: &PipeThis<'_, '_, Self>, readable: bool, writable: bool) -> PyResult<()>;
 
-    /// `connection_made` was called.
+    /// Called after `connection_made`.
     ///
     /// # Errors
     /// What epoll_ctl(2) says.
@@ -73,7 +74,7 @@ pub(crate) trait PipeSide: Sized + 'static {
     /// As `Polled::fail`.
     fn fail(this: &PipeThis<'_, '_, Self>, error: Py<PyAny>) -> PyResult<()>;
 
-    /// What the `repr` ends with.
+    /// The size of the write queue, for the `repr`.
     fn bufsize(_this: &PipeThis<'_, '_, Self>) -> Option<usize> {
         None
     }
@@ -157,7 +158,7 @@ impl<S: PipeSide> Polled for PipeTransport<S> {
 }
 
 impl<S: PipeSide> PipeTransport<S> {
-    /// Takes a file over; queues `connection_made`, the beginning, and the waiter.
+    /// Takes a file over; queues `connection_made`, `_begin`, and the waiter's result.
     ///
     /// # Errors
     /// ValueError for a file that cannot be polled, which stays open; what fstat(2) says, and

@@ -1,15 +1,15 @@
-//! What a socket object says of both ends of its connection.
+//! Asks a socket object for the addresses of both ends.
 
 use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-/// Puts `sockname` and `peername` into `extra`, None for what cannot be told. A peer that is known
-/// already is not asked for.
+/// Puts `sockname` and `peername` into `extra`, None if the socket raises OSError. A `peername`
+/// that is there already stays.
 ///
 /// # Errors
-/// What the socket raises beside OSError.
+/// What the socket's methods raise, except for an OSError.
 pub(in crate::transport) fn ask_names(
     socket: &Bound<'_, PyAny>,
     extra: &Bound<'_, PyDict>,

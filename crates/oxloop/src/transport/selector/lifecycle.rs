@@ -1,5 +1,5 @@
-//! The life of a transport that has a socket: made, paused, closed, aborted, lost; and what ends it
-//! by force.
+//! The life of a transport that has a socket: it is made, paused and resumed, closed or aborted, or
+//! ended by an error.
 
 use super::{SelectorState, SelectorTransport};
 use crate::py::args::Args;
@@ -11,8 +11,7 @@ use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
 impl SelectorState {
-    /// Schedules `connection_made` and what begins behind it, and takes a new transport into the
-    /// loop.
+    /// Queues `connection_made` and `_begin`, and enters a new transport into the loop's registry.
     ///
     /// # Errors
     /// What scheduling raises; MemoryError.
@@ -105,7 +104,7 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         self.schedule_connection_lost(error)
     }
 
-    /// The last bytes of a transport that was closed are sent: it ends now, as in asyncio.
+    /// Ends a closed transport whose last bytes are sent: at once, as in asyncio.
     ///
     /// # Errors
     /// What `connection_lost` and the socket object's close() raise.
@@ -118,8 +117,9 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         self.call_connection_lost(&self.py().None().into_bound(self.py()))
     }
 
-    /// Reports an exception that the connection cannot survive, and closes at once. An OSError is a
-    /// peer's doing: it is logged in debug mode only, and told to the protocol.
+    /// Reports an exception that ends the connection, and closes at once. An OSError counts as the
+    /// peer's doing: it is logged in debug mode only. `connection_lost` gets the exception in any
+    /// case.
     ///
     /// # Errors
     /// KeyboardInterrupt and SystemExit, and what the exception handler lets out.

@@ -1,14 +1,13 @@
-//! `SelectorTransport`: what the transports of sockets have in common, asyncio's
-//! `_SelectorTransport`: what the loop waits for on their behalf, and (in `lifecycle`) how they
-//! begin and end.
+//! `SelectorTransport`: what the transports of sockets have in common, as asyncio's
+//! `_SelectorTransport`: which events they wait for and, in `lifecycle`, how they begin and end.
 //!
 //! Invariants:
-//! - `interest` is what the kernel has; it may be more than what is wanted, until an unwanted event
-//!   arrives. What is wanted and missing is registered at once.
-//! - the loop keeps a transport alive exactly while it waits for the kernel.
-//! - the kernel is told nothing about a number whose socket object has another one by now.
+//! - the registration's interest may be more than what is wanted, until an unwanted event arrives.
+//!   What is wanted and missing is registered at once.
+//! - the loop keeps a transport alive exactly while the transport wants an event.
+//! - no system call is made for a number once the socket object has another one, or none.
 //!
-//! Cost: all of it is compiled into the two types; nothing is looked up at run time.
+//! Cost: this code is compiled into each of the two types, without a look-up at run time.
 
 mod extra_info;
 mod lifecycle;
@@ -37,9 +36,9 @@ pub(super) use lifecycle::add_methods;
 /// The part of a transport's payload that does not depend on the kind of its socket.
 pub(crate) struct SelectorState {
     pub(super) polled: PolledState,
-    /// Waits for `connection_made` to have been called.
+    /// A future that is done once `connection_made` was called.
     waiter: Slot,
-    /// Linked into the loop's list of transports to flush.
+    /// In the loop's list of transports to flush.
     pub(super) written: Cell<bool>,
     pub(super) flow: FlowControl,
 }
@@ -72,7 +71,7 @@ impl SelectorState {
     }
 }
 
-/// As asyncio's class inherits from the general one.
+/// In place of inheritance: asyncio's `_SelectorTransport` has base classes.
 impl Deref for SelectorState {
     type Target = PolledState;
 
@@ -82,7 +81,7 @@ impl Deref for SelectorState {
     }
 }
 
-/// What a kind of sockets adds.
+/// What the type for one kind of sockets adds.
 pub(crate) trait SelectorTransport: Polled + FlowControlled {
     fn selector_state(&self, py: Python<'_>) -> &SelectorState;
 
@@ -97,7 +96,7 @@ pub(crate) trait SelectorTransport: Polled + FlowControlled {
 
     fn drop_unsent(this: &This<'_, '_, Self>);
 
-    /// `connection_made` was called, and reading has begun.
+    /// Called after `connection_made`, when reading has begun.
     ///
     /// # Errors
     /// RuntimeError on a closed loop.
@@ -105,7 +104,7 @@ pub(crate) trait SelectorTransport: Polled + FlowControlled {
         Ok(())
     }
 
-    /// Reading was resumed: what was read before it was paused can be delivered.
+    /// Called when reading is resumed: delivers what was read before it was paused.
     fn reading_resumed(_this: &This<'_, '_, Self>) -> PyResult<()> {
         Ok(())
     }
@@ -117,7 +116,7 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         T::wants_to_read(self)
     }
 
-    /// What the transport wants to hear about.
+    /// The events that the transport wants.
     #[inline]
     pub(super) fn wanted(&self) -> Interest {
         let mut wanted = Interest::NONE;
@@ -135,7 +134,7 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         registration.hold(self.py(), self.loop_state(), wanted, || self.held());
     }
 
-    /// Registers what is wanted and missing.
+    /// Adds what is wanted and missing to the kernel's interest.
     pub(super) fn want_more(&self) {
         self.update_hold();
         let wanted = self.wanted();
@@ -144,10 +143,10 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         }
     }
 
-    /// Something could not be sent: the kernel says when it takes more.
+    /// Registers for the writable event, after something could not be sent.
     ///
     /// # Errors
-    /// RuntimeError on a closed loop, where nobody hears that; nothing is kept then.
+    /// RuntimeError on a closed loop, which serves no events; the queue is dropped then.
     pub(super) fn wait_to_send(&self) -> PyResult<()> {
         if let Err(error) = self.loop_state().check_closed() {
             T::drop_unsent(self);
@@ -157,14 +156,13 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         Ok(())
     }
 
-    /// Makes the kernel's interest exactly `wanted`. Without any, the descriptor leaves the poller:
-    /// a hang-up or an error is reported whether it is wanted or not, and would keep the loop
-    /// spinning.
+    /// Makes the kernel's interest exactly `wanted`. If nothing is wanted, the descriptor leaves
+    /// the poller: a hang-up or an error is reported even then, and the loop would spin.
     pub(super) fn apply(&self, wanted: Interest) {
         self.update_hold();
         if let Err(error) = self.register(wanted) {
-            // The program closed the descriptor behind the transport's back: nothing will come from
-            // it.
+            // The program closed the descriptor behind the transport's back: no event will come
+            // from it.
             let error = error.into_value(self.py()).into_any();
             if let Err(error) = self.force_close(Some(error)) {
                 self.loop_state()
@@ -181,7 +179,7 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         registration.set(self.loop_state(), wanted)
     }
 
-    /// Ends the interest in what an event brought and nobody wanted.
+    /// After an event that was not wanted: ends the interest in it.
     #[inline]
     pub(super) fn drop_unwanted(&self, readable: bool, writable: bool) {
         let wanted = self.wanted();

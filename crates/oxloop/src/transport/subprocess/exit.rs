@@ -1,4 +1,4 @@
-//! Noticing that the process has ended, and `_wait`.
+//! Notices that the process has ended; and `_wait`.
 //!
 //! A pidfd in the loop's poller becomes readable. Where the kernel refuses one, a thread waits for
 //! the process instead, without reaping it.
@@ -22,10 +22,10 @@ use std::rc::Rc;
 
 /// asyncio's exit status of a process that somebody else reaped.
 const STATUS_UNKNOWN: i32 = 255;
-/// What `Popen` is to say of such a process: no status of any.
+/// What `Popen` returns for such a process: a number that is no exit status.
 const REAPED: i32 = i32::MIN;
 
-/// A child process that the loop watches: its parent's alone.
+/// A child process that the loop watches. Only its own parent watches it, not a child of a fork.
 static CHILD: Kind = Kind {
     on_event: |object, _, behind_queued| {
         SubprocessThis::of(object).map_or(Ok(()), |this| this.on_exit_event(behind_queued))
@@ -53,7 +53,7 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<SubprocessTransport>>) 
 }
 
 impl SubprocessThis<'_, '_> {
-    /// Makes the loop notice the exit.
+    /// Registers a pidfd, or else starts a thread, so that the loop notices the exit.
     ///
     /// # Errors
     /// What starting a thread raises where pidfd_open(2) is refused.
@@ -108,9 +108,9 @@ impl SubprocessThis<'_, '_> {
             .map(drop)
     }
 
-    /// The process has ended: reap it, and tell everybody at once, or else behind what is queued.
-    /// It is reaped at once in any case: a SIGCHLD handler of the program's may be queued, and
-    /// would take the status.
+    /// Reaps the process that has ended, and tells everybody at once or, if `behind_queued`, behind
+    /// what is queued. It is reaped at once in any case: a SIGCHLD handler of the program's may be
+    /// queued, and would take the status.
     ///
     /// # Errors
     /// What `Popen` raises.
@@ -230,8 +230,9 @@ async fn wait_for_exit(transport: Rc<Ref<SubprocessTransport>>) -> PyResult<Py<P
         Ok::<_, PyErr>(Some(waiter))
     })?;
     if let Some(waiter) = waiter {
-        // Only its address is kept here, so that the collector sees every reference to it. Another
-        // waiter could have it only after the exit, and then there are no more.
+        // Only its address is kept here, so that the collector sees every reference to it. No other
+        // waiter can have this address: until the exit `exit_waiters` keeps the future alive, and
+        // after the exit there are no waiters.
         let address = waiter.as_ptr().addr();
         let outcome = await_python(waiter).await;
         Python::attach(|py| drop(transport.this(py).take_exit_waiter(address)));
