@@ -27,12 +27,9 @@ fn run_in_executor<'py>(
     args: Args<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let (py, state) = (this.py(), this.payload().state(this.py()));
-    let Some(executor) = args.positional(0) else {
-        return Err(missing_argument("run_in_executor", "executor"));
-    };
-    let Some(function) = args.positional(1) else {
-        return Err(missing_argument("run_in_executor", "func"));
-    };
+    let missing = |name| missing_argument("run_in_executor", name);
+    let executor = args.positional(0).ok_or_else(|| missing("executor"))?;
+    let function = args.positional(1).ok_or_else(|| missing("func"))?;
     args.no_keywords("run_in_executor")?;
     state.check_closed()?;
     if state.settings.debug.get() {

@@ -162,25 +162,17 @@ fn task_arguments<'py>(
     Ok((coroutine, kwargs))
 }
 
-/// From 3.14 on the factory gets every keyword as it came.
-#[cfg(Py_3_14)]
+/// From 3.14 on the factory gets every keyword as it came. Before, it sees `context` only if there
+/// is one, and the name is set afterwards.
 fn call_factory<'py>(
     this: &LoopThis<'_, 'py>,
     factory: &Bound<'py, PyAny>,
     coroutine: &Bound<'py, PyAny>,
     kwargs: &Bound<'py, PyDict>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    factory.call((this.object(), coroutine), Some(kwargs))
-}
-
-/// Before 3.14 a factory sees `context` only if there is one, and the name is set afterwards.
-#[cfg(not(Py_3_14))]
-fn call_factory<'py>(
-    this: &LoopThis<'_, 'py>,
-    factory: &Bound<'py, PyAny>,
-    coroutine: &Bound<'py, PyAny>,
-    kwargs: &Bound<'py, PyDict>,
-) -> PyResult<Bound<'py, PyAny>> {
+    if cfg!(Py_3_14) {
+        return factory.call((this.object(), coroutine), Some(kwargs));
+    }
     let name = kwargs.get_item("name")?;
     if name.is_some() {
         kwargs.del_item("name")?;

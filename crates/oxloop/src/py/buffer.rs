@@ -10,34 +10,20 @@ use pyo3::exceptions::{PyBufferError, PyException, PyTypeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes};
+use std::ffi::c_int;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::slice;
 
-/// Memory of a Python object, lent for writing.
-pub(crate) struct WritableBuffer<'py> {
+/// What an object lends until this is dropped.
+struct Lent<'py> {
     view: Box<ffi::Py_buffer>,
     attached: PhantomData<Python<'py>>,
 }
 
-impl<'py> WritableBuffer<'py> {
-    /// `argument` is what the object is to Python's own function: "recv_into() argument 1".
-    ///
-    /// # Errors
-    /// That function's TypeError, whatever the exporter says; KeyboardInterrupt and its like.
-    pub(crate) fn of(object: &Bound<'py, PyAny>, argument: &str) -> PyResult<Self> {
-        Self::lent(object).map_err(|error| {
-            if error.is_instance_of::<PyException>(object.py()) {
-                not_writable(object, argument)
-            } else {
-                error
-            }
-        })
-    }
-
-    fn lent(object: &Bound<'py, PyAny>) -> PyResult<Self> {
+impl<'py> Lent<'py> {
+    fn of(object: &Bound<'py, PyAny>, flags: c_int) -> PyResult<Self> {
         let mut view = Box::<ffi::Py_buffer>::new(ffi::Py_buffer::new());
-        let flags = ffi::PyBUF_WRITABLE;
         // SAFETY: `object` is alive and `view` is writable; on success it must be released once,
         // which `Drop` does.
         if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *view, flags) } < 0 {
@@ -49,8 +35,40 @@ impl<'py> WritableBuffer<'py> {
         })
     }
 
-    pub(crate) const fn len(&self) -> usize {
+    const fn len(&self) -> usize {
         self.view.len as usize
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the view came from PyObject_GetBuffer and is released once; attached, as the
+        // token that the value holds proves.
+        unsafe { ffi::PyBuffer_Release(&raw mut *self.view) };
+    }
+}
+
+/// Memory of a Python object, lent for writing.
+pub(crate) struct WritableBuffer<'py>(Lent<'py>);
+
+impl<'py> WritableBuffer<'py> {
+    /// `argument` is what the object is to Python's own function: "recv_into() argument 1".
+    ///
+    /// # Errors
+    /// That function's TypeError, whatever the exporter says; KeyboardInterrupt and its like.
+    pub(crate) fn of(object: &Bound<'py, PyAny>, argument: &str) -> PyResult<Self> {
+        let lent = Lent::of(object, ffi::PyBUF_WRITABLE).map_err(|error| {
+            if error.is_instance_of::<PyException>(object.py()) {
+                not_writable(object, argument)
+            } else {
+                error
+            }
+        });
+        lent.map(Self)
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Lends the memory to `fill`, which must not run Python code.
@@ -60,15 +78,7 @@ impl<'py> WritableBuffer<'py> {
         }
         // SAFETY: the exporter lent `len` contiguous writable bytes until the view is released, and
         // nothing else touches them while this thread stays attached and runs no Python code.
-        fill(unsafe { slice::from_raw_parts_mut(self.view.buf.cast(), self.len()) })
-    }
-}
-
-impl Drop for WritableBuffer<'_> {
-    fn drop(&mut self) {
-        // SAFETY: the view came from PyObject_GetBuffer and is released once; attached, as the
-        // token that the value holds proves.
-        unsafe { ffi::PyBuffer_Release(&raw mut *self.view) };
+        fill(unsafe { slice::from_raw_parts_mut(self.0.view.buf.cast(), self.len()) })
     }
 }
 
@@ -86,43 +96,24 @@ fn not_writable(object: &Bound<'_, PyAny>, argument: &str) -> PyErr {
 }
 
 /// Memory of a Python object, lent for reading.
-pub(crate) struct ReadableBuffer<'py> {
-    view: Box<ffi::Py_buffer>,
-    attached: PhantomData<Python<'py>>,
-}
+pub(crate) struct ReadableBuffer<'py>(Lent<'py>);
 
 impl<'py> ReadableBuffer<'py> {
     /// # Errors
     /// The exporter's own: TypeError without a buffer, BufferError for one that is not contiguous.
     pub(crate) fn of(object: &Bound<'py, PyAny>) -> PyResult<Self> {
-        let mut view = Box::<ffi::Py_buffer>::new(ffi::Py_buffer::new());
-        let flags = ffi::PyBUF_SIMPLE;
-        // SAFETY: `object` is alive and `view` is writable; on success it must be released once,
-        // which `Drop` does.
-        if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), &raw mut *view, flags) } < 0 {
-            return Err(PyErr::fetch(object.py()));
-        }
-        Ok(Self {
-            view,
-            attached: PhantomData,
-        })
+        Lent::of(object, ffi::PyBUF_SIMPLE).map(Self)
     }
 
     /// The memory, for use without running Python code in between.
     pub(crate) const fn as_slice(&self) -> &[u8] {
-        if self.view.buf.is_null() || self.view.len == 0 {
+        let view = &self.0.view;
+        if view.buf.is_null() || view.len == 0 {
             return &[];
         }
         // SAFETY: the exporter lent `len` contiguous bytes until the view is released, and nobody
         // writes to them while this thread stays attached and runs no Python code.
-        unsafe { slice::from_raw_parts(self.view.buf.cast(), self.view.len as usize) }
-    }
-}
-
-impl Drop for ReadableBuffer<'_> {
-    fn drop(&mut self) {
-        // SAFETY: as for `WritableBuffer`.
-        unsafe { ffi::PyBuffer_Release(&raw mut *self.view) };
+        unsafe { slice::from_raw_parts(view.buf.cast(), self.0.len()) }
     }
 }
 
@@ -238,5 +229,5 @@ pub(crate) fn bytes_filled_by<'py, E>(
 unsafe extern "C" {
     /// Cuts a bytes object that nobody else has; on failure the object is gone and `*bytes` null.
     #[link_name = "_PyBytes_Resize"]
-    fn resize_bytes(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
+    fn resize_bytes(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> c_int;
 }

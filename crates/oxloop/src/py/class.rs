@@ -11,11 +11,12 @@
 //! - the payload is initialised before the object is seen by anybody, and dropped in `tp_dealloc`.
 //! - every type takes part in garbage collection: the payload visits what it holds.
 
+use super::heap_type::{make_type, offsets_slot, slot};
 use super::layout::has_only_slots;
 use super::method::{Access, Methods, Nullary, guarded, repr_slot};
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::PyType;
 use pyo3::{Borrowed, PyTraverseError, PyVisit, ffi};
 use std::ffi::{CStr, c_int, c_void};
 use std::marker::PhantomData;
@@ -392,25 +393,10 @@ pub(crate) fn create<T: Native>(
     let offset = base_size.next_multiple_of(align_of::<*mut ffi::PyObject>());
     let weakrefs = offset + size_of::<T>().next_multiple_of(size_of::<usize>());
     T::class().payload_offset.store(offset, Ordering::Relaxed);
-    let mut spec = ffi::PyType_Spec {
-        name: name.as_ptr(),
-        basicsize: (weakrefs + 2 * size_of::<usize>()) as c_int,
-        itemsize: 0,
-        flags: (ffi::Py_TPFLAGS_DEFAULT
-            | ffi::Py_TPFLAGS_HAVE_GC
-            | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION) as _,
-        slots: type_slots::<T>(doc, methods, weakrefs, extra)
-            .leak()
-            .as_mut_ptr(),
-    };
-    let bases = PyTuple::new(py, [base])?;
-    // SAFETY: the spec's slots end with a zero slot and, being leaked, outlive the type.
-    let type_object = unsafe {
-        Bound::from_owned_ptr_or_err(
-            py,
-            ffi::PyType_FromSpecWithBases(&raw mut spec, bases.as_ptr()),
-        )?
-    };
+    let size = weakrefs + 2 * size_of::<usize>();
+    let slots = type_slots::<T>(doc, methods, weakrefs, extra);
+    // SAFETY: the slots are functions of T's, and an instance has room for all that they use.
+    let type_object = unsafe { make_type(py, name, [size, 0], 0, slots, Some(base))? };
     T::class()
         .type_object
         .store(type_object.into_ptr().cast(), Ordering::Relaxed);
@@ -423,17 +409,9 @@ fn type_slots<T: Native>(
     weakrefs: usize,
     extra: Slots,
 ) -> Vec<ffi::PyType_Slot> {
-    let member = |name: &'static CStr, offset: usize| ffi::PyMemberDef {
-        name: name.as_ptr(),
-        type_code: ffi::Py_T_PYSSIZET,
-        offset: offset as isize,
-        flags: ffi::Py_READONLY,
-        doc: ptr::null(),
-    };
-    let members = vec![
-        member(c"__weaklistoffset__", weakrefs),
-        member(c"__dictoffset__", weakrefs + size_of::<usize>()),
-        ffi::PyMemberDef::default(),
+    let offsets = [
+        (c"__weaklistoffset__", weakrefs),
+        (c"__dictoffset__", weakrefs + size_of::<usize>()),
     ];
     methods.attributes.push(ffi::PyGetSetDef {
         name: c"__dict__".as_ptr(),
@@ -442,18 +420,16 @@ fn type_slots<T: Native>(
         doc: ptr::null(),
         closure: ptr::null_mut(),
     });
-    let slot = |slot: c_int, pfunc: *mut c_void| ffi::PyType_Slot { slot, pfunc };
     let mut slots = vec![
         slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast()),
         slot(ffi::Py_tp_dealloc, dealloc::<T> as *mut c_void),
         slot(ffi::Py_tp_traverse, traverse::<T> as *mut c_void),
         slot(ffi::Py_tp_clear, clear::<T> as *mut c_void),
         slot(ffi::Py_tp_finalize, finalize::<T> as *mut c_void),
-        slot(ffi::Py_tp_members, members.leak().as_mut_ptr().cast()),
+        offsets_slot(&offsets),
     ];
     slots.extend(methods.into_slots());
     slots.extend(extra.0);
-    slots.push(slot(0, ptr::null_mut()));
     slots
 }
 

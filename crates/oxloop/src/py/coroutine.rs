@@ -22,6 +22,7 @@
 use super::args::Args;
 use super::attached::Attached;
 use super::class::{Class, Native, OfNative, Ref, Slots, This, Visit, VisitStopped, create};
+use super::heap_type::slot;
 use super::method::{Methods, guarded, repr_slot};
 use super::{imports, interpreter_exit};
 use pyo3::exceptions::{
@@ -484,7 +485,6 @@ pub(crate) fn create_type(py: Python<'_>) -> PyResult<()> {
     methods.getter(c"cr_frame", |this| this.none());
     methods.getter(c"cr_code", |this| this.none());
     methods.getter(c"cr_await", |this| this.none());
-    let slot = |slot: c_int, pfunc: *mut c_void| ffi::PyType_Slot { slot, pfunc };
     let extra = Slots(vec![
         slot(ffi::Py_am_await, return_self as *mut c_void),
         slot(ffi::Py_tp_iter, return_self as *mut c_void),

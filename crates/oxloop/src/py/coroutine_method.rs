@@ -18,6 +18,7 @@
 //! Cost: one indirect call more than the wrapped descriptor.
 
 use super::class::{This, free, show_instance};
+use super::heap_type::{make_type, offsets_slot, slot};
 use super::imports;
 use super::method::{Access, Methods, repr_slot};
 use pyo3::ffi;
@@ -25,9 +26,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyType};
 use std::cell::Cell;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::mem::offset_of;
-use std::ptr;
 
 unsafe extern "C" {
     // PyO3 does not declare it.
@@ -105,7 +105,13 @@ fn method_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
 }
 
 fn create_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
-    let slot = |slot: c_int, pfunc: *mut c_void| ffi::PyType_Slot { slot, pfunc };
+    let offsets = [
+        (
+            c"__vectorcalloffset__",
+            offset_of!(CoroutineMethod, vectorcall),
+        ),
+        (c"__weaklistoffset__", offset_of!(CoroutineMethod, weakrefs)),
+    ];
     let [methods, attributes] = declared().into_slots();
     let slots = vec![
         slot(ffi::Py_tp_dealloc, dealloc as *mut c_void),
@@ -113,46 +119,17 @@ fn create_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void),
         slot(ffi::Py_tp_descr_get, descriptor_get as *mut c_void),
         repr_slot::<OfCoroutineMethod, _>(repr),
-        slot(ffi::Py_tp_members, members().leak().as_mut_ptr().cast()),
+        offsets_slot(&offsets),
         methods,
         attributes,
-        slot(0, ptr::null_mut()),
     ];
-    let mut spec = ffi::PyType_Spec {
-        name: c"oxloop._oxloop.coroutine_method".as_ptr(),
-        basicsize: size_of::<CoroutineMethod>() as c_int,
-        itemsize: 0,
-        flags: (ffi::Py_TPFLAGS_DEFAULT
-            | ffi::Py_TPFLAGS_HAVE_GC
-            | ffi::Py_TPFLAGS_HAVE_VECTORCALL
-            | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR
-            | ffi::Py_TPFLAGS_IMMUTABLETYPE
-            | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION) as _,
-        slots: slots.leak().as_mut_ptr(),
-    };
-    // SAFETY: the slots end with a zero slot and are leaked, so they outlive the type.
-    unsafe {
-        let class = ffi::PyType_FromSpec(&raw mut spec);
-        Ok(Bound::from_owned_ptr_or_err(py, class)?.cast_into_unchecked())
-    }
-}
-
-fn members() -> Vec<ffi::PyMemberDef> {
-    let member = |name: &'static CStr, offset: usize| ffi::PyMemberDef {
-        name: name.as_ptr(),
-        type_code: ffi::Py_T_PYSSIZET,
-        offset: offset as isize,
-        flags: ffi::Py_READONLY,
-        doc: ptr::null(),
-    };
-    vec![
-        member(
-            c"__vectorcalloffset__",
-            offset_of!(CoroutineMethod, vectorcall),
-        ),
-        member(c"__weaklistoffset__", offset_of!(CoroutineMethod, weakrefs)),
-        ffi::PyMemberDef::default(),
-    ]
+    let name = c"oxloop._oxloop.coroutine_method";
+    let flags = ffi::Py_TPFLAGS_HAVE_VECTORCALL
+        | ffi::Py_TPFLAGS_METHOD_DESCRIPTOR
+        | ffi::Py_TPFLAGS_IMMUTABLETYPE;
+    let size = size_of::<CoroutineMethod>();
+    // SAFETY: the slots are functions of this type, whose instances are a `CoroutineMethod`.
+    unsafe { make_type(py, name, [size, 0], flags, slots, None) }
 }
 
 /// A function's attributes: those of the signature come from the compiled function, the others

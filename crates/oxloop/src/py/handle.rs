@@ -20,10 +20,11 @@ use super::call::Call;
 use super::class::{This, Visit, VisitStopped, show_instance};
 use super::context::Captured;
 use super::freeing::{Free, free_or_defer};
+use super::heap_type::{make_type, offsets_slot, slot};
 use super::method::{Access, Methods, guarded};
 use super::object::release_anywhere;
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::PyType;
 use pyo3::{Borrowed, ffi};
 use std::ffi::{CStr, c_int, c_void};
 use std::mem::offset_of;
@@ -361,24 +362,12 @@ pub(crate) fn create_handle_type<'py>(
     doc: &'static CStr,
     methods: Methods<OfHandle>,
 ) -> PyResult<Bound<'py, PyType>> {
-    let members = vec![
-        ffi::PyMemberDef {
-            name: c"__weaklistoffset__".as_ptr(),
-            type_code: ffi::Py_T_PYSSIZET,
-            offset: offset_of!(HandleObject, weakrefs) as isize,
-            flags: ffi::Py_READONLY,
-            doc: ptr::null(),
-        },
-        ffi::PyMemberDef::default(),
-    ];
-    let mut slots = shared_slots(doc, methods);
-    slots.insert(
-        0,
-        slot(ffi::Py_tp_members, members.leak().as_mut_ptr().cast()),
-    );
-    slots.insert(0, slot(ffi::Py_tp_dealloc, dealloc_handle as *mut c_void));
+    let offsets = [(c"__weaklistoffset__", offset_of!(HandleObject, weakrefs))];
+    let mut slots = slots(doc, methods, dealloc_handle);
+    slots.push(offsets_slot(&offsets));
     let size = size_of::<HandleObject>();
-    let class = make_type(py, name, size, 0, slots, None)?;
+    // SAFETY: the slots are a handle's, and so is the size.
+    let class = unsafe { make_type(py, name, [size, 0], 0, slots, None)? };
     HANDLE_TYPE.store(class.as_type_ptr(), Ordering::Relaxed);
     Ok(class)
 }
@@ -396,11 +385,11 @@ pub(crate) fn create_timer_type<'py>(
         base_size.next_multiple_of(align_of::<TimerPart>()),
         Ordering::Relaxed,
     );
-    let mut slots = shared_slots(doc, methods);
-    slots.insert(0, slot(ffi::Py_tp_dealloc, dealloc_timer as *mut c_void));
     let size = TIMER_PART.load(Ordering::Relaxed) + size_of::<TimerPart>();
-    let item = size_of::<*mut ffi::PyObject>();
-    let class = make_type(py, name, size, item, slots, Some(base))?;
+    let sizes = [size, size_of::<*mut ffi::PyObject>()];
+    let slots = slots(doc, methods, dealloc_timer);
+    // SAFETY: the slots are a timer handle's, and so are the sizes.
+    let class = unsafe { make_type(py, name, sizes, 0, slots, Some(base))? };
     // SAFETY: the type was just made; the fields of a type object are plain data.
     let (flags, weakrefs) = unsafe {
         let class = &*class.as_type_ptr();
@@ -417,51 +406,20 @@ pub(crate) fn create_timer_type<'py>(
     Ok(class)
 }
 
-const fn slot(slot: c_int, pfunc: *mut c_void) -> ffi::PyType_Slot {
-    ffi::PyType_Slot { slot, pfunc }
-}
-
-fn shared_slots<A: Access<Target = Call>>(
+fn slots<A: Access<Target = Call>>(
     doc: &'static CStr,
     methods: Methods<A>,
+    dealloc: unsafe extern "C" fn(*mut ffi::PyObject),
 ) -> Vec<ffi::PyType_Slot> {
     let [methods, attributes] = methods.into_slots();
     vec![
         slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast()),
+        slot(ffi::Py_tp_dealloc, dealloc as *mut c_void),
         slot(ffi::Py_tp_traverse, traverse::<A> as *mut c_void),
         slot(ffi::Py_tp_clear, clear::<A> as *mut c_void),
         methods,
         attributes,
-        slot(0, ptr::null_mut()),
     ]
-}
-
-fn make_type<'py>(
-    py: Python<'py>,
-    name: &'static CStr,
-    size: usize,
-    item: usize,
-    slots: Vec<ffi::PyType_Slot>,
-    base: Option<&Bound<'py, PyType>>,
-) -> PyResult<Bound<'py, PyType>> {
-    let mut spec = ffi::PyType_Spec {
-        name: name.as_ptr(),
-        basicsize: size as c_int,
-        itemsize: item as c_int,
-        flags: (ffi::Py_TPFLAGS_DEFAULT
-            | ffi::Py_TPFLAGS_HAVE_GC
-            | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION) as _,
-        slots: slots.leak().as_mut_ptr(),
-    };
-    let bases = base.map(|base| PyTuple::new(py, [base])).transpose()?;
-    let bases_ptr = bases
-        .as_ref()
-        .map_or(ptr::null_mut(), |bases| bases.as_ptr());
-    // SAFETY: the slots end with a zero slot and are leaked, so they outlive the type.
-    unsafe {
-        let class = ffi::PyType_FromSpecWithBases(&raw mut spec, bases_ptr);
-        Ok(Bound::from_owned_ptr_or_err(py, class)?.cast_into_unchecked())
-    }
 }
 
 unsafe extern "C" fn dealloc_handle(object: *mut ffi::PyObject) {

@@ -12,6 +12,7 @@
 
 use super::args::Args;
 use super::class::This;
+use super::heap_type::slot;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::pyclass::boolean_struct::True;
@@ -172,15 +173,10 @@ impl<A: Access> Methods<A> {
     pub(super) fn into_slots(mut self) -> [ffi::PyType_Slot; 2] {
         self.methods.push(ffi::PyMethodDef::zeroed());
         self.attributes.push(ffi::PyGetSetDef::default());
+        let (methods, attributes) = (self.methods.leak(), self.attributes.leak());
         [
-            ffi::PyType_Slot {
-                slot: ffi::Py_tp_methods,
-                pfunc: self.methods.leak().as_mut_ptr().cast(),
-            },
-            ffi::PyType_Slot {
-                slot: ffi::Py_tp_getset,
-                pfunc: self.attributes.leak().as_mut_ptr().cast(),
-            },
+            slot(ffi::Py_tp_methods, methods.as_mut_ptr().cast()),
+            slot(ffi::Py_tp_getset, attributes.as_mut_ptr().cast()),
         ]
     }
 
@@ -314,10 +310,7 @@ unsafe extern "C" fn noargs<A: Access, F: Nullary<A::Target>>(
 /// A `tp_repr` written in Rust. `function` must be a function item.
 pub(super) fn repr_slot<A: Access, F: Nullary<A::Target>>(function: F) -> ffi::PyType_Slot {
     let _ = function;
-    ffi::PyType_Slot {
-        slot: ffi::Py_tp_repr,
-        pfunc: repr::<A, F> as *mut c_void,
-    }
+    slot(ffi::Py_tp_repr, repr::<A, F> as *mut c_void)
 }
 
 unsafe extern "C" fn repr<A: Access, F: Nullary<A::Target>>(

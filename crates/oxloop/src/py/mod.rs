@@ -28,6 +28,7 @@ mod freeing;
 pub(crate) mod future;
 pub(crate) mod handle;
 pub(crate) mod handled;
+mod heap_type;
 pub(crate) mod imports;
 pub(crate) mod interpreter;
 mod interpreter_exit;
