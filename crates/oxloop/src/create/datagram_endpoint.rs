@@ -382,10 +382,7 @@ fn make_transport(
         context,
     };
     let transport = datagram::start(this, opened)?;
-    let pair = Pair {
-        transport,
-        protocol,
-    };
+    let pair = Pair::new(transport, protocol);
     log_created(this, endpoint, &pair)?;
     Ok((pair, waiter))
 }

@@ -83,11 +83,7 @@ async fn connect(
         let protocol = factory.bind(py).call0()?;
         let waiter = this.call_method0(intern!(py, "create_future"))?;
         let transport = (direction.start)(this, pipe, &protocol, &waiter)?;
-        let protocol = protocol.unbind();
-        let pair = Pair {
-            transport,
-            protocol,
-        };
+        let pair = Pair::new(transport, protocol.unbind());
         Ok::<_, PyErr>((pair, waiter.unbind()))
     })?;
     let outcome = await_python(waiter).await;

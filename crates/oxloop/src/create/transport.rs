@@ -144,6 +144,13 @@ pub(super) struct Pair {
 }
 
 impl Pair {
+    pub(super) const fn new(transport: Py<PyAny>, protocol: Py<PyAny>) -> Self {
+        Self {
+            transport,
+            protocol,
+        }
+    }
+
     pub(super) fn into_python(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let pair = (self.transport, self.protocol).into_pyobject(py)?;
         Ok(pair.into_any().unbind())
@@ -182,10 +189,7 @@ pub(super) async fn open_transport(
     let (outcome, kept) = await_python_keeping(waiter, kept).await;
     Python::attach(|py| {
         let (transport, protocol) = kept.extract(py)?;
-        let pair = Pair {
-            transport,
-            protocol,
-        };
+        let pair = Pair::new(transport, protocol);
         match outcome {
             Ok(_) => Ok(pair),
             Err(error) => Err(pair.close_after(py, error)),
@@ -240,9 +244,5 @@ fn make_transport(
         None => transport.as_object().clone_ref(py),
         Some(app_transport) => app_transport.as_object().clone_ref(py),
     };
-    let pair = Pair {
-        transport,
-        protocol: protocol.unbind(),
-    };
-    Ok((pair, waiter.unbind()))
+    Ok((Pair::new(transport, protocol.unbind()), waiter.unbind()))
 }

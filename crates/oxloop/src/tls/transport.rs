@@ -107,10 +107,8 @@ fn add_state(methods: &mut Methods<OfNative<TlsTransport>>) {
             let [name, default] = args.bind("get_extra_info", ["name", "default"], 1)?;
             let name = name.expect("invariant: bind checked the required argument");
             let default = this.or_none(default.map(|default| default.to_owned()))?;
-            match this.tls() {
-                Some(tls) => tls.this(this.py()).extra_info(&name, &default),
-                None => Ok(default),
-            }
+            let value = this.ask(|tls| tls.extra_info(&name, &default));
+            value.unwrap_or(Ok(default))
         },
         c"sslcontext, ssl_object, peercert, cipher, compression, and what the transport below has.",
     );
@@ -125,10 +123,7 @@ fn add_state(methods: &mut Methods<OfNative<TlsTransport>>) {
     );
     methods.nullary(
         c"get_protocol",
-        |this| {
-            let tls = this.tls();
-            this.or_none(tls.and_then(|tls| tls.this(this.py()).app_protocol()))
-        },
+        |this| this.or_none(this.ask(|tls| tls.app_protocol()).flatten()),
         c"The current protocol.",
     );
     methods.nullary(
@@ -140,12 +135,10 @@ fn add_state(methods: &mut Methods<OfNative<TlsTransport>>) {
         c"True once closing began.",
     );
     methods.getter(c"_loop", |this| {
-        let tls = this.tls();
-        this.or_none(tls.map(|tls| tls.this(this.py()).event_loop().clone().into_any()))
+        this.or_none(this.ask(|tls| tls.event_loop().clone().into_any()))
     });
     methods.getter(c"_ssl_protocol", |this| {
-        let tls = this.tls();
-        this.or_none(tls.map(|tls| tls.as_object().bind(this.py()).clone()))
+        this.or_none(this.ask(|tls| tls.object().to_owned()))
     });
     methods.getter(c"_closed", |this| this.boolean(this.own().closed.get()));
 }
@@ -177,22 +170,16 @@ fn add_reading(methods: &mut Methods<OfNative<TlsTransport>>) {
     methods.nullary(
         c"is_reading",
         |this| {
-            let mut reading = false;
-            this.with_tls(|tls| {
-                reading = !tls.own().flags.app_reading_paused.get();
-                Ok(())
-            })?;
-            this.boolean(reading)
+            let paused = this.ask(|tls| tls.own().flags.app_reading_paused.get());
+            this.boolean(paused == Some(false))
         },
         c"True unless paused.",
     );
     methods.nullary_procedure(
         c"pause_reading",
         |this| {
-            this.with_tls(|tls| {
-                tls.pause_reading();
-                Ok(())
-            })
+            this.ask(|tls| tls.pause_reading());
+            Ok(())
         },
         c"Do not deliver data until resume_reading().",
     );
@@ -231,10 +218,8 @@ fn add_writing(methods: &mut Methods<OfNative<TlsTransport>>) {
         "data",
         |this, args| {
             let data = copy_to_bytes(&*args.one("_test__append_write_backlog", "data")?)?;
-            this.with_tls(|tls| {
-                tls.own().backlog.borrow_mut().push(data);
-                Ok(())
-            })
+            this.ask(|tls| tls.own().backlog.borrow_mut().push(data));
+            Ok(())
         },
         c"asyncio's own tests make a backlog with it.",
     );
@@ -244,17 +229,16 @@ fn add_limits(methods: &mut Methods<OfNative<TlsTransport>>) {
     methods.nullary(
         c"get_write_buffer_size",
         |this| {
-            let tls = this.tls();
-            let size = tls.map_or(0, |tls| tls.this(this.py()).queued());
+            let size = this.ask(|tls| tls.queued()).unwrap_or(0);
             Ok(size.into_pyobject(this.py())?.into_any())
         },
         c"Bytes that are queued and not yet sent.",
     );
     methods.nullary(
         c"get_write_buffer_limits",
-        |this| match this.tls() {
-            Some(tls) => tls.this(this.py()).own().outgoing.limits(this.py()),
-            None => this.none(),
+        |this| {
+            let limits = this.ask(|tls| tls.own().outgoing.limits(this.py()));
+            limits.unwrap_or_else(|| this.none())
         },
         c"(low, high) water marks in bytes.",
     );
@@ -272,19 +256,17 @@ fn add_limits(methods: &mut Methods<OfNative<TlsTransport>>) {
     methods.nullary(
         c"get_read_buffer_size",
         |this| {
-            let size = match this.tls() {
-                Some(tls) => tls.this(this.py()).own().records.unread(this.py())?,
-                None => 0,
-            };
+            let size = this.ask(|tls| tls.own().records.unread(this.py()));
+            let size = size.unwrap_or(Ok(0))?;
             Ok(size.into_pyobject(this.py())?.into_any())
         },
         c"Bytes that arrived and are not yet decrypted.",
     );
     methods.nullary(
         c"get_read_buffer_limits",
-        |this| match this.tls() {
-            Some(tls) => tls.this(this.py()).own().incoming.limits(this.py()),
-            None => this.none(),
+        |this| {
+            let limits = this.ask(|tls| tls.own().incoming.limits(this.py()));
+            limits.unwrap_or_else(|| this.none())
         },
         c"(low, high) water marks in bytes.",
     );
@@ -301,9 +283,8 @@ fn add_limits(methods: &mut Methods<OfNative<TlsTransport>>) {
         c"Set the water marks in bytes; low defaults to a quarter of high.",
     );
     methods.getter(c"_protocol_paused", |this| {
-        let tls = this.tls();
-        let paused = tls.is_some_and(|tls| tls.this(this.py()).own().outgoing.is_paused());
-        this.boolean(paused)
+        let paused = this.ask(|tls| tls.own().outgoing.is_paused());
+        this.boolean(paused == Some(true))
     });
 }
 
@@ -327,21 +308,23 @@ impl<'py> TransportThis<'_, 'py> {
 
     /// Calls `body`, while there is a connection.
     fn with_tls(&self, body: impl FnOnce(&TlsThis<'_, 'py>) -> PyResult<()>) -> PyResult<()> {
-        match self.tls() {
-            Some(tls) => body(&tls.this(self.py())),
-            None => Ok(()),
-        }
+        self.ask(body).unwrap_or(Ok(()))
+    }
+
+    /// What the connection says; None without one.
+    fn ask<R>(&self, question: impl FnOnce(&TlsThis<'_, 'py>) -> R) -> Option<R> {
+        self.tls().map(|tls| question(&tls.this(self.py())))
     }
 
     fn is_closing(&self) -> PyResult<bool> {
         if self.own().closed.get() {
             return Ok(true);
         }
-        let Some(tls) = self.tls() else {
-            return Ok(true);
-        };
-        let lower = tls.this(self.py()).lower();
-        lower.map_or(Ok(false), |lower| lower.is_closing(self.py()))
+        let closing = self.ask(|tls| {
+            let lower = tls.lower();
+            lower.map_or(Ok(false), |lower| lower.is_closing(self.py()))
+        });
+        closing.unwrap_or(Ok(true))
     }
 
     fn close(&self) -> PyResult<()> {
@@ -353,7 +336,7 @@ impl<'py> TransportThis<'_, 'py> {
             });
         }
         own.closed_twice.set(true);
-        if self.tls().is_none_or(|tls| tls.this(self.py()).is_lost()) {
+        if self.ask(|tls| tls.is_lost()) != Some(false) {
             drop(own.protocol.take());
         }
         Ok(())

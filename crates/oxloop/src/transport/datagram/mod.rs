@@ -134,16 +134,10 @@ impl Native for DatagramTransport {
     }
 }
 
-impl DatagramTransport {
-    fn inner(&self, py: Python<'_>) -> &DatagramState {
-        self.inner.get(py)
-    }
-}
-
 impl Polled for DatagramTransport {
     #[inline]
     fn polled(&self, py: Python<'_>) -> &PolledState {
-        &self.inner(py).polled
+        &self.inner.get(py).polled
     }
 
     #[inline]
@@ -195,7 +189,7 @@ impl Polled for DatagramTransport {
 impl FlowControlled for DatagramTransport {
     #[inline]
     fn flow(&self, py: Python<'_>) -> &FlowControl {
-        &self.inner(py).flow
+        &self.inner.get(py).flow
     }
 
     #[inline]
@@ -211,7 +205,7 @@ impl FlowControlled for DatagramTransport {
 impl SelectorTransport for DatagramTransport {
     #[inline]
     fn selector_state(&self, py: Python<'_>) -> &SelectorState {
-        &self.inner(py).state
+        &self.inner.get(py).state
     }
 
     #[inline]
@@ -238,7 +232,7 @@ impl SelectorTransport for DatagramTransport {
 
 impl<'py> DatagramThis<'_, 'py> {
     fn own(&self) -> &DatagramState {
-        self.payload().inner(self.py())
+        self.payload().inner.get(self.py())
     }
 
     /// The socket object, until the transport is closed.

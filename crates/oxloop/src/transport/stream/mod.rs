@@ -165,12 +165,8 @@ impl Native for StreamTransport {
 }
 
 impl StreamTransport {
-    fn inner(&self, py: Python<'_>) -> &StreamState {
-        self.inner.get(py)
-    }
-
     pub(crate) fn belongs_to(&self, py: Python<'_>, clients: &Rc<Clients>) -> bool {
-        let acceptor = self.inner(py).acceptor.borrow();
+        let acceptor = self.inner.get(py).acceptor.borrow();
         let own = acceptor.as_ref().map(|acceptor| &acceptor.clients);
         own.is_some_and(|own| Rc::ptr_eq(own, clients))
     }
@@ -233,7 +229,7 @@ impl Descriptor {
 impl Polled for StreamTransport {
     #[inline]
     fn polled(&self, py: Python<'_>) -> &PolledState {
-        &self.inner(py).polled
+        &self.inner.get(py).polled
     }
 
     #[inline]
@@ -293,7 +289,7 @@ impl Polled for StreamTransport {
 impl FlowControlled for StreamTransport {
     #[inline]
     fn flow(&self, py: Python<'_>) -> &FlowControl {
-        &self.inner(py).flow
+        &self.inner.get(py).flow
     }
 
     #[inline]
@@ -310,7 +306,7 @@ impl FlowControlled for StreamTransport {
 impl SelectorTransport for StreamTransport {
     #[inline]
     fn selector_state(&self, py: Python<'_>) -> &SelectorState {
-        &self.inner(py).state
+        &self.inner.get(py).state
     }
 
     #[inline]
@@ -348,7 +344,7 @@ impl SelectorTransport for StreamTransport {
 
 impl StreamThis<'_, '_> {
     fn own(&self) -> &StreamState {
-        self.payload().inner(self.py())
+        self.payload().inner.get(self.py())
     }
 
     /// The socket object, if there is one.
