@@ -78,7 +78,7 @@ pub fn accept(fd: RawFd) -> io::Result<(OwnedFd, SocketAddress)> {
 
 /// Starts to connect; see connect(2).
 ///
-/// EINPROGRESS and EINTR: the outcome is there when the socket is writable, from [`take_error`].
+/// EINPROGRESS and EINTR: the outcome is in SO_ERROR when the socket is writable.
 /// EAGAIN on a Unix socket: the server's queue is full, and nothing has been started.
 pub fn connect(fd: RawFd, address: &SocketAddress) -> io::Result<()> {
     sys::socket::connect(fd, address)
@@ -159,12 +159,6 @@ pub fn local_address(fd: RawFd) -> io::Result<SocketAddress> {
 /// The address that the socket is connected to; see getpeername(2). ENOTCONN: it is not.
 pub fn peer_address(fd: RawFd) -> io::Result<SocketAddress> {
     sys::socket::peer_address(fd)
-}
-
-/// Takes the errno that is pending on the socket (SO_ERROR in socket(7)); `None` is none.
-pub fn take_error(fd: RawFd) -> io::Result<Option<i32>> {
-    let errno = get_option_int(fd, SOL_SOCKET, libc::SO_ERROR)?;
-    Ok((errno != 0).then_some(errno))
 }
 
 /// Sets an option whose value is an int; see setsockopt(2).

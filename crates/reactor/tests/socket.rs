@@ -51,6 +51,10 @@ fn listener() -> (OwnedFd, SocketAddress) {
     (listener, address)
 }
 
+fn pending_error(fd: RawFd) -> i32 {
+    socket::get_option_int(fd, SOL_SOCKET, libc::SO_ERROR).expect("SO_ERROR")
+}
+
 fn connected() -> (OwnedFd, OwnedFd) {
     let (listener, address) = listener();
     let client = socket::socket(AF_INET, SOCK_STREAM, 0).expect("a socket");
@@ -59,10 +63,7 @@ fn connected() -> (OwnedFd, OwnedFd) {
     wait_for(listener.as_raw_fd(), Interest::READABLE);
     let (server, peer) = socket::accept(listener.as_raw_fd()).expect("accept");
     wait_for(client.as_raw_fd(), Interest::WRITABLE);
-    assert_eq!(
-        socket::take_error(client.as_raw_fd()).expect("SO_ERROR"),
-        None
-    );
+    assert_eq!(pending_error(client.as_raw_fd()), 0);
     assert_eq!(
         socket::local_address(client.as_raw_fd()).expect("its address"),
         peer
@@ -221,16 +222,12 @@ fn a_refused_connection_is_seen() {
     let refused = match errno(socket::connect(fd, &address)) {
         Some(libc::EINPROGRESS) => {
             wait_for(fd, Interest::WRITABLE);
-            socket::take_error(fd).expect("SO_ERROR")
+            Some(pending_error(fd))
         }
         at_once => at_once,
     };
     assert_eq!(refused, Some(libc::ECONNREFUSED));
-    assert_eq!(
-        socket::take_error(fd).expect("SO_ERROR"),
-        None,
-        "taking it clears it"
-    );
+    assert_eq!(pending_error(fd), 0, "taking it clears it");
 }
 
 #[test]
