@@ -6,7 +6,8 @@
 //! Cost: one system call, without the GIL. Differs from the `os` module: no audit event.
 
 use crate::error::{os_error, strerror};
-use pyo3::exceptions::{PyOSError, PyValueError};
+use crate::py::imports;
+use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use reactor::file::{self, Status};
@@ -25,11 +26,34 @@ pub(crate) fn stat(path: &Bound<'_, PyAny>) -> PyResult<Status> {
     status.map_err(|error| error_at(path, &error))
 }
 
-/// `os.unlink` of a `str` or `bytes` that [`stat`] took.
+/// Unlinks `path` if `is_meant` says so of the file. There may be none; any other OSError is logged
+/// with `text`.
 ///
 /// # Errors
-/// OSError.
-pub(crate) fn unlink(path: &Bound<'_, PyAny>) -> PyResult<()> {
+/// What is no OSError: ValueError for a NUL in the path.
+pub(crate) fn unlink_if(
+    path: &Bound<'_, PyAny>,
+    text: &str,
+    is_meant: impl FnOnce(&Status) -> bool,
+) -> PyResult<()> {
+    let py = path.py();
+    let unlinked = stat(path).and_then(|status| {
+        if is_meant(&status) {
+            return unlink(path);
+        }
+        Ok(())
+    });
+    match unlinked {
+        Err(error) if error.is_instance_of::<PyFileNotFoundError>(py) => Ok(()),
+        Err(error) if error.is_instance_of::<PyOSError>(py) => imports::logger(py)?
+            .call_method1("error", (text, path, error.value(py)))
+            .map(drop),
+        outcome => outcome,
+    }
+}
+
+/// `os.unlink` of a `str` or `bytes` that [`stat`] took.
+fn unlink(path: &Bound<'_, PyAny>) -> PyResult<()> {
     let name = bytes_of(path)?;
     let removed = path.py().detach(|| file::unlink(&name));
     removed.map_err(|error| error_at(path, &error))

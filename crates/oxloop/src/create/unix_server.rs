@@ -9,7 +9,7 @@ use crate::py::coroutine::Coroutine;
 use crate::py::imports;
 use crate::py::keywords::{Number, Truth};
 use crate::tls::options::TlsOptions;
-use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyValueError};
+use pyo3::exceptions::{PyFileNotFoundError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -121,25 +121,9 @@ fn is_abstract(path: &Bound<'_, PyAny>) -> PyResult<bool> {
 /// # Errors
 /// What is no OSError: ValueError for a NUL in the path.
 pub(super) fn remove_stale(path: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = path.py();
-    match try_remove_stale(path) {
-        Err(error) if error.is_instance_of::<PyFileNotFoundError>(py) => Ok(()),
-        // The directory may only allow to make files.
-        Err(error) if error.is_instance_of::<PyOSError>(py) => {
-            let text = "Unable to check or remove stale UNIX socket %r: %r";
-            imports::logger(py)?
-                .call_method1("error", (text, path, error.into_value(py)))
-                .map(drop)
-        }
-        outcome => outcome,
-    }
-}
-
-fn try_remove_stale(path: &Bound<'_, PyAny>) -> PyResult<()> {
-    if file::stat(path)?.kind() == libc::S_IFSOCK {
-        file::unlink(path)?;
-    }
-    Ok(())
+    // The directory may only allow to make files.
+    let text = "Unable to check or remove stale UNIX socket %r: %r";
+    file::unlink_if(path, text, |status| status.kind() == libc::S_IFSOCK)
 }
 
 /// The file to remove when the server is closed, if it is still the same file then.

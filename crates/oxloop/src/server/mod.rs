@@ -31,12 +31,13 @@ use crate::py::class::{Visit, VisitStopped};
 use crate::py::context::Captured;
 use crate::py::coroutine::{Coroutine, next_turn};
 use crate::py::file::has_descriptor;
+use crate::py::future::is_done;
 use crate::py::slot::Slot;
 use crate::py::socket::{SocketObject, no_descriptor};
 use crate::py::{coroutine_method, imports};
 use crate::tls::options::TlsOptions;
 use crate::transport::stream::{Clients, StreamThis};
-use pyo3::exceptions::{PyFileNotFoundError, PyOSError, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
@@ -218,7 +219,7 @@ impl ServerState {
         self.serving.set(false);
         let forever = self.serving_forever.take();
         if let Some(forever) = forever
-            && !forever.bind(py).call_method0("done")?.is_truthy()?
+            && !is_done(forever.bind(py))?
         {
             forever.bind(py).call_method0("cancel")?;
         }
@@ -266,23 +267,8 @@ impl ServerState {
 
 /// Removes a Unix socket's file if it is still the one that was bound.
 fn remove_socket_file(path: &Bound<'_, PyAny>, inode: u64) -> PyResult<()> {
-    let py = path.py();
-    let unlink = || {
-        if file::stat(path)?.inode == inode {
-            file::unlink(path)?;
-        }
-        Ok::<_, PyErr>(())
-    };
-    match unlink() {
-        Err(error) if error.is_instance_of::<PyFileNotFoundError>(py) => Ok(()),
-        Err(error) if error.is_instance_of::<PyOSError>(py) => {
-            let text = "Unable to clean up listening UNIX socket %r: %r";
-            imports::logger(py)?
-                .call_method1("error", (text, path, error.value(py)))
-                .map(drop)
-        }
-        outcome => outcome,
-    }
+    let text = "Unable to clean up listening UNIX socket %r: %r";
+    file::unlink_if(path, text, |status| status.inode == inode)
 }
 
 fn closed_error(server: &Bound<'_, Server>) -> PyErr {
@@ -383,19 +369,12 @@ impl Server {
 
     /// Serve until the server is closed or the caller cancelled, then close it.
     fn serve_forever<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.clone().unbind();
-        Coroutine::of(
-            slf.py(),
-            "Server.serve_forever",
-            this,
-            serving::serve_forever,
-        )
+        Coroutine::method(slf, "Server.serve_forever", serving::serve_forever)
     }
 
     /// Wait until the server is closed and its connections are gone.
     fn wait_closed<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let this = slf.clone().unbind();
-        Coroutine::of(slf.py(), "Server.wait_closed", this, serving::wait_closed)
+        Coroutine::method(slf, "Server.wait_closed", serving::wait_closed)
     }
 
     /// Accept what has come to a listener.
