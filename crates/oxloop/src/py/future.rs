@@ -21,7 +21,7 @@ pub(crate) fn is_cancelled(future: &Bound<'_, PyAny>) -> PyResult<bool> {
 
 /// # Errors
 /// What the future's methods raise.
-#[inline]
+#[inline(always)]
 pub(crate) fn end_unless_done(
     future: &Bound<'_, PyAny>,
     outcome: PyResult<Py<PyAny>>,
@@ -34,7 +34,7 @@ pub(crate) fn end_unless_done(
 
 /// # Errors
 /// What the future's methods raise.
-#[inline]
+#[inline(always)]
 pub(crate) fn end_unless_cancelled(
     future: &Bound<'_, PyAny>,
     outcome: PyResult<Py<PyAny>>,
@@ -45,15 +45,15 @@ pub(crate) fn end_unless_cancelled(
     end(future, outcome)
 }
 
-#[inline]
+#[inline(always)]
 fn end(future: &Bound<'_, PyAny>, outcome: PyResult<Py<PyAny>>) -> PyResult<()> {
     let py = future.py();
     let (method, value) = match outcome {
-        Ok(value) => (intern!(py, "set_result"), value),
-        Err(error) => (
-            intern!(py, "set_exception"),
-            error.into_value(py).into_any(),
-        ),
+        Ok(value) => (intern!(py, "set_result"), value.into_bound(py)),
+        Err(error) => {
+            let value = error.into_value(py).into_bound(py);
+            (intern!(py, "set_exception"), value.into_any())
+        }
     };
-    call_method(future, method, &[value.bind(py)]).map(drop)
+    call_method(future, method, &[&value]).map(drop)
 }

@@ -308,7 +308,10 @@ impl<'py> TransportThis<'_, 'py> {
 
     /// Calls `body`, while there is a connection.
     fn with_tls(&self, body: impl FnOnce(&TlsThis<'_, 'py>) -> PyResult<()>) -> PyResult<()> {
-        self.ask(body).unwrap_or(Ok(()))
+        match self.tls() {
+            Some(tls) => body(&tls.this(self.py())),
+            None => Ok(()),
+        }
     }
 
     /// What the connection says; None without one.
