@@ -93,11 +93,14 @@ endif
 
 # --- test ---------------------------------------------------------------------------------------
 
-.PHONY: test test-rust test-python test-conformance test-debug-python test-programs test-upstream
-test: test-rust test-python test-conformance ## Rust tests, the Python suite, CPython's own asyncio tests
+.PHONY: test test-rust test-concurrency test-python test-conformance test-debug-python test-programs test-upstream
+test: test-rust test-concurrency test-python test-conformance ## Rust tests, the Python suite, CPython's own asyncio tests
 
 test-rust: $(STAMPS)/venv ## The Rust part of `make test`
 	$(CARGO_ENV) cargo test $(LOCKED) --workspace
+
+test-concurrency: ## Every interleaving of the notifier's lock-free state, by loom
+	cargo test $(LOCKED) -p reactor --lib --features loom loom_
 
 test-python: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests ## The Python suite, on asyncio and on oxloop; TLS on both data paths
 	$(PY) -m pytest $(WORKERS) --loop $(TEST_LOOPS) $(PYTEST_ARGS)
@@ -169,14 +172,6 @@ bench: $(STAMPS)/oxloop-$(PROFILE) ## Compare event loops; the others go into .c
 .PHONY: fuzz
 fuzz: ## Fuzz the TLS engine for FUZZ_SECONDS; needs cargo-fuzz
 	RUSTC_BOOTSTRAP=1 cargo fuzz run engine -- -max_total_time=$(FUZZ_SECONDS)
-
-# --- loom ---------------------------------------------------------------------------------------
-
-# Its configuration compiles every dependency anew: a directory of its own keeps the other builds.
-.PHONY: loom
-loom: ## Every interleaving of the notifier's state machine
-	RUSTFLAGS="--cfg loom" cargo test $(LOCKED) --release -p reactor --lib \
-	  --target-dir $(CARGO_TARGET_DIR)/loom loom_
 
 # --- clean --------------------------------------------------------------------------------------
 

@@ -67,9 +67,9 @@ impl AsRawFd for Notifier {
 mod state {
     //! The state machine alone, so that loom can go through every interleaving of it.
 
-    #[cfg(all(loom, test))]
+    #[cfg(all(feature = "loom", test))]
     use loom::sync::atomic::{AtomicBool, Ordering};
-    #[cfg(not(all(loom, test)))]
+    #[cfg(not(all(feature = "loom", test)))]
     use std::sync::atomic::{AtomicBool, Ordering};
 
     /// True if there was a notification that the loop has not seen.
@@ -95,7 +95,7 @@ mod state {
     }
 }
 
-#[cfg(all(loom, test))]
+#[cfg(all(feature = "loom", test))]
 mod loom_tests {
     //! Every interleaving of two notifying threads with a loop, under the C11 memory model. The
     //! eventfd is a counter and the queue a set of bits, touched with the weakest ordering so that
@@ -165,7 +165,7 @@ mod loom_tests {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::state::NotifyState;
 
