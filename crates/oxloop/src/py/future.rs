@@ -9,12 +9,14 @@ use pyo3::prelude::*;
 
 /// # Errors
 /// What the method raises.
+#[inline(always)]
 pub(crate) fn is_done(future: &Bound<'_, PyAny>) -> PyResult<bool> {
     call_method(future, intern!(future.py(), "done"), &[])?.is_truthy()
 }
 
 /// # Errors
 /// What the method raises.
+#[inline(always)]
 pub(crate) fn is_cancelled(future: &Bound<'_, PyAny>) -> PyResult<bool> {
     call_method(future, intern!(future.py(), "cancelled"), &[])?.is_truthy()
 }
