@@ -18,6 +18,7 @@ import weakref
 
 import pytest
 
+from support.descriptors import watched_descriptors
 from support.peers import pattern, turns, until
 from support.protocols import Recorder, noting_resumes
 
@@ -322,6 +323,26 @@ class TestWriting:
 
         run(main())
         reader.close()
+
+    def test_connection_lost_finds_the_descriptor_unwatched(self, loop, run):
+        reader, writer = pipe()
+        watched = []
+
+        class Looking(Recorder):
+            def connection_lost(self, exc):
+                watched.append(writer.fileno() in watched_descriptors())
+                super().connection_lost(exc)
+
+        async def main():
+            transport, protocol = await loop.connect_write_pipe(Looking, writer)
+            transport.write(bytes(500_000))
+            transport.close()
+            await loop.run_in_executor(None, reader.readall)
+            await until(lambda: protocol.is_lost)
+
+        run(main())
+        reader.close()
+        assert watched == [False]
 
     def test_abort_drops_what_is_queued(self, loop, run):
         reader, writer = pipe()

@@ -242,6 +242,7 @@ impl<'py> WriteThis<'_, 'py> {
             return Ok(());
         }
         self.end().ended.set(true);
+        self.registration().end(self.loop_state());
         let none = self.none()?;
         self.call_connection_lost(&none)
     }
