@@ -6,12 +6,13 @@ because a duplicate of it lives on. Must hold: the new instance watches what the
 
 import asyncio
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from support.descriptors import watched_descriptors
-from support.peers import turns, unix_pair
+from support.peers import turns, unix_pair, until
 from support.programs import output_of
 from support.protocols import Recorder
 from support.strangers import Stranger
@@ -82,6 +83,18 @@ def test_the_child_of_a_fork(loop_name):
     assert output == "0\n"
 
 
+async def leave_an_orphan(loop):
+    """Returns the duplicate of a closed socket that is reported, and the other end."""
+    orphan, far = unix_pair()
+    loop.add_reader(orphan, print)
+    await turns()
+    duplicate = orphan.dup()
+    orphan.close()
+    loop.remove_reader(orphan)
+    far.send(b"x")
+    return duplicate, far
+
+
 def test_an_orphan_of_a_closed_descriptor(loop, run):
     async def main():
         near, far = unix_pair()
@@ -91,14 +104,8 @@ def test_an_orphan_of_a_closed_descriptor(loop, run):
         piped, _ = await loop.connect_read_pipe(Recorder, reader)
         watched, far_watched = unix_pair()
         loop.add_reader(watched.fileno(), print)
-        orphan, far_orphan = unix_pair()
-        loop.add_reader(orphan, print)
-        await turns()
-        duplicate = orphan.dup()
-        orphan.close()
-        loop.remove_reader(orphan)
         strangers = [Stranger(file) for file in (near, reader, watched)]
-        far_orphan.send(b"x")
+        duplicate, far_orphan = await leave_an_orphan(loop)
         await asyncio.sleep(0.05)
         numbers = {stranger.sock.fileno() for stranger in strangers}
         assert not numbers & watched_descriptors()
@@ -110,5 +117,33 @@ def test_an_orphan_of_a_closed_descriptor(loop, run):
         for file in (duplicate, far, far_watched, far_orphan, *strangers):
             file.close()
         assert bytes(protocol.received) == b""
+
+    run(main())
+
+
+def test_two_servers_of_one_socket(loop, run):
+    """The later one has the number."""
+    served = []
+
+    class Serving(asyncio.Protocol):
+        def __init__(self, name):
+            self.name = name
+
+        def connection_made(self, transport):
+            served.append(self.name)
+            transport.abort()
+
+    async def main():
+        listener = socket.create_server(("127.0.0.1", 0))
+        await loop.create_server(lambda: Serving("first"), sock=listener)
+        second = await loop.create_server(lambda: Serving("second"), sock=listener)
+        duplicate, far = await leave_an_orphan(loop)
+        await asyncio.sleep(0.05)
+        with socket.create_connection(listener.getsockname()):
+            await until(lambda: served)
+        second.close()
+        for file in (duplicate, far):
+            file.close()
+        assert served == ["second"]
 
     run(main())

@@ -170,7 +170,9 @@ fn renewal(
         Source::Watch(watch) => watch.renewal(py, token),
         Source::Held(_) | Source::Idle(_) => {
             let held = source.held(py)?;
-            (held.kind.renewal)(held.object.bind(py), token)
+            let renewal = (held.kind.renewal)(held.object.bind(py), token);
+            // Of several owners of one number, the latest has it.
+            renewal.filter(|it| state.has_number(it.fd, it.token))
         }
     }
 }

@@ -5,7 +5,8 @@
 //! - the registration's interest may be more than what is wanted, until an unwanted event arrives.
 //!   What is wanted and missing is registered at once.
 //! - the loop keeps a transport alive exactly while the transport wants an event.
-//! - no system call is made for a number once the socket object has another one, or none.
+//! - once the socket object has another number, or none, the old one is only taken out of the
+//!   poller; no other system call is made for it.
 //!
 //! Cost: this code is compiled into each of the two types, without a look-up at run time.
 
