@@ -344,6 +344,29 @@ class TestWriting:
         reader.close()
         assert watched == [False]
 
+    def test_a_reader_beside_a_closing_transport(self, loop, run):
+        """What the transport still has to send is sent."""
+        reader, writer = pipe()
+        os.set_blocking(reader.fileno(), False)
+        fd = writer.fileno()
+        received = bytearray()
+
+        def is_all_received():
+            received.extend(reader.read(1 << 20) or b"")
+            return len(received) == 500_000
+
+        async def main():
+            transport, protocol = await loop.connect_write_pipe(Recorder, writer)
+            transport.write(bytes(500_000))
+            transport.close()
+            loop.add_reader(fd, int)
+            await until(is_all_received)
+            await until(lambda: protocol.is_lost)
+            loop.remove_reader(fd)
+
+        run(main())
+        reader.close()
+
     def test_abort_drops_what_is_queued(self, loop, run):
         reader, writer = pipe()
 

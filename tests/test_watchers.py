@@ -1,6 +1,7 @@
 """add_reader, add_writer and their removal: level-triggering, replacement, odd descriptors."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import pty
@@ -14,6 +15,7 @@ import weakref
 import pytest
 
 from support.peers import until
+from support.protocols import Recorder
 
 pytestmark = pytest.mark.both_modes
 
@@ -605,6 +607,29 @@ class TestTransportsDescriptor:
             )
             transport.close()
             await asyncio.sleep(0.001)
+
+        run(main())
+
+    def test_a_reader_beside_a_closing_transport(self, loop, run, pair):
+        """What the transport still has to send is sent."""
+        near, far = pair
+        far.setblocking(False)
+        fd = near.fileno()
+        received = bytearray()
+
+        def is_all_received():
+            with contextlib.suppress(BlockingIOError):
+                received.extend(far.recv(1 << 20))
+            return len(received) == 2_000_000
+
+        async def main():
+            transport, protocol = await loop.connect_accepted_socket(Recorder, near)
+            transport.write(bytes(2_000_000))
+            transport.close()
+            loop.add_reader(fd, int)
+            await until(is_all_received)
+            await until(lambda: protocol.is_lost)
+            loop.remove_reader(fd)
 
         run(main())
 

@@ -36,6 +36,8 @@ pub(crate) struct TransportKind {
     pub(crate) has_descriptor: fn(&Bound<'_, PyAny>) -> PyResult<bool>,
     /// Tells a transport without a descriptor that its number has a new user.
     pub(crate) descriptor_lost: fn(&Bound<'_, PyAny>) -> PyResult<()>,
+    /// Makes a transport that waits for the kernel do so with a duplicate of its descriptor.
+    pub(crate) move_aside: fn(&Bound<'_, PyAny>) -> PyResult<()>,
 }
 
 impl Kind {

@@ -140,17 +140,19 @@ impl State {
 
     /// The number gets a new holder. A previous watch ends, usually a registration kept for
     /// `sock_recv`; coroutines that wait on it try again, and see the file's error. A transport
-    /// whose socket or file the program has closed is told.
+    /// whose socket or file the program has closed is told. One that is closing and has unsent data
+    /// goes on with a duplicate.
     ///
     /// # Errors
-    /// What a future raises that is no future of asyncio's, and a file object's own `fileno()`.
+    /// What a future raises that is no future of asyncio's, and a file object's own `fileno()`;
+    /// what dup(2) says.
     fn take_over(&self, fd: RawFd) -> PyResult<()> {
         let Some(entry) = self.kernel.numbers.borrow().get(fd) else {
             return Ok(());
         };
         match entry.holder {
             Holder::Watch => self.end_watch(fd, entry.token),
-            Holder::Transport => Python::attach(|py| self.end_without_file(py, entry.token)),
+            Holder::Transport => Python::attach(|py| self.leave_number(py, entry.token)),
             Holder::Loop => Ok(()),
         }
     }
@@ -169,10 +171,11 @@ impl State {
     pub(crate) fn end_if_lost(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
         let entry = self.kernel.numbers.borrow().get(fd);
         let entry = entry.filter(|entry| entry.holder == Holder::Transport);
-        entry.map_or(Ok(()), |entry| self.end_without_file(py, entry.token))
+        entry.map_or(Ok(()), |entry| self.leave_number(py, entry.token))
     }
 
-    fn end_without_file(&self, py: Python<'_>, token: Token) -> PyResult<()> {
+    /// Its transport has lost the number, or may give it up.
+    fn leave_number(&self, py: Python<'_>, token: Token) -> PyResult<()> {
         let transport = {
             let sources = self.kernel.sources.borrow();
             let source = sources.get(token);
@@ -181,6 +184,9 @@ impl State {
         match transport {
             Some((transport, kind)) if !(kind.has_descriptor)(&transport)? => {
                 (kind.descriptor_lost)(&transport)
+            }
+            Some((transport, kind)) if (kind.is_closing)(&transport) => {
+                (kind.move_aside)(&transport)
             }
             _ => Ok(()),
         }
@@ -208,6 +214,13 @@ impl State {
     pub(crate) fn forget(&self, fd: RawFd, token: Token) -> Option<Source> {
         self.kernel.numbers.borrow_mut().clear(fd, token);
         self.kernel.sources.borrow_mut().remove(token)
+    }
+
+    /// Gives the owner of `token`, a transport, the number `to` in place of `from`.
+    pub(super) fn renumber(&self, from: RawFd, to: RawFd, token: Token) {
+        let mut numbers = self.kernel.numbers.borrow_mut();
+        numbers.clear(from, token);
+        numbers.set(to, token, Holder::Transport);
     }
 
     #[inline]

@@ -123,16 +123,28 @@ impl Registration {
     ) -> PyResult<()> {
         // Another transport may have had the number, and have lost it.
         state.end_if_lost(py, self.fd)?;
-        if !self.is_duplicate() && state.is_registered(self.fd) {
+        if state.is_registered(self.fd) {
             let duplicate = socket::duplicate(self.fd).map_err(|error| os_error(&error))?;
             *self.duplicate.borrow_mut() = Some(duplicate);
         }
         self.begin(state, owner, interest)
     }
 
-    /// Closes the duplicate of the descriptor, if there is one; the registration has ended.
-    pub(crate) fn close_duplicate(&self) {
-        drop(self.duplicate.take());
+    /// Polls a duplicate from here on: the number gets another owner, and the kernel has not taken
+    /// all data of this one.
+    ///
+    /// # Errors
+    /// What dup(2) and epoll_ctl(2) say.
+    pub(crate) fn move_aside(&self, state: &State) -> PyResult<()> {
+        let interest = self.interest.get();
+        let Some(token) = self.token.get().filter(|_| !interest.is_empty()) else {
+            return Ok(());
+        };
+        let duplicate = socket::duplicate(self.fd).map_err(|error| os_error(&error))?;
+        self.set(state, Interest::NONE)?;
+        state.renumber(self.fd, duplicate.as_raw_fd(), token);
+        *self.duplicate.borrow_mut() = Some(duplicate);
+        self.set(state, interest)
     }
 
     /// Makes the kernel's interest exactly `wanted`. Without any, the descriptor leaves the poller:
@@ -192,7 +204,8 @@ impl Registration {
         drop(old);
     }
 
-    /// Ends it. Drops the registry's reference to the owner, so nothing may be borrowed.
+    /// Ends it, and closes a duplicate. Drops the registry's reference to the owner, so nothing may
+    /// be borrowed.
     pub(crate) fn end(&self, state: &State) {
         let Some(token) = self.token.take() else {
             return;
@@ -203,6 +216,7 @@ impl Registration {
         } else {
             state.deregister(self.polled(), token)
         };
+        drop(self.duplicate.take());
         drop(source);
     }
 

@@ -84,6 +84,11 @@ pub(crate) trait Polled: Native {
             descriptor_lost: |object| {
                 This::<Self>::of(object).map_or(Ok(()), |this| this.descriptor_lost())
             },
+            move_aside: |object| {
+                This::<Self>::of(object).map_or(Ok(()), |this| {
+                    this.registration().move_aside(this.loop_state())
+                })
+            },
         }),
         ..Kind::NONE
     };

@@ -148,7 +148,6 @@ impl<S: PipeSide> Polled for PipeTransport<S> {
     }
 
     fn close_file(this: &PipeThis<'_, '_, S>) -> PyResult<()> {
-        this.registration().close_duplicate();
         let pipe = this.end().pipe.take();
         pipe.map_or(Ok(()), |file| {
             let pipe = file.object().bind(this.py());
