@@ -610,8 +610,16 @@ class TestTransportsDescriptor:
 
         run(main())
 
-    def test_a_reader_beside_a_closing_transport(self, loop, run, pair):
-        """What the transport still has to send is sent."""
+    @pytest.mark.parametrize(
+        "method",
+        [
+            "add_reader",
+            pytest.param("add_writer", marks=pytest.mark.asyncio_wrong((3, 0), (4, 0))),
+            pytest.param("remove_writer", marks=pytest.mark.asyncio_wrong((3, 0), (4, 0))),
+        ],
+    )
+    def test_a_closing_transport_sends_its_data(self, loop, run, pair, method):
+        """asyncio takes the writer of the transport away."""
         near, far = pair
         far.setblocking(False)
         fd = near.fileno()
@@ -626,10 +634,11 @@ class TestTransportsDescriptor:
             transport, protocol = await loop.connect_accepted_socket(Recorder, near)
             transport.write(bytes(2_000_000))
             transport.close()
-            loop.add_reader(fd, int)
+            getattr(loop, method)(fd, *([int] if method.startswith("add") else []))
             await until(is_all_received)
             await until(lambda: protocol.is_lost)
             loop.remove_reader(fd)
+            loop.remove_writer(fd)
 
         run(main())
 
