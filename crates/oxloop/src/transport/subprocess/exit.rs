@@ -79,9 +79,10 @@ impl SubprocessThis<'_, '_> {
             kind: &CHILD,
         };
         let registration = Registration::new(pidfd);
-        registration.begin(self.loop_state(), owner, Interest::READABLE)?;
+        let begun = registration.begin(self.loop_state(), owner, Interest::READABLE);
+        // Also if that failed: the finalizer closes the descriptor.
         self.own().pidfd.replace(Some(registration));
-        Ok(())
+        begun
     }
 
     fn start_thread(&self) -> PyResult<()> {
