@@ -162,9 +162,13 @@ format: $(STAMPS)/tools ## Format Rust and Python
 
 # --- bench --------------------------------------------------------------------------------------
 
-.PHONY: bench
+.PHONY: bench bench-instructions
 bench: $(STAMPS)/oxloop-$(PROFILE) ## Compare event loops; the others go into .cache/bench-venv
 	$(PY) benches/compare.py --setup --python $(abspath $(PY)) --oxloop $(VENV)/wheel/oxloop-*.whl $(BENCH_ARGS)
+
+bench-instructions: $(STAMPS)/oxloop-$(PROFILE) ## Instructions of ten hot paths against the committed figures
+	valgrind=$$(scripts/get-valgrind .cache/valgrind) && \
+	  $(PY) benches/instructions.py --valgrind "$$valgrind" $(BENCH_ARGS)
 
 # --- fuzz ---------------------------------------------------------------------------------------
 

@@ -207,11 +207,11 @@ def running_server(
             process.kill()
 
 
-def await_address(process: subprocess.Popen[bytes]) -> str:
+def await_address(process: subprocess.Popen[bytes], seconds: float = READY_TIMEOUT) -> str:
     """Return the address that a server prints when it is ready."""
     assert process.stdout is not None
-    if not select.select([process.stdout], [], [], READY_TIMEOUT)[0]:
-        raise MeasurementError(f"not ready after {READY_TIMEOUT:.0f} s")
+    if not select.select([process.stdout], [], [], seconds)[0]:
+        raise MeasurementError(f"not ready after {seconds:.0f} s")
     word, _, address = process.stdout.readline().decode().strip().partition(" ")
     if word != "ready":
         raise MeasurementError("ended before it was ready")
