@@ -5,6 +5,7 @@ import contextvars
 import importlib.metadata
 import importlib.resources
 import signal
+import socket
 import sys
 import threading
 import tomllib
@@ -17,6 +18,8 @@ from support.programs import output_of, run_program
 
 ROOT = Path(__file__).parent.parent
 HAS_POLICIES = sys.version_info < (3, 16)
+# SMALL_REQUEST_THRESHOLD of CPython's Objects/obmalloc.c.
+SMALL_OBJECT_BYTES_MAX = 512
 
 
 @pytest.fixture
@@ -88,6 +91,21 @@ class TestImport:
         files = importlib.resources.files("oxloop")
         assert (files / "py.typed").is_file()
         assert "class EventLoop" in (files / "_oxloop.pyi").read_text()
+
+
+class TestSizes:
+    def test_a_connection_fits_the_allocator_of_small_objects(self):
+        """Beyond its limit an object is malloc's, which costs time for each connection."""
+
+        async def main():
+            near, far = socket.socketpair()
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, near)
+            transport.close()
+            far.close()
+            return sys.getsizeof(transport)
+
+        assert oxloop.run(main()) <= SMALL_OBJECT_BYTES_MAX
 
 
 class TestNewEventLoop:

@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 use reactor::poller::Interest;
 use reactor::socket;
 use reactor::token::Token;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -37,7 +37,7 @@ pub(crate) struct Renewal {
 pub(crate) struct Registration {
     fd: RawFd,
     /// Polled in place of `fd`, whose number has another registration.
-    duplicate: RefCell<Option<OwnedFd>>,
+    duplicate: Cell<Option<OwnedFd>>,
     /// None before the beginning and after the end.
     token: Cell<Option<Token>>,
     /// `NONE` while the descriptor is not in the poller.
@@ -51,7 +51,7 @@ impl Registration {
     pub(crate) const fn new(fd: RawFd) -> Self {
         Self {
             fd,
-            duplicate: RefCell::new(None),
+            duplicate: Cell::new(None),
             token: Cell::new(None),
             interest: Cell::new(Interest::NONE),
             held: Cell::new(false),
@@ -80,12 +80,16 @@ impl Registration {
 
     /// True if a duplicate of the descriptor is polled: it is nobody else's.
     pub(crate) fn is_duplicate(&self) -> bool {
-        self.duplicate.borrow().is_some()
+        self.polled() != self.fd
     }
 
+    /// The number that is polled.
     fn polled(&self) -> RawFd {
-        let duplicate = self.duplicate.borrow();
-        duplicate.as_ref().map_or(self.fd, AsRawFd::as_raw_fd)
+        // A cell is less than half as large as one that can be borrowed.
+        let duplicate = self.duplicate.take();
+        let polled = duplicate.as_ref().map_or(self.fd, AsRawFd::as_raw_fd);
+        self.duplicate.set(duplicate);
+        polled
     }
 
     /// Takes the number for a transport that waits for nothing yet. The kernel is not told.
@@ -125,7 +129,7 @@ impl Registration {
         state.end_if_lost(py, self.fd)?;
         if state.is_registered(self.fd) {
             let duplicate = socket::duplicate(self.fd).map_err(|error| os_error(&error))?;
-            *self.duplicate.borrow_mut() = Some(duplicate);
+            self.duplicate.set(Some(duplicate));
         }
         self.begin(state, owner, interest)
     }
@@ -143,7 +147,7 @@ impl Registration {
         let duplicate = socket::duplicate(self.fd).map_err(|error| os_error(&error))?;
         self.set(state, Interest::NONE)?;
         state.renumber(self.fd, duplicate.as_raw_fd(), token);
-        *self.duplicate.borrow_mut() = Some(duplicate);
+        self.duplicate.set(Some(duplicate));
         self.set(state, interest)
     }
 

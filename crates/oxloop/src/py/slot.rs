@@ -1,18 +1,18 @@
 //! `Slot`: a Python object that may be there.
 //!
-//! Nothing is borrowed while Python code can run: a read returns a new reference, and a replaced
-//! object is dropped after the slot has its new content.
+//! A read returns a new reference, and a replaced object is dropped after the slot has its new
+//! content: Python code that runs meanwhile finds the slot whole. It is as large as a pointer.
 
 use super::class::{Visit, VisitStopped};
 use pyo3::prelude::*;
-use std::cell::RefCell;
+use std::cell::Cell;
 
 /// The slot.
-pub(crate) struct Slot<T = PyAny>(RefCell<Option<Py<T>>>);
+pub(crate) struct Slot<T = PyAny>(Cell<Option<Py<T>>>);
 
 impl<T> Default for Slot<T> {
     fn default() -> Self {
-        Self(RefCell::new(None))
+        Self(Cell::new(None))
     }
 }
 
@@ -24,20 +24,28 @@ impl<T> From<Py<T>> for Slot<T> {
 
 impl<T> From<Option<Py<T>>> for Slot<T> {
     fn from(object: Option<Py<T>>) -> Self {
-        Self(RefCell::new(object))
+        Self(Cell::new(object))
     }
 }
 
 impl<T> Slot<T> {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.borrow().is_none()
+        self.look(Option::is_none)
     }
 
     #[inline]
     pub(crate) fn get<'py>(&self, py: Python<'py>) -> Option<Bound<'py, T>> {
-        let object = self.0.borrow();
-        object.as_ref().map(|object| object.bind(py).clone())
+        self.look(|object| object.as_ref().map(|object| object.bind(py).clone()))
+    }
+
+    /// `body` must neither run Python code nor panic: the slot is empty meanwhile.
+    #[inline]
+    fn look<R>(&self, body: impl FnOnce(&Option<Py<T>>) -> R) -> R {
+        let object = self.0.take();
+        let seen = body(&object);
+        self.0.set(object);
+        seen
     }
 
     pub(crate) fn set(&self, object: Option<Py<T>>) {
@@ -53,10 +61,8 @@ impl<T> Slot<T> {
         self.0.take()
     }
 
-    /// For the collector. A slot that is borrowed, because something allocates in the middle of a
-    /// change, is left out: its content counts as reachable.
+    /// For the collector.
     pub(crate) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
-        let object = self.0.try_borrow();
-        object.map_or(Ok(()), |object| visit.option(object.as_ref()))
+        self.look(|object| visit.option(object.as_ref()))
     }
 }
