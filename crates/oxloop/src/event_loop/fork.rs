@@ -13,6 +13,7 @@ use super::registration::Renewal;
 use super::source::Source;
 use super::{EventLoop, State};
 use crate::py::file::has_descriptor;
+use crate::py::socket::no_descriptor;
 use pyo3::prelude::*;
 use pyo3::types::IntoPyDict;
 use reactor::notifier::Notifier;
@@ -83,7 +84,7 @@ impl State {
 fn start_anew(py: Python<'_>, state: &State) -> io::Result<()> {
     if state.closed.get() {
         state.forget_parent();
-        return Err(io::Error::from_raw_os_error(libc::EBADF));
+        return Err(no_descriptor());
     }
     let (poller, notifier) = (Poller::new()?, Notifier::new()?);
     state.signals.borrow_mut().renew_channel()?;

@@ -30,14 +30,12 @@ pub(crate) struct Kind {
 
 /// What the loop calls on a transport whose descriptor number somebody else wants to use.
 pub(crate) struct TransportKind {
-    pub(crate) is_closing: fn(&Bound<'_, PyAny>) -> bool,
-    /// False if the program closed the socket or file under the transport: its number is free then.
-    /// Raises what the object's own `fileno()` raises.
-    pub(crate) has_descriptor: fn(&Bound<'_, PyAny>) -> PyResult<bool>,
-    /// Tells a transport without a descriptor that its number has a new user.
-    pub(crate) descriptor_lost: fn(&Bound<'_, PyAny>) -> PyResult<()>,
-    /// Makes a transport that waits for the kernel do so with a duplicate of its descriptor.
-    pub(crate) move_aside: fn(&Bound<'_, PyAny>) -> PyResult<()>,
+    /// True if its number is free for others: it is closing, or the program closed the socket or
+    /// file under it. Raises what the object's own `fileno()` raises.
+    pub(crate) has_freed_number: fn(&Bound<'_, PyAny>) -> PyResult<bool>,
+    /// Its number gets another user: a transport that lost its descriptor ends, and one that is
+    /// closing goes on with a duplicate. Raises what either raises.
+    pub(crate) number_taken: fn(&Bound<'_, PyAny>) -> PyResult<()>,
 }
 
 impl Kind {

@@ -11,9 +11,11 @@
 //! Cost: one epoll_ctl(2) for each change, from any thread, while the loop waits or not.
 
 use super::State;
+use super::held::TransportKind;
 use super::readiness::wake;
 use super::source::Source;
 use crate::error::os_error;
+use crate::py::socket::no_descriptor;
 use pyo3::prelude::*;
 use reactor::poller::{Interest, Poller};
 use reactor::token::Token;
@@ -152,7 +154,7 @@ impl State {
         };
         match entry.holder {
             Holder::Watch => self.end_watch(fd, entry.token),
-            Holder::Transport => Python::attach(|py| self.leave_number(py, entry.token)),
+            Holder::Transport => Python::attach(|py| self.take_from_transport(py, fd)),
             Holder::Loop => Ok(()),
         }
     }
@@ -164,32 +166,27 @@ impl State {
         Python::attach(|py| wake(py, std::mem::take(&mut watch.waiters)))
     }
 
-    /// Tells a transport that has lost its descriptor that the number gets a new user.
+    /// Tells a transport that its number gets another user.
     ///
     /// # Errors
-    /// What a socket or file object's own `fileno()` raises.
-    pub(crate) fn end_if_lost(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
-        let entry = self.kernel.numbers.borrow().get(fd);
-        let entry = entry.filter(|entry| entry.holder == Holder::Transport);
-        entry.map_or(Ok(()), |entry| self.leave_number(py, entry.token))
+    /// What a socket or file object's own `fileno()` raises; what dup(2) and epoll_ctl(2) say.
+    pub(crate) fn take_from_transport(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
+        let transport = self.transport_of(py, fd);
+        transport.map_or(Ok(()), |(transport, kind)| (kind.number_taken)(&transport))
     }
 
-    /// Its transport has lost the number, or may give it up.
-    fn leave_number(&self, py: Python<'_>, token: Token) -> PyResult<()> {
-        let transport = {
-            let sources = self.kernel.sources.borrow();
-            let source = sources.get(token);
-            source.and_then(|source| source.transport(py))
-        };
-        match transport {
-            Some((transport, kind)) if !(kind.has_descriptor)(&transport)? => {
-                (kind.descriptor_lost)(&transport)
-            }
-            Some((transport, kind)) if (kind.is_closing)(&transport) => {
-                (kind.move_aside)(&transport)
-            }
-            _ => Ok(()),
+    /// The transport that has the number.
+    pub(super) fn transport_of<'py>(
+        &self,
+        py: Python<'py>,
+        fd: RawFd,
+    ) -> Option<(Bound<'py, PyAny>, &'static TransportKind)> {
+        let entry = self.kernel.numbers.borrow().get(fd)?;
+        if entry.holder != Holder::Transport {
+            return None;
         }
+        let sources = self.kernel.sources.borrow();
+        sources.get(entry.token)?.transport(py)
     }
 
     /// The open transports.
@@ -239,7 +236,7 @@ impl State {
         self.leave_parent()?;
         match &*self.kernel.poller.borrow() {
             Some(poller) => body(poller),
-            None => Err(io::Error::from_raw_os_error(libc::EBADF)),
+            None => Err(no_descriptor()),
         }
     }
 }

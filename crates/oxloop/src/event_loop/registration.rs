@@ -15,12 +15,12 @@ use super::numbers::add_or_modify;
 use super::source::Source;
 use crate::error::os_error;
 use crate::py::file::Known;
+use crate::py::socket::no_descriptor;
 use pyo3::prelude::*;
 use reactor::poller::Interest;
 use reactor::socket;
 use reactor::token::Token;
 use std::cell::Cell;
-use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// What a new epoll instance must be told of a descriptor.
@@ -78,11 +78,6 @@ impl Registration {
         self.token.get().is_some()
     }
 
-    /// True if a duplicate of the descriptor is polled: it is nobody else's.
-    pub(crate) fn is_duplicate(&self) -> bool {
-        self.polled() != self.fd
-    }
-
     /// The number that is polled.
     fn polled(&self) -> RawFd {
         // A cell is less than half as large as one that can be borrowed.
@@ -125,8 +120,7 @@ impl Registration {
         owner: Held,
         interest: Interest,
     ) -> PyResult<()> {
-        // Another transport may have had the number, and have lost it.
-        state.end_if_lost(py, self.fd)?;
+        state.take_from_transport(py, self.fd)?;
         if state.is_registered(self.fd) {
             let duplicate = socket::duplicate(self.fd).map_err(|error| os_error(&error))?;
             self.duplicate.set(Some(duplicate));
@@ -172,7 +166,7 @@ impl Registration {
                 told.map_err(|error| os_error(&error))?;
             }
         } else if has.is_empty() {
-            return Err(os_error(&io::Error::from_raw_os_error(libc::EBADF)));
+            return Err(os_error(&no_descriptor()));
         }
         self.interest.set(wanted);
         Ok(())
@@ -224,16 +218,18 @@ impl Registration {
         drop(source);
     }
 
-    /// What a new epoll instance must be told of it, unless its descriptor is lost.
-    pub(crate) fn renewal(&self, descriptor: Known) -> Option<Renewal> {
-        let (token, interest) = (self.token.get()?, self.interest.get());
+    /// What a new epoll instance must be told of it, unless its descriptor is lost, as `known` has
+    /// it. A duplicate cannot be lost: it is nobody else's.
+    pub(crate) fn renewal(&self, known: impl FnOnce() -> Known) -> Option<Renewal> {
+        let (token, interest, fd) = (self.token.get()?, self.interest.get(), self.polled());
+        let descriptor = if fd == self.fd { known() } else { Known::Kept };
         let to_ask = match descriptor {
             Known::Lost => return None,
             Known::Kept => None,
             Known::Nothing(object) => Some(object),
         };
         (!interest.is_empty()).then(|| Renewal {
-            fd: self.polled(),
+            fd,
             token,
             interest,
             to_ask,

@@ -194,21 +194,10 @@ impl State {
     /// RuntimeError if the descriptor belongs to a transport that is not closing.
     pub(super) fn ensure_no_transport(&self, file: &Bound<'_, PyAny>, fd: RawFd) -> PyResult<()> {
         let py = file.py();
-        let Some(entry) = self.kernel.numbers.borrow().get(fd) else {
+        let Some((transport, kind)) = self.transport_of(py, fd) else {
             return Ok(());
         };
-        if entry.holder != Holder::Transport {
-            return Ok(());
-        }
-        let transport = {
-            let sources = self.kernel.sources.borrow();
-            let source = sources.get(entry.token);
-            source.and_then(|source| source.transport(py))
-        };
-        let Some((transport, kind)) = transport else {
-            return Ok(());
-        };
-        if (kind.is_closing)(&transport) || !(kind.has_descriptor)(&transport)? {
+        if (kind.has_freed_number)(&transport)? {
             return Ok(());
         }
         Err(PyRuntimeError::new_err(format!(

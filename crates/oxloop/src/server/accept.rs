@@ -38,7 +38,7 @@ pub(super) static LISTENER: Kind = Kind {
     renewal: |object, token| {
         let (py, server) = (object.py(), object.cast::<Server>().ok()?);
         let inner = server.get().inner(py).ok()?;
-        let renewal = |own: &Listener| own.registration.renewal(own.socket.known(py));
+        let renewal = |own: &Listener| own.registration.renewal(|| own.socket.known(py));
         inner.with_token(token, renewal).flatten()
     },
     // What was accepted and has no transport yet is closed.

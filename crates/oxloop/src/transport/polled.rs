@@ -9,7 +9,7 @@ use super::reading_switch::ReadingSwitch;
 use crate::error::{os_error, then_cleaned};
 use crate::event_loop::exceptions;
 use crate::event_loop::held::{Held, Kind, TransportKind};
-use crate::event_loop::registration::{Registration, Renewal};
+use crate::event_loop::registration::Registration;
 use crate::py::class::{Native, OfNative, This};
 use crate::py::context::Captured;
 use crate::py::file::{Known, has_descriptor};
@@ -68,26 +68,21 @@ pub(crate) trait Polled: Native {
     /// The functions that the loop calls on it.
     const KIND: &'static Kind = &Kind {
         on_event: on_event::<Self>,
-        renewal: |object, _| This::<Self>::of(object).and_then(|this| this.renewal()),
+        renewal: |object, _| {
+            let this = This::<Self>::of(object)?;
+            this.registration().renewal(|| Self::known(&this))
+        },
         flush: |object| {
             if let Some(this) = This::<Self>::of(object) {
                 Self::flush(&this);
             }
         },
         transport: Some(TransportKind {
-            is_closing: |object| {
-                This::<Self>::of(object).is_none_or(|this| this.flags().closing.get())
+            has_freed_number: |object| {
+                This::<Self>::of(object).map_or(Ok(true), |this| this.has_freed_number())
             },
-            has_descriptor: |object| {
-                This::<Self>::of(object).map_or(Ok(false), |this| this.has_descriptor())
-            },
-            descriptor_lost: |object| {
-                This::<Self>::of(object).map_or(Ok(()), |this| this.descriptor_lost())
-            },
-            move_aside: |object| {
-                This::<Self>::of(object).map_or(Ok(()), |this| {
-                    this.registration().move_aside(this.loop_state())
-                })
+            number_taken: |object| {
+                This::<Self>::of(object).map_or(Ok(()), |this| this.number_taken())
             },
         }),
         ..Kind::NONE
@@ -196,6 +191,20 @@ impl<'py, T: Polled> This<'_, 'py, T> {
         }
     }
 
+    fn has_freed_number(&self) -> PyResult<bool> {
+        Ok(self.flags().closing.get() || !self.has_descriptor()?)
+    }
+
+    fn number_taken(&self) -> PyResult<()> {
+        if !self.has_descriptor()? {
+            return self.descriptor_lost();
+        }
+        if self.flags().closing.get() {
+            return self.registration().move_aside(self.loop_state());
+        }
+        Ok(())
+    }
+
     /// The program closed the socket or file under the transport, and its number has a new user:
     /// the transport ends, and the descriptor is left alone.
     ///
@@ -216,14 +225,6 @@ impl<'py, T: Polled> This<'_, 'py, T> {
             return self.descriptor_lost();
         }
         Err(os_error(&no_descriptor()))
-    }
-
-    fn renewal(&self) -> Option<Renewal> {
-        let registration = self.registration();
-        if registration.is_duplicate() {
-            return registration.renewal(Known::Kept);
-        }
-        registration.renewal(T::known(self))
     }
 
     /// Calls the protocol's `connection_lost`, then ends the registration, closes the socket or

@@ -32,7 +32,7 @@ static CHILD: Kind = Kind {
     },
     renewal: |object, _| {
         let this = SubprocessThis::of(object)?;
-        this.own().pidfd.borrow().as_ref()?.renewal(Known::Kept)
+        this.own().pidfd.borrow().as_ref()?.renewal(|| Known::Kept)
     },
     is_inherited: false,
     ..Kind::NONE
