@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import counting
 import measurement
+import report
 from counting import Figure
 
 if TYPE_CHECKING:
@@ -121,24 +122,19 @@ def write_figures(
 
 def table(comparisons: list[Comparison]) -> str:
     """Show the paths, one a line; the spread is what the rounds differed by."""
-    head = ("path", *("own", "figure", "change", "spread"), *("all", "figure", "change", "spread"))
-    lines = [head, *(row(each) for each in comparisons)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
-        for line in lines
-    )
+    head = ["path", *("own", "figure", "change", "spread"), *("all", "figure", "change", "spread")]
+    return "\n".join("  ".join(line) for line in report.aligned([head, *map(row, comparisons)]))
 
 
-def row(each: Comparison) -> tuple[str, ...]:
+def row(each: Comparison) -> list[str]:
     own = [figures.own for figures in each.rounds]
     whole = [figures.whole for figures in each.rounds]
     figure = each.figure
-    return (
+    return [
         each.name,
         *cells(own, each.measured.own, None if figure is None else figure.own),
         *cells(whole, each.measured.whole, None if figure is None else figure.whole),
-    )
+    ]
 
 
 def cells(rounds: list[float], measured: float, figure: float | None) -> tuple[str, ...]:

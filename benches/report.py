@@ -127,21 +127,18 @@ class Line:
         }
 
 
+def aligned(lines: list[list[str]]) -> list[list[str]]:
+    """Pad the cells of each column to one width, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in lines]
+
+
 def table(heads: list[str], body: Iterable[list[str]]) -> str:
-    """Return an aligned Markdown table, numbers to the right."""
-    lines = [heads, *body]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    rendered = [
-        "| "
-        + " | ".join(
-            text.rjust(width) if column else text.ljust(width)
-            for column, (text, width) in enumerate(zip(line, widths, strict=True))
-        )
-        + " |"
-        for line in lines
-    ]
+    """Return an aligned Markdown table."""
+    lines = aligned([heads, *body])
+    rendered = ["| " + " | ".join(line) + " |" for line in lines]
     rule = "|".join(
-        "-" * (width + 1) + ("-" if not column else ":") for column, width in enumerate(widths)
+        "-" * (len(cell) + 1) + ("-" if not column else ":") for column, cell in enumerate(lines[0])
     )
     return "\n".join([rendered[0], f"|{rule}|", *rendered[1:]])
 
