@@ -21,10 +21,16 @@ NAMES = (
     "rsloop",
     "aiofastnet-asyncio",
     "aiofastnet-uvloop",
+    "blazio",
+    "loopmini",
+    "zloop",
+    "talyn",
     "oxloop",
 )
 SUBJECT = "oxloop"
-
+# What makes a loop in a package, and where it is called otherwise.
+MAKER = "new_event_loop"
+MAKERS = {"talyn": "Loop"}
 
 # Data paths of the project's TLS; `oxloop` alone takes the one that it finds to be right.
 TLS_VARIANTS = ("direct", "memorybio")
@@ -64,7 +70,7 @@ def factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     if base:
         wrapped: Callable[[], asyncio.AbstractEventLoop] = module.loop_factory(factory(base))
         return wrapped
-    made: Callable[[], asyncio.AbstractEventLoop] = module.new_event_loop
+    made: Callable[[], asyncio.AbstractEventLoop] = getattr(module, MAKERS.get(name, MAKER))
     return made
 
 
