@@ -1,7 +1,8 @@
 """Compare event loops: rows x loops x rounds, interleaved, a fresh process each.
 
-Prints medians of operations per CPU-second with the ratio to the best peer and to the
-floor. See README.md beside this file for the method and for how to read the table.
+Prints medians of operations per CPU-second, and oxloop's ratios to the best peer and to the
+floor with their confidence intervals. See README.md beside this file for the method and for
+how to read the table.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import loops
 import peers
 import report
 import rows
+from line import Cell, Line
 from measurement import FLOOR, Bench, MeasurementError, build_programs
 
 THOROUGH = {"rounds": 5, "seconds": 1.0, "warmup": 0.3}
@@ -30,9 +32,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--rows", default="standard", help="standard, all, micro, targets or shell patterns"
-    )
+    parser.add_argument("--rows", default="standard", help="standard, all, micro or shell patterns")
     parser.add_argument(
         "--loops",
         default=",".join([*loops.NAMES, f"{loops.SUBJECT}+memorybio"]),
@@ -90,28 +90,28 @@ def make_bench(options: argparse.Namespace) -> Bench:
     )
 
 
-def cells_of(row: rows.Row, specs: list[str]) -> dict[str, report.Cell]:
+def cells_of(row: rows.Row, specs: list[str]) -> dict[str, Cell]:
     """Return the empty cells of a row; only server rows have a floor, and TLS rows variants."""
     return {
-        spec: report.Cell()
+        spec: Cell()
         for spec in specs
         if (row.server is not None if spec == FLOOR else row.is_tls or not loops.variant(spec))
     }
 
 
-def run_rounds(bench: Bench, lines: list[report.Line], rounds: int) -> None:
+def run_rounds(bench: Bench, table: list[tuple[rows.Row, Line]], rounds: int) -> None:
     """Fill the cells. Loops take turns within a row, and each round begins with another."""
     for number in range(rounds):
         started = time.monotonic()
-        for line in lines:
-            progress(f"round {number + 1}/{rounds} {line.row.name}")
+        for row, line in table:
+            progress(f"round {number + 1}/{rounds} {row.name}")
             cells = list(line.cells.items())
             first = number % max(len(cells), 1)
             for spec, cell in cells[first:] + cells[:first]:
                 if cell.is_given_up:
                     continue
                 try:
-                    cell.samples.append(bench.measure(line.row, spec))
+                    cell.samples[number] = bench.measure(row, spec)
                 except MeasurementError as error:
                     cell.failure = str(error)
                     cell.is_given_up = error.is_permanent
@@ -152,20 +152,21 @@ def describe(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def print_report(lines: list[report.Line], specs: list[str], about: dict[str, Any]) -> None:
+def print_report(lines: list[Line], specs: list[str], about: dict[str, Any]) -> None:
     print(
         f"CPython {about['python']}, {about['openssl']}, Linux {about['kernel']}, "
         f"{about['cores']} cores, load average {about['load_average']:.1f} before; "
         f"{about['rounds']} rounds, windows of {about['seconds']} s.\n"
-        "Medians of operations or requests per CPU-second.\n"
+        "Medians of operations or requests per CPU-second; ratios are medians of each round's, "
+        "with 95 % intervals.\n"
     )
     print(report.rates_table(lines, specs))
-    servers = [line for line in lines if line.row.server is not None]
-    if servers:
-        print(f"\n{report.latency_table(servers, specs)}")
+    timed = [line for line in lines if line.is_timed]
+    if timed:
+        print(f"\n{report.latency_table(timed, specs)}")
     for note in report.notes(lines):
         print(f"\n- {note}", end="")
-    print()
+    print("\n\n" + "\n".join(report.summary(lines)))
 
 
 def main() -> None:
@@ -178,10 +179,10 @@ def main() -> None:
     bench = make_bench(options)
     about = describe(bench, options)
     specs = [*options.loops.split(","), FLOOR]
-    lines = [report.Line(row, cells_of(row, specs)) for row in options.rows]
+    lines = [Line(row.name, cells_of(row, specs), row.floor_target) for row in options.rows]
     started = time.monotonic()
     try:
-        run_rounds(bench, lines, options.rounds)
+        run_rounds(bench, list(zip(options.rows, lines, strict=True)), options.rounds)
     except KeyboardInterrupt:
         print("\ncompare: interrupted; what there is:", file=sys.stderr)
     about["elapsed_seconds"] = round(time.monotonic() - started)

@@ -10,9 +10,9 @@ import select
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import loops
 import tls_files
@@ -51,8 +51,14 @@ class Sample:
     p99_us: float | None = None
     idle_connections: int = 0
 
-    def to_json(self) -> dict[str, float | None]:
-        return asdict(self)
+    def to_json(self) -> dict[str, Any]:
+        """Return what is known; a field that says nothing is left out."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Sample:
+        known = {each.name for each in fields(cls)}
+        return cls(**{name: value for name, value in found.items() if name in known})
 
 
 @dataclass(frozen=True)
