@@ -77,6 +77,10 @@ class Line:
     def floor_ratio(self) -> Ratio | None:
         return self.ratio(self.subject, FLOOR)
 
+    def samples(self) -> Iterator[Sample]:
+        for cell in self.cells.values():
+            yield from cell.samples.values()
+
     def ratio(self, ours: str | None, theirs: str | None) -> Ratio | None:
         """Return the ratio of two loops' rates, if both have some of the same round."""
         if ours not in self.cells or theirs not in self.cells:

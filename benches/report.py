@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import TYPE_CHECKING
 
 import ratio
 from line import Cell
+from measurement import STOLEN_MOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,8 +86,8 @@ def summary(lines: list[Line]) -> list[str]:
 def notes(lines: list[Line]) -> list[str]:
     """Return why cells are empty, and which numbers not to lean on."""
     reasons: dict[tuple[str, str], list[str]] = {}
-    starved = []
-    others: dict[str, list[str]] = {}
+    starved, disturbed = [], []
+    variants: dict[str, list[str]] = {}
     for line in lines:
         for spec, cell in line.cells.items():
             if cell.failure is not None:
@@ -93,11 +95,20 @@ def notes(lines: list[Line]) -> list[str]:
             idle = max((sample.idle_connections for sample in cell.samples.values()), default=0)
             if idle:
                 starved.append(f"{line.name} {spec} {idle}")
+            if stolen := sum(sample.is_disturbed for sample in cell.samples.values()):
+                disturbed.append(f"{line.name} {spec} {stolen} of {len(cell.samples)}")
         for spec, peer, floor in line.other_ratios():
             ratios = f"{line.name} {ratio_text(peer)} / {ratio_text(floor)}"
-            others.setdefault(spec, []).append(ratios)
-    found = [f"{spec}, to peer / to floor: {'; '.join(each)}" for spec, each in others.items()]
+            variants.setdefault(spec, []).append(ratios)
+    found = [f"{spec}, to peer / to floor: {'; '.join(each)}" for spec, each in variants.items()]
     found += [f"{spec}: {reason} - {', '.join(names)}" for (spec, reason), names in reasons.items()]
     if starved:
         found.append(f"connections without an answer in the window: {'; '.join(starved)}")
+    if disturbed:
+        text = f"samples with more than {STOLEN_MOST:.0%} stolen by the host"
+        found.append(f"{text}: {'; '.join(disturbed)}")
+    others = [sample.others for line in lines for sample in line.samples()]
+    if others:
+        half = statistics.median(others)
+        found.append(f"other processes took {half:.1%} of the two cores, as a median of samples")
     return found

@@ -70,6 +70,15 @@ def test_an_empty_cell_has_its_reason_in_the_notes() -> None:
     assert "| sleep-0 |   0.0 k |      - |" in report.rates_table([found], ["asyncio", "oxloop"])
 
 
+def test_what_was_taken_from_samples_is_in_the_notes() -> None:
+    found = line("sleep-0", asyncio=[1.0, 1.0], oxloop=[1.0])
+    found.cells["asyncio"].samples[1] = Sample(1.0, 1.0, stolen=0.2, others=0.03)
+    assert report.notes([found]) == [
+        "samples with more than 5% stolen by the host: sleep-0 asyncio 1 of 2",
+        "other processes took 0.0% of the two cores, as a median of samples",
+    ]
+
+
 def test_every_target_names_a_standard_row() -> None:
     assert rows.FLOOR_TARGETS.keys() <= {row.name for row in rows.select("standard")}
     with pytest.raises(ValueError, match="'sleeep'"):
@@ -81,7 +90,7 @@ def test_further_variants_are_the_subject_and_have_their_ratios_in_the_notes() -
     found = line("echo-protocol-tls-1k-x20", **rates)
     assert found.best_peer == "uvloop"
     assert found.subject == "oxloop"
-    [note] = report.notes([found])
+    [note, _] = report.notes([found])
     assert note == ("oxloop+memorybio, to peer / to floor: echo-protocol-tls-1k-x20 1.20 / 0.60")
 
 
