@@ -2,8 +2,8 @@
 
 Runs one benchmark on one loop and prints a JSON object with the number of operations
 and the CPU seconds of the process (all its threads). The garbage collector runs as by
-default: an allocation that it must track is part of an operation's price. A twentieth of
-the operations run first, unmeasured, so that code is imported, specialised and warm.
+default: an allocation that it must track is part of an operation's price. A twentieth of the
+operations, or one, runs first, unmeasured, so that code is imported, specialised and warm.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import lifecycle
 import loops
 import system
 from stopwatch import Stopwatch
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 FAR_AWAY = 3600.0
 GATHERED = 1_000
+WARMUP = 20  # a sample has that many times the operations that run before it
 
 
 def nothing(*args: object) -> None:
@@ -243,20 +245,31 @@ BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
 }
 
 
+NAMES = (*BENCHMARKS, *lifecycle.BENCHMARKS)
+
+
+def prepared(benchmark: str, loop_name: str) -> tuple[Callable[[int], float], int]:
+    """Return what times so many operations of a benchmark, and how many a sample has."""
+    if benchmark in lifecycle.BENCHMARKS:
+        run, count = lifecycle.BENCHMARKS[benchmark]
+        return lambda count: run(loop_name, count), count
+    measure, count = BENCHMARKS[benchmark]
+    loop = loops.new_event_loop(loop_name)
+    return lambda count: loop.run_until_complete(measure(count)), count
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--loop", required=True, choices=loops.NAMES)
-    parser.add_argument("--benchmark", required=True, choices=BENCHMARKS)
+    parser.add_argument("--benchmark", required=True, choices=NAMES)
     parser.add_argument("--core", type=int, help="run on this core")
     options = parser.parse_args()
     if options.core is not None:
         # Before the loop is made, so that threads of its own stay on the core too.
         os.sched_setaffinity(0, {options.core})
-    benchmark, count = BENCHMARKS[options.benchmark]
-    loop = loops.new_event_loop(options.loop)
-    loop.run_until_complete(benchmark(count // 20))
-    cpu_seconds = loop.run_until_complete(benchmark(count))
-    print(json.dumps({"operations": count, "cpu_seconds": cpu_seconds}))
+    run, count = prepared(options.benchmark, options.loop)
+    run(max(1, count // WARMUP))
+    print(json.dumps({"operations": count, "cpu_seconds": run(count)}))
 
 
 if __name__ == "__main__":

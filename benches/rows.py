@@ -102,7 +102,7 @@ def endpoints_row(kind: str, size: int, count: int) -> Row:
 
 
 ROWS = (
-    *(Row(name, is_standard=True) for name in micro.BENCHMARKS),
+    *(Row(name, is_standard=True) for name in micro.NAMES),
     *(
         echo_row(kind, transport, size, connections)
         for kind in KINDS
