@@ -35,7 +35,9 @@ def table(heads: list[str], body: Iterable[list[str]]) -> str:
 def rate_text(rate: float | None) -> str:
     if rate is None:
         return "-"
-    return f"{rate / 1e6:.2f} M" if rate >= 1e6 else f"{rate / 1e3:.1f} k"
+    if rate >= 1e6:
+        return f"{rate / 1e6:.2f} M"
+    return f"{rate / 1e3:.1f} k" if rate >= 100 else f"{rate:.1f}"
 
 
 def ratio_text(value: Ratio | None) -> str:

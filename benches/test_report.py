@@ -67,7 +67,7 @@ def test_an_empty_cell_has_its_reason_in_the_notes() -> None:
     found = line("sleep-0", asyncio=[1.0], oxloop=[])
     found.cells["oxloop"].failure = "ImportError: none"
     assert "oxloop: ImportError: none - sleep-0" in report.notes([found])
-    assert "| sleep-0 |   0.0 k |      - |" in report.rates_table([found], ["asyncio", "oxloop"])
+    assert "| sleep-0 |     1.0 |      - |" in report.rates_table([found], ["asyncio", "oxloop"])
 
 
 def test_what_was_taken_from_samples_is_in_the_notes() -> None:
