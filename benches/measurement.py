@@ -54,6 +54,7 @@ class Sample:
     wall_rate: float | None = None
     p50_us: float | None = None
     p99_us: float | None = None
+    p999_us: float | None = None
     idle_connections: int = 0
     stolen: float = 0.0  # part of a core's time that went to other machines
     others: float = 0.0  # part of the cores' time that went to other processes
@@ -181,6 +182,7 @@ def sample_of(result: dict[str, float]) -> Sample:
         wall_rate=requests / result["seconds"],
         p50_us=result.get("p50_us"),
         p99_us=result.get("p99_us"),
+        p999_us=result.get("p999_us"),
         idle_connections=int(result.get("idle_connections", 0)),
     )
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ratio import Ratio
 
 
+LATENCIES = ("p50_us", "p99_us", "p999_us")
+
+
 def aligned(lines: list[list[str]]) -> list[list[str]]:
     """Pad the cells of each column to one width, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -57,16 +60,16 @@ def rates_table(lines: list[Line], specs: list[str]) -> str:
 
 
 def latency_table(lines: list[Line], specs: list[str]) -> str:
-    """Return the medians of p50 and p99, in microseconds of wall time."""
+    """Return the medians of p50, p99 and p99.9, in microseconds of wall time."""
     body = []
     for line in lines:
         texts = []
         for spec in specs:
             cell = line.cells.get(spec, Cell())
-            p50, p99 = cell.median("p50_us"), cell.median("p99_us")
-            texts.append("-" if p50 is None or p99 is None else f"{p50:.0f} / {p99:.0f}")
+            found = [cell.median(name) for name in LATENCIES]
+            texts.append("-" if None in found else " / ".join(f"{each:.0f}" for each in found))
         body.append([line.name, *texts])
-    return table(["p50 / p99 in µs", *specs], body)
+    return table(["p50 / p99 / p99.9 in µs", *specs], body)
 
 
 def summary(lines: list[Line]) -> list[str]:

@@ -59,7 +59,7 @@ def test_no_verdict_without_a_result() -> None:
 def test_a_line_is_the_same_after_a_way_through_json() -> None:
     found = line("echo-protocol-tls-1k-x20", uvloop=[1.0, 2.0], oxloop=[], floor=[3.0])
     found.cells["oxloop"].failure = "ImportError: none"
-    found.cells["uvloop"].samples[7] = Sample(1.0, 1.0, 2.0, 3.0, 4.0, idle_connections=5)
+    found.cells["uvloop"].samples[7] = Sample(1.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6)
     assert Line.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 

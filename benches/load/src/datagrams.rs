@@ -11,10 +11,11 @@ use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
-use crate::histogram::Histogram;
+use hdrhistogram::Histogram;
+
 use crate::options::Options;
 use crate::sys::monotonic;
-use crate::window::{Exchanging, Report, measure};
+use crate::window::{Exchanging, Report, latencies, measure};
 use crate::workload::{Exchange, Workload};
 
 const BUFFER_LEN: usize = 1 << 16;
@@ -32,7 +33,7 @@ struct Run<'a> {
     slots: Vec<Slot>,
     request: Vec<u8>,
     buffer: Vec<u8>,
-    latencies: Histogram,
+    latencies: Histogram<u64>,
 }
 
 /// Connect, warm up and measure as the options say.
@@ -49,13 +50,13 @@ impl Exchanging for Run<'_> {
     }
 
     fn forget(&mut self) {
-        self.latencies.clear();
+        self.latencies.reset();
         for slot in &mut self.slots {
             slot.answers = 0;
         }
     }
 
-    fn into_results(self) -> (Histogram, usize) {
+    fn into_results(self) -> (Histogram<u64>, usize) {
         let idle = self.slots.iter().filter(|slot| slot.answers == 0);
         let idle_connections = idle.count();
         (self.latencies, idle_connections)
@@ -79,7 +80,7 @@ impl<'a> Run<'a> {
             slots: slots.collect(),
             request: Vec::new(),
             buffer: vec![0; BUFFER_LEN],
-            latencies: Histogram::new(),
+            latencies: latencies(),
         };
         for slot in 0..run.slots.len() {
             run.start(slot, monotonic())?;
@@ -106,7 +107,7 @@ impl<'a> Run<'a> {
         }
         slot.answers += 1;
         let now_ns = monotonic();
-        self.latencies.record(now_ns - slot.started_ns);
+        self.latencies.saturating_record(now_ns - slot.started_ns);
         self.start(index, now_ns)
     }
 
@@ -156,7 +157,7 @@ mod tests {
         let pid = std::process::id();
         let arguments = format!("--connections 16 --size 100 --seconds 0.2 --server-pid {pid}");
         let report = run(&options(&address, &arguments)).expect("a good server");
-        assert!(report.latencies.count() > 16);
+        assert!(report.latencies.len() > 16);
         assert_eq!(report.idle_connections, 0);
         assert!(report.server_cpu_ns.expect("a pid was given") > 0);
     }

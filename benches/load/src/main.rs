@@ -8,7 +8,6 @@
 
 mod connection;
 mod datagrams;
-mod histogram;
 mod options;
 mod run;
 #[expect(unsafe_code, reason = "clock_getcpuclockid has no safe binding")]
@@ -49,19 +48,21 @@ fn measure(options: &Options) -> io::Result<()> {
 
 fn to_json(report: &Report) -> String {
     let latencies = &report.latencies;
-    let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1e3;
+    let microseconds = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
     let server_cpu = report.server_cpu_ns.map_or_else(
         || String::from("null"),
         |time| (time as f64 / 1e9).to_string(),
     );
     format!(
         "{{\"requests\": {}, \"seconds\": {}, \"server_cpu_seconds\": {server_cpu}, \
-         \"p50_us\": {}, \"p99_us\": {}, \"max_us\": {}, \"idle_connections\": {}}}",
-        latencies.count(),
+         \"p50_us\": {}, \"p99_us\": {}, \"p999_us\": {}, \"max_us\": {}, \
+         \"idle_connections\": {}}}",
+        latencies.len(),
         report.window_ns as f64 / 1e9,
-        microseconds(latencies.percentile(0.5)),
-        microseconds(latencies.percentile(0.99)),
-        microseconds(latencies.max()),
+        microseconds(0.5),
+        microseconds(0.99),
+        microseconds(0.999),
+        microseconds(1.0),
         report.idle_connections,
     )
 }

@@ -8,14 +8,18 @@
 
 use std::io;
 
-use crate::histogram::Histogram;
+use hdrhistogram::Histogram;
+
 use crate::options::Options;
 use crate::sys::{CpuClock, monotonic};
+
+const LATENCY_DIGITS: u8 = 3;
+const LATENCY_MAX_NS: u64 = 100_000_000_000;
 
 /// What one window showed.
 #[derive(Debug)]
 pub(crate) struct Report {
-    pub(crate) latencies: Histogram,
+    pub(crate) latencies: Histogram<u64>,
     pub(crate) window_ns: u64,
     pub(crate) server_cpu_ns: Option<u64>,
     /// Connections that got no answer in the window: a sign of starvation.
@@ -31,7 +35,12 @@ pub(crate) trait Exchanging {
     fn forget(&mut self);
 
     /// How long each answer since then took, and how many connections got none.
-    fn into_results(self) -> (Histogram, usize);
+    fn into_results(self) -> (Histogram<u64>, usize);
+}
+
+/// An empty histogram of latencies in nanoseconds.
+pub(crate) fn latencies() -> Histogram<u64> {
+    Histogram::new_with_max(LATENCY_MAX_NS, LATENCY_DIGITS).expect("valid bounds")
 }
 
 /// Warm up, then measure for as long as the options say.
