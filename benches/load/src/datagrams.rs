@@ -27,8 +27,8 @@ struct Slot {
     answers: u64,
 }
 
-struct Run<'a> {
-    workload: &'a Workload,
+struct Run {
+    workload: Workload,
     socket: UdpSocket,
     slots: Vec<Slot>,
     request: Vec<u8>,
@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Options) -> io::Result<Report> {
     measure(options, Run::connect(options)?)
 }
 
-impl Exchanging for Run<'_> {
+impl Exchanging for Run {
     fn exchange_until(&mut self, end_ns: u64) -> io::Result<()> {
         while monotonic() < end_ns {
             self.exchange()?;
@@ -63,19 +63,19 @@ impl Exchanging for Run<'_> {
     }
 }
 
-impl<'a> Run<'a> {
-    fn connect(options: &'a Options) -> io::Result<Self> {
+impl Run {
+    fn connect(options: &Options) -> io::Result<Self> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         socket.connect(&options.address)?;
         socket.set_read_timeout(Some(SILENCE_MAX))?;
-        let count = options.connections as u64;
+        let count = u64::from(options.connections);
         let slots = (0..count).map(|slot| Slot {
             exchange: Exchange::numbered(slot, count),
             started_ns: 0,
             answers: 0,
         });
         let mut run = Self {
-            workload: &options.workload,
+            workload: options.workload(),
             socket,
             slots: slots.collect(),
             request: Vec::new(),
@@ -132,8 +132,9 @@ mod tests {
     use crate::options::Options;
 
     fn options(address: &str, arguments: &str) -> Options {
-        let arguments = format!("{address} --mode datagrams --warmup 0.05 {arguments}");
-        Options::parse(arguments.split_whitespace().map(String::from)).expect("good options")
+        Options::of(&format!(
+            "{address} --mode datagrams --warmup 0.05 {arguments}"
+        ))
     }
 
     /// A server that passes each datagram to `answer` and sends what that leaves of it.

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::options::{Options, USAGE};
+use crate::options::{CommandLine, Mode, Options};
 use crate::window::Report;
 
 #[expect(
@@ -37,10 +37,9 @@ fn measure(options: &Options) -> io::Result<()> {
         cores.set(core);
         sched_setaffinity(None, &cores)?;
     }
-    let report = if options.is_udp {
-        datagrams::run(options)?
-    } else {
-        run::run(options)?
+    let report = match options.mode {
+        Mode::Datagrams => datagrams::run(options)?,
+        Mode::Bytes | Mode::Line | Mode::Http => run::run(options)?,
     };
     println!("{}", to_json(&report));
     Ok(())
@@ -67,34 +66,33 @@ fn to_json(report: &Report) -> String {
     )
 }
 
+fn make_certificate(directory: &Path) -> Result<(), String> {
+    tls_certificate::make(directory).map_err(|error| format!("{}: {error}", directory.display()))
+}
+
 #[expect(
     clippy::print_stderr,
     reason = "a command line program reports its errors there"
 )]
 fn main() -> ExitCode {
-    let arguments: Vec<String> = env::args().skip(1).collect();
-    if let [option, directory] = arguments.as_slice()
-        && option == "--make-certificate"
-    {
-        return match tls_certificate::make(Path::new(directory)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("load: {directory}: {error}");
-                ExitCode::FAILURE
-            }
-        };
-    }
-    let options = match Options::parse(arguments.into_iter()) {
-        Ok(options) => options,
-        Err(error) => {
-            eprintln!("load: {error}\n{USAGE}");
-            return ExitCode::from(2);
-        }
+    let CommandLine {
+        options,
+        make_certificate: directory,
+    } = match CommandLine::of(env::args_os().skip(1)) {
+        Ok(parsed) => parsed,
+        Err(error) => error.exit(),
     };
-    match measure(&options) {
+    let done = match (options, directory) {
+        (Some(options), _) => {
+            measure(&options).map_err(|error| format!("{}: {error}", options.address))
+        }
+        (None, Some(directory)) => make_certificate(&directory),
+        (None, None) => Err(String::from("no address given")),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("load: {}: {error}", options.address);
+            eprintln!("load: {error}");
             ExitCode::FAILURE
         }
     }

@@ -1,155 +1,185 @@
 //! Options: the command line.
 
-use std::path::Path;
-use std::str::FromStr;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use clap::{Args, Parser, ValueEnum};
 use rustls::ClientConfig;
 
 use crate::tls::client_config;
-use crate::workload::{HEADER_LEN, Workload};
+use crate::workload::Workload;
 
-pub(crate) const USAGE: &str = "usage: load [options] ADDRESS
-  ADDRESS              host:port, or the path of a Unix socket
-  --connections N      connections, each with one request under way (default 1)
-  --mode MODE          bytes (default), line (messages end with a newline), http,
-                       datagrams (UDP: one socket with N requests under way)
-  --size N             message length in bytes, at least 17 (default 1024)
-  --path PATH          http: what to GET (default /)
-  --body TEXT          http: the body that each response must have
-  --warmup SECONDS     not measured, before the window (default 0.5)
-  --seconds SECONDS    length of the measured window (default 2)
-  --tls FILE           speak TLS 1.3 to a server with this certificate (PEM)
-  --reconnect yes      a new connection for each request, without session resumption
-  --core N             run on this core
-  --server-pid PID     report the CPU time of this process over the window
-usage: load --make-certificate DIRECTORY
-  write certificate.pem and key.pem, ECDSA P-256, self-signed";
+/// Measure one server on this machine, and its CPU time.
+#[derive(Debug, Parser)]
+#[command(name = "load")]
+pub(crate) struct CommandLine {
+    #[command(flatten)]
+    pub(crate) options: Option<Options>,
+
+    /// Only write certificate.pem and key.pem, ECDSA P-256, self-signed
+    #[arg(long, value_name = "DIRECTORY", exclusive = true)]
+    pub(crate) make_certificate: Option<PathBuf>,
+}
 
 /// What to send, where, for how long.
-#[derive(Debug)]
+#[derive(Args, Debug)]
 pub(crate) struct Options {
+    /// host:port, or the path of a Unix socket
     pub(crate) address: String,
-    pub(crate) connections: usize,
-    pub(crate) is_udp: bool,
-    pub(crate) workload: Workload,
-    pub(crate) warmup_ns: u64,
-    pub(crate) window_ns: u64,
+
+    /// Connections, each with one request under way
+    #[arg(long, default_value_t = 1, value_parser = at_least(1))]
+    pub(crate) connections: u32,
+
+    /// What is sent
+    #[arg(long, value_enum, default_value_t = Mode::Bytes)]
+    pub(crate) mode: Mode,
+
+    /// Length of a message in bytes, at least 17
+    #[arg(long, default_value_t = 1024, value_parser = at_least(17))]
+    size: u32,
+
+    /// http: what to GET
+    #[arg(long, default_value = "/")]
+    path: String,
+
+    /// http: the body that each response must have
+    #[arg(long, value_name = "TEXT")]
+    body: Option<String>,
+
+    /// Seconds before the window, not measured
+    #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = nanoseconds)]
+    pub(crate) warmup: u64,
+
+    /// Length of the measured window
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = nanoseconds)]
+    pub(crate) seconds: u64,
+
+    /// Speak TLS 1.3 to a server with this certificate (PEM)
+    #[arg(long, value_name = "FILE", value_parser = client_config)]
     pub(crate) tls: Option<Arc<ClientConfig>>,
-    pub(crate) is_reconnecting: bool,
+
+    /// A new connection for each request, without session resumption
+    #[arg(long, value_name = "yes", value_parser = ["yes"])]
+    reconnect: Option<String>,
+
+    /// Run on this core
+    #[arg(long)]
     pub(crate) core: Option<usize>,
+
+    /// Report the CPU time of this process over the window
+    #[arg(long, value_name = "PID")]
     pub(crate) server_pid: Option<i32>,
 }
 
-impl Options {
-    pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut address = None;
-        let (mut mode, mut size, mut connections) = (String::from("bytes"), 1024, 1);
-        let (mut path, mut body) = (String::from("/"), None);
-        let (mut warmup, mut window) = (0.5, 2.0);
-        let (mut core, mut server_pid) = (None, None);
-        let (mut tls, mut is_reconnecting) = (None, false);
-        while let Some(option) = args.next() {
-            if !option.starts_with("--") {
-                address = Some(option);
-                continue;
-            }
-            let value = args
-                .next()
-                .ok_or_else(|| format!("{option} needs a value"))?;
-            match option.as_str() {
-                "--connections" => connections = number(&option, &value)?,
-                "--mode" => mode = value,
-                "--size" => size = number(&option, &value)?,
-                "--path" => path = value,
-                "--body" => body = Some(value),
-                "--warmup" => warmup = number(&option, &value)?,
-                "--seconds" => window = number(&option, &value)?,
-                "--tls" => tls = Some(client_config(Path::new(&value))?),
-                "--reconnect" if value == "yes" => is_reconnecting = true,
-                "--core" => core = Some(number(&option, &value)?),
-                "--server-pid" => server_pid = Some(number(&option, &value)?),
-                _ => return Err(format!("unknown option {option}")),
-            }
-        }
-        let address = address.ok_or("no address given")?;
-        if connections == 0 || size <= HEADER_LEN {
-            return Err(format!(
-                "at least 1 connection and {} bytes",
-                HEADER_LEN + 1
-            ));
-        }
-        let workload = match mode.as_str() {
-            "bytes" | "datagrams" => Workload::echo(size, false),
-            "line" => Workload::echo(size, true),
-            "http" => Workload::http(&path, body.as_deref()),
-            _ => return Err(format!("unknown mode {mode}")),
-        };
-        let (warmup_ns, window_ns) = (nanoseconds(warmup), nanoseconds(window));
-        Ok(Self {
-            address,
-            connections,
-            is_udp: mode == "datagrams",
-            workload,
-            warmup_ns,
-            window_ns,
-            tls,
-            is_reconnecting,
-            core,
-            server_pid,
-        })
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Messages that must come back unchanged
+    Bytes,
+    /// The same, each with a newline at its end and nowhere else
+    Line,
+    /// GETs
+    Http,
+    /// UDP: one socket with so many requests under way as there are connections
+    Datagrams,
+}
+
+impl CommandLine {
+    /// Take the arguments after the program's name.
+    pub(crate) fn of(
+        arguments: impl IntoIterator<Item = impl Into<OsString>>,
+    ) -> Result<Self, clap::Error> {
+        let arguments = arguments.into_iter().map(Into::into);
+        Self::try_parse_from(std::iter::once(OsString::from("load")).chain(arguments))
     }
 }
 
-fn number<T: FromStr>(option: &str, value: &str) -> Result<T, String> {
-    value
-        .parse()
-        .map_err(|_| format!("{option}: not a number: {value}"))
+impl Options {
+    #[cfg(test)]
+    pub(crate) fn of(line: &str) -> Self {
+        let parsed = CommandLine::of(line.split_whitespace()).expect("a good command line");
+        parsed.options.expect("an address")
+    }
+
+    pub(crate) fn workload(&self) -> Workload {
+        match self.mode {
+            Mode::Bytes | Mode::Datagrams => Workload::echo(self.size as usize, false),
+            Mode::Line => Workload::echo(self.size as usize, true),
+            Mode::Http => Workload::http(&self.path, self.body.as_deref()),
+        }
+    }
+
+    pub(crate) const fn is_reconnecting(&self) -> bool {
+        self.reconnect.is_some()
+    }
 }
 
-const fn nanoseconds(seconds: f64) -> u64 {
-    (seconds * 1e9) as u64
+fn at_least(least: i64) -> impl clap::builder::TypedValueParser<Value = u32> {
+    clap::value_parser!(u32).range(least..)
+}
+
+fn nanoseconds(seconds: &str) -> Result<u64, String> {
+    match seconds.parse::<f64>() {
+        Ok(seconds) if (0.0..1e6).contains(&seconds) => Ok((seconds * 1e9) as u64),
+        _ => Err(String::from("not a number of seconds")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Options;
-
-    fn parse(line: &str) -> Result<Options, String> {
-        Options::parse(line.split(' ').map(String::from))
-    }
+    use super::{CommandLine, Mode, Options};
 
     #[test]
     fn values_are_taken() {
-        let line = "--connections 20 127.0.0.1:80 --warmup 0.25 --seconds 1.5 --server-pid 7";
-        let options = parse(line).expect("a good command line");
-        assert_eq!(
-            (options.address.as_str(), options.connections),
-            ("127.0.0.1:80", 20)
+        let options = Options::of(
+            "--connections 20 127.0.0.1:80 --warmup 0.25 --seconds 1.5 --server-pid 7 --mode http",
         );
         assert_eq!(
-            (options.warmup_ns, options.window_ns),
+            (options.address.as_str(), options.connections, options.mode),
+            ("127.0.0.1:80", 20, Mode::Http)
+        );
+        assert_eq!(
+            (options.warmup, options.seconds),
             (250_000_000, 1_500_000_000)
         );
         assert_eq!((options.core, options.server_pid), (None, Some(7)));
+        assert!(!options.is_reconnecting());
+    }
+
+    #[test]
+    fn a_certificate_needs_no_server() {
+        let parsed = CommandLine::of(["--make-certificate", "here"]).expect("a good command line");
+        assert!(parsed.options.is_none());
+        assert_eq!(parsed.make_certificate.expect("given").as_os_str(), "here");
     }
 
     #[test]
     fn mistakes_are_named() {
         for (line, text) in [
-            ("--size", "--size needs a value"),
-            ("--size x a:1", "--size: not a number: x"),
-            ("--size 16 a:1", "at least 1 connection and 17 bytes"),
-            ("--mode udp a:1", "unknown mode udp"),
-            ("--reconnect no a:1", "unknown option --reconnect"),
+            ("--size", "a value is required for '--size <SIZE>'"),
+            ("--size x a:1", "invalid value 'x' for '--size <SIZE>'"),
+            ("--size 16 a:1", "16 is not in 17.."),
+            ("--connections 0 a:1", "0 is not in 1.."),
+            ("--mode udp a:1", "invalid value 'udp' for '--mode <MODE>'"),
+            (
+                "--reconnect no a:1",
+                "invalid value 'no' for '--reconnect <yes>'",
+            ),
+            ("--seconds -1 a:1", "'-1'"),
             (
                 "--tls missing.pem a:1",
-                "missing.pem: I/O error: No such file or directory (os error 2)",
+                "missing.pem: I/O error: No such file or directory",
             ),
-            ("--fast yes a:1", "unknown option --fast"),
-            ("--size 64", "no address given"),
+            ("--fast yes a:1", "unexpected argument '--fast' found"),
+            ("--size 64", "<ADDRESS>"),
+            (
+                "--make-certificate here a:1",
+                "cannot be used with one or more",
+            ),
         ] {
-            assert_eq!(parse(line).expect_err("a bad command line"), text);
+            let error = CommandLine::of(line.split(' ')).expect_err("a bad command line");
+            assert!(error.to_string().contains(text), "{error}");
         }
     }
 }

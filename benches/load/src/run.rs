@@ -16,6 +16,7 @@ use crate::connection::Connection;
 use crate::options::Options;
 use crate::sys::monotonic;
 use crate::window::{Exchanging, Report, latencies, measure};
+use crate::workload::Workload;
 
 const BUFFER_LEN: usize = 256 * 1024;
 const EVENTS_MAX: usize = 1024;
@@ -24,6 +25,7 @@ const WAIT_MAX_NS: u64 = 999_999_999;
 
 struct Run<'a> {
     options: &'a Options,
+    workload: Workload,
     epoll: OwnedFd,
     connections: Vec<Connection>,
     interests: Vec<EventFlags>,
@@ -87,14 +89,16 @@ impl Exchanging for Run<'_> {
 impl<'a> Run<'a> {
     fn connect(options: &'a Options) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let mut connections = Vec::with_capacity(options.connections);
-        for index in 0..options.connections {
+        let count = options.connections as usize;
+        let mut connections = Vec::with_capacity(count);
+        for index in 0..count {
             connections.push(open(options, &epoll, index)?);
         }
         let interests = vec![EventFlags::IN; connections.len()];
         let (buffer, latencies) = (vec![0; BUFFER_LEN], latencies());
         let mut run = Self {
             options,
+            workload: options.workload(),
             epoll,
             connections,
             interests,
@@ -108,8 +112,7 @@ impl<'a> Run<'a> {
     }
 
     fn dispatch(&mut self, index: usize, flags: EventFlags) -> io::Result<()> {
-        let workload = &self.options.workload;
-        if flags.contains(EventFlags::OUT) && self.connections[index].send(workload)? {
+        if flags.contains(EventFlags::OUT) && self.connections[index].send(&self.workload)? {
             self.watch(index, EventFlags::IN)?;
         }
         if !flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
@@ -118,13 +121,14 @@ impl<'a> Run<'a> {
         if self.connections[index].is_finished() {
             return self.await_end(index);
         }
-        let Some(started_ns) = self.connections[index].receive(workload, &mut self.buffer)? else {
+        let Some(started_ns) = self.connections[index].receive(&self.workload, &mut self.buffer)?
+        else {
             if self.connections[index].is_blocked() {
                 self.watch(index, EventFlags::IN | EventFlags::OUT)?;
             }
             return Ok(());
         };
-        if self.options.is_reconnecting {
+        if self.options.is_reconnecting() {
             return self.connections[index].finish();
         }
         let now_ns = monotonic();
@@ -149,7 +153,7 @@ impl<'a> Run<'a> {
     }
 
     fn start(&mut self, index: usize, now_ns: u64) -> io::Result<()> {
-        let is_sent = self.connections[index].start(&self.options.workload, now_ns)?;
+        let is_sent = self.connections[index].start(&self.workload, now_ns)?;
         let interest = if is_sent {
             EventFlags::IN
         } else {
@@ -186,8 +190,9 @@ mod tests {
     use crate::options::Options;
 
     fn options(address: &str, arguments: &str) -> Options {
-        let arguments = format!("{address} --warmup 0.05 --seconds 0.2 {arguments}");
-        Options::parse(arguments.split_whitespace().map(String::from)).expect("good options")
+        Options::of(&format!(
+            "{address} --warmup 0.05 --seconds 0.2 {arguments}"
+        ))
     }
 
     /// A server that passes each chunk it reads to `answer`, on a thread a connection.

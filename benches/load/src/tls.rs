@@ -9,7 +9,6 @@
 
 use std::io::{self, BufRead, IoSlice, Write};
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 
 use rustix::io::{Errno, writev};
@@ -117,9 +116,9 @@ impl Write for Socket<'_> {
 }
 
 /// Make what all sessions share, from the file of the server's certificate.
-pub(crate) fn client_config(certificate: &Path) -> Result<Arc<ClientConfig>, String> {
+pub(crate) fn client_config(certificate: &str) -> Result<Arc<ClientConfig>, String> {
     let pinned = CertificateDer::from_pem_file(certificate)
-        .map_err(|error| format!("{}: {error}", certificate.display()))?;
+        .map_err(|error| format!("{certificate}: {error}"))?;
     let provider = Arc::new(CryptoProvider {
         cipher_suites: vec![ring::cipher_suite::TLS13_AES_256_GCM_SHA384],
         kx_groups: vec![ring::kx_group::X25519],
@@ -256,10 +255,10 @@ mod tests {
     }
 
     fn options(address: &str, certificate: &Path, arguments: &str) -> Options {
-        let arguments = format!("{address} --warmup 0.05 --seconds 0.2 {arguments}");
-        let words = arguments.split_whitespace().map(String::from);
-        let tls = [String::from("--tls"), certificate.display().to_string()];
-        Options::parse(words.chain(tls)).expect("good options")
+        let certificate = certificate.display();
+        Options::of(&format!(
+            "{address} --tls {certificate} --warmup 0.05 --seconds 0.2 {arguments}"
+        ))
     }
 
     #[test]

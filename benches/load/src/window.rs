@@ -47,10 +47,10 @@ pub(crate) fn latencies() -> Histogram<u64> {
 pub(crate) fn measure(options: &Options, mut run: impl Exchanging) -> io::Result<Report> {
     let server_clock = options.server_pid.map(CpuClock::of_process).transpose()?;
     let read_server_clock = || server_clock.map(CpuClock::read).transpose();
-    run.exchange_until(monotonic() + options.warmup_ns)?;
+    run.exchange_until(monotonic() + options.warmup)?;
     run.forget();
     let (start_ns, start_cpu_ns) = (monotonic(), read_server_clock()?);
-    run.exchange_until(start_ns + options.window_ns)?;
+    run.exchange_until(start_ns + options.seconds)?;
     let (end_ns, end_cpu_ns) = (monotonic(), read_server_clock()?);
     let (latencies, idle_connections) = run.into_results();
     Ok(Report {
