@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import select
 import subprocess
 import sys
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import rows
 
 HERE = Path(__file__).resolve().parent
+# What the system lets a process open: rows with idle connections raise a server's limit to it.
+FILES_MOST = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 HTTP_BODY = "Hello, world!"
 READY_TIMEOUT = 30.0
 RUN_TIMEOUT = 120.0
@@ -162,6 +165,9 @@ class Bench:
         command += ["--server-pid", str(pid)]
         if server.transport == "tls":
             command += tls_files.client_options(directory)
+        if server.idle:
+            command += ["--idle", str(server.idle)]
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (FILES_MOST, FILES_MOST))
         if server.is_reconnecting:
             command += ["--reconnect", "yes"]
         if server.mode == "http":

@@ -31,6 +31,7 @@ class Server:
     mode: str
     size: int = 0
     is_reconnecting: bool = False
+    idle: int = 0  # further connections, which stay silent
 
 
 @dataclass(frozen=True)

@@ -28,23 +28,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connect to `address`, a Unix socket's path when it contains a slash.
+    /// Connect to an address.
     ///
     /// With a `config` TLS is spoken; the handshake is done while the first request waits.
     pub(crate) fn open(address: &str, config: Option<&Arc<ClientConfig>>) -> io::Result<Self> {
         let session = config.map(Session::new).transpose()?.map(Box::new);
-        let stream: OwnedFd = if address.contains('/') {
-            let stream = UnixStream::connect(address)?;
-            stream.set_nonblocking(true)?;
-            stream.into()
-        } else {
-            let stream = TcpStream::connect(address)?;
-            stream.set_nodelay(true)?;
-            stream.set_nonblocking(true)?;
-            stream.into()
-        };
         Ok(Self {
-            stream,
+            stream: connect(address)?,
             session,
             exchange: Exchange::new(),
             is_finished: false,
@@ -158,6 +148,19 @@ impl Connection {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Connect to `address`, a Unix socket's path when it contains a slash; do not block from then on.
+pub(crate) fn connect(address: &str) -> io::Result<OwnedFd> {
+    if address.contains('/') {
+        let stream = UnixStream::connect(address)?;
+        stream.set_nonblocking(true)?;
+        return Ok(stream.into());
+    }
+    let stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_nonblocking(true)?;
+    Ok(stream.into())
 }
 
 impl AsFd for Connection {

@@ -15,7 +15,7 @@ use hdrhistogram::Histogram;
 
 use crate::options::Options;
 use crate::sys::monotonic;
-use crate::window::{Exchanging, Report, latencies, measure};
+use crate::window::{Exchanging, Report, Results, latencies, measure};
 use crate::workload::{Exchange, Workload};
 
 const BUFFER_LEN: usize = 1 << 16;
@@ -56,10 +56,10 @@ impl Exchanging for Run {
         }
     }
 
-    fn into_results(self) -> (Histogram<u64>, usize) {
+    fn into_results(self) -> io::Result<Results> {
         let idle = self.slots.iter().filter(|slot| slot.answers == 0);
         let idle_connections = idle.count();
-        (self.latencies, idle_connections)
+        Ok(Results::of_answers(self.latencies, idle_connections))
     }
 }
 
@@ -158,8 +158,8 @@ mod tests {
         let pid = std::process::id();
         let arguments = format!("--connections 16 --size 100 --seconds 0.2 --server-pid {pid}");
         let report = run(&options(&address, &arguments)).expect("a good server");
-        assert!(report.latencies.len() > 16);
-        assert_eq!(report.idle_connections, 0);
+        assert!(report.results.requests > 16);
+        assert_eq!(report.results.idle_connections, 0);
         assert!(report.server_cpu_ns.expect("a pid was given") > 0);
     }
 

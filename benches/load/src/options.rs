@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::{Args, Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, ValueEnum};
 use rustls::ClientConfig;
 
 use crate::tls::client_config;
@@ -32,13 +33,17 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1, value_parser = at_least(1))]
     pub(crate) connections: u32,
 
+    /// Further connections, which have one request answered before and then stay silent
+    #[arg(long, default_value_t = 0)]
+    pub(crate) idle: u32,
+
     /// What is sent
     #[arg(long, value_enum, default_value_t = Mode::Bytes)]
     pub(crate) mode: Mode,
 
     /// Length of a message in bytes, at least 17
     #[arg(long, default_value_t = 1024, value_parser = at_least(17))]
-    size: u32,
+    pub(crate) size: u32,
 
     /// http: what to GET
     #[arg(long, default_value = "/")]
@@ -83,6 +88,18 @@ pub(crate) enum Mode {
     Http,
     /// UDP: one socket with so many requests under way as there are connections
     Datagrams,
+    /// Bytes as fast as the server takes them, which says a dot for each 4 MiB received
+    #[value(alias = "bulk")]
+    BulkSend,
+    /// Bytes as fast as the server sends them: messages whose numbers are modulo 16
+    BulkReceive,
+}
+
+impl Mode {
+    /// Whether requests are answered one by one on connections.
+    const fn has_answers(self) -> bool {
+        matches!(self, Self::Bytes | Self::Line | Self::Http)
+    }
 }
 
 impl CommandLine {
@@ -91,7 +108,15 @@ impl CommandLine {
         arguments: impl IntoIterator<Item = impl Into<OsString>>,
     ) -> Result<Self, clap::Error> {
         let arguments = arguments.into_iter().map(Into::into);
-        Self::try_parse_from(std::iter::once(OsString::from("load")).chain(arguments))
+        let parsed =
+            Self::try_parse_from(std::iter::once(OsString::from("load")).chain(arguments))?;
+        match &parsed.options {
+            Some(options) if options.idle > 0 && !options.mode.has_answers() => {
+                let text = "--idle needs a mode with answers on connections";
+                Err(Self::command().error(ErrorKind::ArgumentConflict, text))
+            }
+            _ => Ok(parsed),
+        }
     }
 }
 
@@ -104,9 +129,8 @@ impl Options {
 
     pub(crate) fn workload(&self) -> Workload {
         match self.mode {
-            Mode::Bytes | Mode::Datagrams => Workload::echo(self.size as usize, false),
-            Mode::Line => Workload::echo(self.size as usize, true),
             Mode::Http => Workload::http(&self.path, self.body.as_deref()),
+            mode => Workload::echo(self.size as usize, mode == Mode::Line),
         }
     }
 
@@ -173,6 +197,10 @@ mod tests {
             ),
             ("--fast yes a:1", "unexpected argument '--fast' found"),
             ("--size 64", "<ADDRESS>"),
+            (
+                "--mode bulk --idle 1 a:1",
+                "--idle needs a mode with answers",
+            ),
             (
                 "--make-certificate here a:1",
                 "cannot be used with one or more",

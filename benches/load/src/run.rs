@@ -5,23 +5,20 @@
 //! Cost: the same calls as the server makes, on a core of its own.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hdrhistogram::Histogram;
-use rustix::event::Timespec;
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use rustix::io::Errno;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use crate::connection::Connection;
+use crate::events::{Watching, dispatch_until};
+use crate::idle::Idle;
 use crate::options::Options;
 use crate::sys::monotonic;
-use crate::window::{Exchanging, Report, latencies, measure};
+use crate::window::{Exchanging, Report, Results, latencies, measure};
 use crate::workload::Workload;
 
 const BUFFER_LEN: usize = 256 * 1024;
-const EVENTS_MAX: usize = 1024;
-const SILENCE_MAX_NS: u64 = 5_000_000_000;
-const WAIT_MAX_NS: u64 = 999_999_999;
 
 struct Run<'a> {
     options: &'a Options,
@@ -35,41 +32,15 @@ struct Run<'a> {
 
 /// Connect, warm up and measure as the options say.
 pub(crate) fn run(options: &Options) -> io::Result<Report> {
-    measure(options, Run::connect(options)?)
+    let idle = Idle::open(options)?;
+    let report = measure(options, Run::connect(options)?)?;
+    idle.check()?;
+    Ok(report)
 }
 
 impl Exchanging for Run<'_> {
     fn exchange_until(&mut self, end_ns: u64) -> io::Result<()> {
-        let unused = Event {
-            flags: EventFlags::empty(),
-            data: EventData::new_u64(0),
-        };
-        let mut events = vec![unused; EVENTS_MAX];
-        let mut now_ns = monotonic();
-        let mut last_event_ns = now_ns;
-        while now_ns < end_ns {
-            let wait_ns = (end_ns - now_ns).min(WAIT_MAX_NS);
-            let timeout = Timespec {
-                tv_sec: 0,
-                tv_nsec: wait_ns as i64,
-            };
-            let count = match epoll::wait(&self.epoll, events.as_mut_slice(), Some(&timeout)) {
-                Ok(count) => count,
-                Err(Errno::INTR) => 0,
-                Err(error) => return Err(error.into()),
-            };
-            for event in &events[..count] {
-                self.dispatch(event.data.u64() as usize, event.flags)?;
-            }
-            now_ns = monotonic();
-            if count > 0 {
-                last_event_ns = now_ns;
-            } else if now_ns - last_event_ns > SILENCE_MAX_NS {
-                let text = "no answer on any connection for 5 s";
-                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
-            }
-        }
-        Ok(())
+        dispatch_until(self, end_ns)
     }
 
     fn forget(&mut self) {
@@ -79,10 +50,41 @@ impl Exchanging for Run<'_> {
         }
     }
 
-    fn into_results(self) -> (Histogram<u64>, usize) {
+    fn into_results(self) -> io::Result<Results> {
         let idle = self.connections.iter().filter(|each| each.answers == 0);
         let idle_connections = idle.count();
-        (self.latencies, idle_connections)
+        Ok(Results::of_answers(self.latencies, idle_connections))
+    }
+}
+
+impl Watching for Run<'_> {
+    fn epoll(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    fn dispatch(&mut self, index: usize, flags: EventFlags) -> io::Result<()> {
+        if flags.contains(EventFlags::OUT) && self.connections[index].send(&self.workload)? {
+            self.watch(index, EventFlags::IN)?;
+        }
+        if !flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+            return Ok(());
+        }
+        if self.connections[index].is_finished() {
+            return self.await_end(index);
+        }
+        let Some(started_ns) = self.connections[index].receive(&self.workload, &mut self.buffer)?
+        else {
+            if self.connections[index].is_blocked() {
+                self.watch(index, EventFlags::IN | EventFlags::OUT)?;
+            }
+            return Ok(());
+        };
+        if self.options.is_reconnecting() {
+            return self.connections[index].finish();
+        }
+        let now_ns = monotonic();
+        self.latencies.saturating_record(now_ns - started_ns);
+        self.start(index, now_ns)
     }
 }
 
@@ -109,31 +111,6 @@ impl<'a> Run<'a> {
             run.start(index, monotonic())?;
         }
         Ok(run)
-    }
-
-    fn dispatch(&mut self, index: usize, flags: EventFlags) -> io::Result<()> {
-        if flags.contains(EventFlags::OUT) && self.connections[index].send(&self.workload)? {
-            self.watch(index, EventFlags::IN)?;
-        }
-        if !flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
-            return Ok(());
-        }
-        if self.connections[index].is_finished() {
-            return self.await_end(index);
-        }
-        let Some(started_ns) = self.connections[index].receive(&self.workload, &mut self.buffer)?
-        else {
-            if self.connections[index].is_blocked() {
-                self.watch(index, EventFlags::IN | EventFlags::OUT)?;
-            }
-            return Ok(());
-        };
-        if self.options.is_reconnecting() {
-            return self.connections[index].finish();
-        }
-        let now_ns = monotonic();
-        self.latencies.saturating_record(now_ns - started_ns);
-        self.start(index, now_ns)
     }
 
     /// Count a connection that the server has closed as well, and replace it.
@@ -226,8 +203,8 @@ mod tests {
             let pid = std::process::id();
             let arguments = format!("--connections 3 --size {size} --server-pid {pid}");
             let report = run(&options(&address, &arguments)).expect("a good server");
-            assert!(!report.latencies.is_empty());
-            assert_eq!(report.idle_connections, 0);
+            assert!(report.results.requests > 0);
+            assert_eq!(report.results.idle_connections, 0);
             assert!(report.window_ns >= 200_000_000);
             assert!(report.server_cpu_ns.expect("a pid was given") > 0);
         }
@@ -244,6 +221,13 @@ mod tests {
     }
 
     #[test]
+    fn idle_connections_stay_open() {
+        let address = serve(echo);
+        let report = run(&options(&address, "--idle 50")).expect("a good server");
+        assert!(report.results.requests > 0);
+    }
+
+    #[test]
     fn a_server_that_leaves_is_an_error() {
         let address = serve(|stream, _| drop(stream.shutdown(std::net::Shutdown::Both)));
         run(&options(&address, "")).expect_err("no echo");
@@ -253,7 +237,7 @@ mod tests {
     fn each_request_may_have_a_connection_of_its_own() {
         let address = serve(echo);
         let report = run(&options(&address, "--connections 3 --reconnect yes")).expect("an echo");
-        assert!(report.latencies.len() > 3);
-        assert_eq!(report.idle_connections, 0);
+        assert!(report.results.requests > 3);
+        assert_eq!(report.results.idle_connections, 0);
     }
 }

@@ -19,11 +19,33 @@ const LATENCY_MAX_NS: u64 = 100_000_000_000;
 /// What one window showed.
 #[derive(Debug)]
 pub(crate) struct Report {
-    pub(crate) latencies: Histogram<u64>,
+    pub(crate) results: Results,
     pub(crate) window_ns: u64,
     pub(crate) server_cpu_ns: Option<u64>,
-    /// Connections that got no answer in the window: a sign of starvation.
+}
+
+/// What was counted and timed in it.
+#[derive(Debug)]
+pub(crate) struct Results {
+    pub(crate) requests: u64,
+    /// Where bytes are counted and requests are only as many messages of them.
+    pub(crate) bytes: Option<u64>,
+    /// How long each answer took; empty where there are no answers.
+    pub(crate) latencies: Histogram<u64>,
+    /// Connections on which nothing happened: a sign of starvation.
     pub(crate) idle_connections: usize,
+}
+
+impl Results {
+    /// What the latencies of answers say of themselves.
+    pub(crate) fn of_answers(latencies: Histogram<u64>, idle_connections: usize) -> Self {
+        Self {
+            requests: latencies.len(),
+            bytes: None,
+            latencies,
+            idle_connections,
+        }
+    }
 }
 
 /// Connections with requests under way.
@@ -34,8 +56,8 @@ pub(crate) trait Exchanging {
     /// Forget what was counted and timed so far.
     fn forget(&mut self);
 
-    /// How long each answer since then took, and how many connections got none.
-    fn into_results(self) -> (Histogram<u64>, usize);
+    /// What happened since then.
+    fn into_results(self) -> io::Result<Results>;
 }
 
 /// An empty histogram of latencies in nanoseconds.
@@ -52,11 +74,9 @@ pub(crate) fn measure(options: &Options, mut run: impl Exchanging) -> io::Result
     let (start_ns, start_cpu_ns) = (monotonic(), read_server_clock()?);
     run.exchange_until(start_ns + options.seconds)?;
     let (end_ns, end_cpu_ns) = (monotonic(), read_server_clock()?);
-    let (latencies, idle_connections) = run.into_results();
     Ok(Report {
-        latencies,
+        results: run.into_results()?,
         window_ns: end_ns - start_ns,
         server_cpu_ns: end_cpu_ns.zip(start_cpu_ns).map(|(end, start)| end - start),
-        idle_connections,
     })
 }

@@ -36,9 +36,7 @@ pub(crate) struct Exchange {
 impl Workload {
     /// Messages of `size` bytes; `is_line` ends each with its only newline.
     pub(crate) fn echo(size: usize, is_line: bool) -> Self {
-        let mut filler: Vec<u8> = (HEADER_LEN..size)
-            .map(|offset| b'!' + (offset % 94) as u8)
-            .collect();
+        let mut filler = filler(size);
         if let (true, Some(last)) = (is_line, filler.last_mut()) {
             *last = b'\n';
         }
@@ -151,6 +149,13 @@ impl Exchange {
         }
         Ok(true)
     }
+}
+
+/// What follows the number in a message of that size.
+pub(crate) fn filler(size: usize) -> Vec<u8> {
+    (HEADER_LEN..size)
+        .map(|offset| b'!' + (offset % 94) as u8)
+        .collect()
 }
 
 fn wrong(text: &str) -> io::Error {
