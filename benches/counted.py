@@ -17,6 +17,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import listening
 import loops
 import micro
 import servers
@@ -65,7 +66,7 @@ async def echo_protocol(context: ssl.SSLContext | None = None) -> None:
     loop = asyncio.get_running_loop()
     lost = loop.create_future()
     server = await loop.create_server(lambda: EchoProtocol(lost), HOST, 0, ssl=context)
-    servers.announce(servers.bound_tcp(server))
+    listening.announce(listening.bound_tcp(server))
     await lost
     server.close()
 
@@ -80,7 +81,7 @@ async def echo_streams() -> None:
         left.set_result(None)
 
     server = await asyncio.start_server(handle, HOST, 0, limit=servers.STREAM_LIMIT)
-    servers.announce(servers.bound_tcp(server))
+    listening.announce(listening.bound_tcp(server))
     await left
     server.close()
 
@@ -108,7 +109,7 @@ async def echo_datagram() -> None:
     transport, _ = await loop.create_datagram_endpoint(
         lambda: EchoDatagramProtocol(lost), local_addr=(HOST, 0)
     )
-    servers.announce("{}:{}".format(*transport.get_extra_info("sockname")))
+    listening.announce("{}:{}".format(*transport.get_extra_info("sockname")))
     await lost
     transport.close()
 
@@ -118,7 +119,7 @@ async def connect_accept_close(count: int) -> None:
     loop = asyncio.get_running_loop()
     accepted = loop.create_future()
     server = await loop.create_server(lambda: UntilLost(accepted), HOST, 0)
-    _, port = servers.split_tcp(servers.bound_tcp(server))
+    _, port = listening.split_tcp(listening.bound_tcp(server))
     for _ in range(count):
         accepted, connected = loop.create_future(), loop.create_future()
         transport, _ = await loop.create_connection(

@@ -19,13 +19,9 @@ import time
 from typing import Any
 
 import loops
+from stopwatch import cpu_clock
 
 GREETING_INTERVAL = 0.05
-
-
-def cpu_clock(pid: int) -> int:
-    """Return the id of a process's CPU clock, as clock_getcpuclockid(3) makes it on Linux."""
-    return (~pid << 3) | 2
 
 
 class Echo(asyncio.DatagramProtocol):

@@ -16,18 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import loops
+import rows
+import services
 import tls_files
 from disturbance import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import rows
-
 HERE = Path(__file__).resolve().parent
 # What the system lets a process open: rows with idle connections raise a server's limit to it.
 FILES_MOST = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-HTTP_BODY = "Hello, world!"
 READY_TIMEOUT = 30.0
 RUN_TIMEOUT = 120.0
 # A sample that lost more than this part of a core to other machines is not kept, if a few more
@@ -35,8 +34,15 @@ RUN_TIMEOUT = 120.0
 STOLEN_MOST = 0.05
 TRIES = 4
 FLOOR = "floor"
-# A loop that fails like this does not support the row: asking it again is no use.
-UNSUPPORTED = ("NotImplementedError", "ImportError", "ModuleNotFoundError", "AttributeError")
+# A loop that fails like this does not support the row: asking it again is no use. Nor is asking a
+# machine again that cannot have the services.
+UNSUPPORTED = (
+    "NotImplementedError",
+    "ImportError",
+    "ModuleNotFoundError",
+    "AttributeError",
+    "services: ",
+)
 EXCEPTION_LINE = re.compile(r"[\w.]+(Error|Exception|Exit)\b")
 
 
@@ -102,10 +108,12 @@ class Bench:
     def measure_once(self, row: rows.Row, spec: str) -> Sample:
         if row.endpoints is not None:
             return self._measure_endpoints(row.endpoints, spec)
+        if row.client is not None:
+            return self._measure_client(row.client, spec)
         if row.server is None:
             return self._measure_micro(row.name, spec)
         with self.serving(row.server, spec) as (pid, address, directory):
-            return self._load(row.server, pid, address, directory)
+            return self._load(row.server, spec, pid, address, directory)
 
     @contextlib.contextmanager
     def serving(self, server: rows.Server, spec: str) -> Iterator[tuple[int, str, Path]]:
@@ -143,6 +151,41 @@ class Bench:
             command += ["--warmup", str(self.warmup), "--seconds", str(self.seconds)]
             return sample_of(run_to_json(command, env))
 
+    def _measure_client(self, row: rows.Client, spec: str) -> Sample:
+        server_loop, client_loop = ("asyncio", spec)
+        server_core, client_core = self.client_core, self.server_core
+        if row.is_server_measured:
+            server_loop, client_loop = client_loop, server_loop
+            server_core, client_core = client_core, server_core
+        command: list[str | Path] = [self.python, HERE / "clients.py", "--kind", row.kind]
+        command += ["--loop", loops.base_name(client_loop), "--core", str(client_core)]
+        command += ["--connections", str(row.connections)]
+        command += ["--warmup", str(self.warmup), "--seconds", str(self.seconds)]
+        with self._asked(row, server_loop, server_core) as (pid, address, directory):
+            command += ["--address", address, "--certificate", directory / "certificate.pem"]
+            command += ["--measured-pid", str(pid)] if row.is_server_measured else []
+            return sample_of(run_to_json(command, environment(client_loop)))
+
+    @contextlib.contextmanager
+    def _asked(self, row: rows.Client, spec: str, core: int) -> Iterator[tuple[int, str, Path]]:
+        """Start whom a client asks; yield the pid, the address and the certificate's directory."""
+        with tempfile.TemporaryDirectory(prefix="bench-") as name:
+            directory = Path(name)
+            if row.asked == "service":
+                try:
+                    yield 0, services.address(row.kind, core), directory
+                except services.ServicesError as error:
+                    raise MeasurementError(str(error)) from error
+                return
+            command: list[str | Path] = [self.programs / "floor", "--http", "127.0.0.1:0"]
+            if row.asked == "framework":
+                tls_files.make_certificate(self.programs, directory)
+                command = [self.python, HERE / "servers.py", "--kind", row.kind]
+                command += ["--loop", loops.base_name(spec), "--tls", directory]
+            command += ["--core", str(core)]
+            with running_server(command, environment(spec), directory) as (pid, address):
+                yield pid, address, directory
+
     def _server_command(self, server: rows.Server, spec: str, directory: Path) -> list[str | Path]:
         address = f"{directory}/server" if server.transport == "unix" else "127.0.0.1:0"
         is_tls = server.transport == "tls"
@@ -158,7 +201,9 @@ class Bench:
         command += ["--tls", directory] if is_tls else []
         return [*command, "--size", str(server.size), "--address", address]
 
-    def _load(self, server: rows.Server, pid: int, address: str, directory: Path) -> Sample:
+    def _load(
+        self, server: rows.Server, spec: str, pid: int, address: str, directory: Path
+    ) -> Sample:
         command: list[str | Path] = [self.programs / "load", "--core", str(self.client_core)]
         command += ["--connections", str(server.connections), "--mode", server.mode]
         command += ["--warmup", str(self.warmup), "--seconds", str(self.seconds)]
@@ -171,7 +216,7 @@ class Bench:
         if server.is_reconnecting:
             command += ["--reconnect", "yes"]
         if server.mode == "http":
-            command += ["--body", HTTP_BODY]
+            command += ["--body", rows.PLAINTEXT if spec == FLOOR else server.body]
         else:
             command += ["--size", str(server.size)]
         return sample_of(run_to_json([*command, address], None))

@@ -12,6 +12,10 @@ TRANSPORTS = ("tcp", "unix")
 SIZES = {"1k": 1024, "100k": 100 * 1024}
 CONNECTIONS = (1, 20, 200)
 HANDSHAKE_SIZE = 64
+PLAINTEXT = "Hello, world!"
+JSON = '{"message":"Hello, world!"}'
+# Frameworks with a client and a server, and how many requests are under way.
+FRAMEWORKS = (("websockets", 32), ("grpc", 32), ("http3", 8))
 
 # What part of the rate of a server without a loop a row is meant to reach, on CPython 3.14.
 FLOOR_TARGETS = {
@@ -32,6 +36,7 @@ class Server:
     size: int = 0
     is_reconnecting: bool = False
     idle: int = 0  # further connections, which stay silent
+    body: str = PLAINTEXT
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,32 @@ class Endpoints:
 
 
 @dataclass(frozen=True)
+class Client:
+    """A row of a real client: how many requests are under way, whom it asks, who is measured.
+
+    It asks the `floor`, a `service` (see services.py), or a `framework` of its own kind (see
+    frameworks.py); who is not measured runs on asyncio.
+    """
+
+    kind: str
+    connections: int
+    asked: str
+    is_server_measured: bool = False
+
+
+@dataclass(frozen=True)
 class Row:
-    """One line of the table: a server row, an endpoints row, or else a micro benchmark."""
+    """One line of the table: of a server, endpoints, a client, or else a micro benchmark."""
 
     name: str
     is_standard: bool
     server: Server | None = None
     endpoints: Endpoints | None = None
+    client: Client | None = None
+
+    @property
+    def is_micro(self) -> bool:
+        return self.server is None and self.endpoints is None and self.client is None
 
     @property
     def is_tls(self) -> bool:
@@ -72,16 +96,39 @@ def echo_row(kind: str, transport: str, size: str, connections: int) -> Row:
     )
 
 
-def http_row(kind: str) -> Row:
-    return Row(f"http-{kind}", is_standard=True, server=Server(kind, "tcp", 20, "http"))
-
-
-def handshake_row(kind: str) -> Row:
-    """Make the row of whole connections over TLS: handshake, one small message, end."""
+def http_row(kind: str, connections: int) -> Row:
+    """Make the row of an HTTP server of a real framework, see frameworks.py."""
+    body = JSON if kind == "fastapi" else PLAINTEXT
     return Row(
-        name=f"handshake-{kind}-tls-x20",
+        name=f"http-{kind}-x{connections}",
         is_standard=True,
-        server=Server(kind, "tls", 20, "bytes", HANDSHAKE_SIZE, is_reconnecting=True),
+        server=Server(kind, "tcp", connections, "http", body=body),
+    )
+
+
+def client_row(kind: str, connections: int, asked: str) -> Row:
+    return Row(
+        name=f"client-{kind}-x{connections}",
+        is_standard=True,
+        client=Client(kind, connections, asked),
+    )
+
+
+def framework_row(kind: str, connections: int) -> Row:
+    """Make the row of a server of a real framework, which its own client asks."""
+    return Row(
+        name=f"server-{kind}-x{connections}",
+        is_standard=True,
+        client=Client(kind, connections, "framework", is_server_measured=True),
+    )
+
+
+def connections_row(name: str, kind: str, transport: str) -> Row:
+    """Make the row of whole connections: handshakes, one small message, end."""
+    return Row(
+        name=f"{name}-{kind}-{transport}-x20",
+        is_standard=True,
+        server=Server(kind, transport, 20, "bytes", HANDSHAKE_SIZE, is_reconnecting=True),
     )
 
 
@@ -113,10 +160,17 @@ ROWS = (
     ),
     echo_row("sock", "tcp", "1k", 20),
     *(echo_row(kind, "tls", size, 20) for kind in ("protocol", "streams-read") for size in SIZES),
-    handshake_row("protocol"),
+    connections_row("accept", "protocol", "tcp"),
+    connections_row("handshake", "protocol", "tls"),
     *(datagram_row(size, 16) for size in (100, 1200)),
     *(endpoints_row(kind, 1200, 32) for kind in ("echo", "burst")),
-    *(http_row(kind) for kind in ("uvicorn", "uvicorn-h11", "aiohttp")),
+    *(http_row(kind, count) for kind in ("uvicorn", "fastapi", "aiohttp") for count in (1, 32)),
+    http_row("uvicorn-h11", 32),
+    *(framework_row(kind, count) for kind, count in FRAMEWORKS),
+    *(client_row(kind, count, "floor") for kind, count in (("aiohttp", 1), ("aiohttp", 32))),
+    client_row("httpx", 8, "floor"),
+    *(client_row(kind, 32, "service") for kind in ("redis", "asyncpg", "psycopg")),
+    *(client_row(kind, count, "framework") for kind, count in FRAMEWORKS),
 )
 
 
@@ -140,6 +194,6 @@ def is_named(row: Row, pattern: str) -> bool:
         case "standard":
             return row.is_standard
         case "micro":
-            return row.server is None and row.endpoints is None
+            return row.is_micro
         case _:
             return fnmatchcase(row.name, pattern)

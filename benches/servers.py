@@ -13,7 +13,9 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import frameworks
 import loops
+from listening import BACKLOG, announce, bound_tcp, split_tcp, until_killed
 
 if TYPE_CHECKING:
     import ssl
@@ -21,11 +23,9 @@ if TYPE_CHECKING:
 
     Serve = Callable[[str, int, ssl.SSLContext | None], Awaitable[None]]
 
-BODY = b"Hello, world!"
 BUFFER_LEN = 256 * 1024
 # asyncio's default limit of 64 KiB is shorter than the longest line measured.
 STREAM_LIMIT = 256 * 1024
-BACKLOG = 1024
 
 
 class EchoProtocol(asyncio.Protocol):
@@ -95,21 +95,6 @@ def settle_allocator() -> None:
     del block
 
 
-def announce(address: str) -> None:
-    print("ready", address, flush=True)
-
-
-def split_tcp(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host, int(port)
-
-
-def bound_tcp(server: asyncio.AbstractServer) -> str:
-    """Return the address of a server with the port that the kernel picked."""
-    host, port = server.sockets[0].getsockname()  # type: ignore[attr-defined]
-    return f"{host}:{port}"
-
-
 def server_context(directory: Path) -> ssl.SSLContext:
     """Return the context of a server whose certificate and key are in a directory."""
     import ssl  # noqa: PLC0415 - only a server over TLS pays for the import
@@ -118,11 +103,6 @@ def server_context(directory: Path) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(directory / "certificate.pem", directory / "key.pem")
     return context
-
-
-async def until_killed() -> None:
-    """Wait for ever; not by serve_forever, which fails on rloop once the server listens."""
-    await asyncio.get_running_loop().create_future()
 
 
 # Every server listens by host and port, as programs do: a loop that is given a socket may
@@ -194,51 +174,6 @@ async def serve_sockets(address: str) -> None:
         tasks.add(loop.create_task(echo_socket(connection)))
 
 
-async def plaintext(scope: Any, receive: Any, send: Any) -> None:
-    """Answer every request with the same plaintext: the ASGI application measured."""
-    headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(BODY))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": BODY})
-
-
-async def serve_uvicorn(address: str, http: str) -> None:
-    import uvicorn  # noqa: PLC0415 - only this kind of server pays for the import
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            announce(bound_tcp(self.servers[0]))
-
-    host, port = split_tcp(address)
-    config = uvicorn.Config(
-        plaintext,
-        host=host,
-        port=port,
-        http=http,
-        backlog=BACKLOG,
-        lifespan="off",
-        access_log=False,
-        log_level="error",
-    )
-    await Server(config).serve()
-
-
-async def serve_aiohttp(address: str) -> None:
-    from aiohttp import web  # noqa: PLC0415 - only this kind of server pays for the import
-
-    async def handle(request: web.Request) -> web.Response:
-        return web.Response(body=BODY, content_type="text/plain")
-
-    application = web.Application()
-    application.router.add_get("/", handle)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, *split_tcp(address), backlog=BACKLOG).start()
-    host, port = runner.addresses[0]
-    announce(f"{host}:{port}")
-    await until_killed()
-
-
 def protocol_server(protocol: Callable[[], Any]) -> Serve:
     return lambda address, size, context: serve_protocol(address, context, protocol)
 
@@ -257,18 +192,27 @@ KINDS: dict[str, Serve] = {
     "streams-read": streams_server(lambda reader, size: reader.read(BUFFER_LEN)),
     "streams-readline": streams_server(lambda reader, size: reader.readline()),
     "streams-readexactly": streams_server(lambda reader, size: reader.readexactly(size)),
-    "uvicorn": lambda address, size, context: serve_uvicorn(address, "httptools"),
-    "uvicorn-h11": lambda address, size, context: serve_uvicorn(address, "h11"),
-    "aiohttp": lambda address, size, context: serve_aiohttp(address),
     "datagram": lambda address, size, context: serve_datagrams(address),
     "sock": lambda address, size, context: serve_sockets(address),
 }
 
 
+NAMES = (*KINDS, *frameworks.KINDS)
+
+
+async def serve(kind: str, address: str, size: int, directory: Path | None) -> None:
+    """Serve over TLS if there is a directory with a certificate."""
+    if kind in frameworks.KINDS:
+        await frameworks.KINDS[kind](address, directory)
+    else:
+        context = None if directory is None else server_context(directory)
+        await KINDS[kind](address, size, context)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--loop", required=True, choices=loops.NAMES)
-    parser.add_argument("--kind", required=True, choices=KINDS)
+    parser.add_argument("--kind", required=True, choices=NAMES)
     parser.add_argument("--address", default="127.0.0.1:0", help="host:port or a Unix path")
     parser.add_argument("--size", type=int, default=1024, help="message length for readexactly")
     parser.add_argument("--core", type=int, help="run on this core")
@@ -279,8 +223,7 @@ def main() -> None:
         os.sched_setaffinity(0, {options.core})
     settle_allocator()
     loop = loops.new_event_loop(options.loop)
-    context = None if options.tls is None else server_context(options.tls)
-    loop.run_until_complete(KINDS[options.kind](options.address, options.size, context))
+    loop.run_until_complete(serve(options.kind, options.address, options.size, options.tls))
 
 
 if __name__ == "__main__":
