@@ -13,6 +13,7 @@ DEBUG_TESTS      ?= tests
 CONFORMANCE_ARGS ?=
 UPSTREAM_ARGS    ?=
 BENCH_ARGS       ?=
+QUICK            ?=
 CARGO_TARGET_DIR ?= target
 FUZZ_SECONDS     ?= 60
 
@@ -41,7 +42,7 @@ help: ## List the targets
 	@echo
 	@echo "  Variables: PYTHON=$(PYTHON) VENV=$(VENV) PROFILE=$(PROFILE) LOOP=$(LOOP)"
 	@echo "             HOST=$(HOST) PORT=$(PORT) SELFTEST= PYTEST_ARGS= PYTEST_WORKERS= CONFORMANCE_ARGS="
-	@echo "             TEST_LOOPS=$(TEST_LOOPS) UPSTREAM_ARGS= DEBUG_TESTS= BENCH_ARGS= FUZZ_SECONDS= CARGO_TARGET_DIR="
+	@echo "             TEST_LOOPS=$(TEST_LOOPS) UPSTREAM_ARGS= DEBUG_TESTS= BENCH_ARGS= QUICK= FUZZ_SECONDS= CARGO_TARGET_DIR="
 
 # --- build --------------------------------------------------------------------------------------
 
@@ -163,8 +164,12 @@ format: $(STAMPS)/tools ## Format Rust and Python
 # --- bench --------------------------------------------------------------------------------------
 
 .PHONY: bench bench-instructions
-bench: $(STAMPS)/oxloop-$(PROFILE) ## Compare event loops; the others go into .cache/bench-venv
-	$(PY) benches/compare.py --setup --python $(abspath $(PY)) --oxloop $(VENV)/wheel/oxloop-*.whl $(BENCH_ARGS)
+# Half an hour of measuring, so that all of it with the build takes less than 40 minutes.
+bench: $(STAMPS)/oxloop-$(PROFILE) ## Compare event loops in half an hour; QUICK=1 the main rows in 7 minutes
+	@mkdir -p .cache/bench
+	$(PY) benches/compare.py --setup --python $(abspath $(PY)) --oxloop $(VENV)/wheel/oxloop-*.whl \
+	  $(if $(filter-out 0,$(QUICK)),--rows main --minutes 6 --quick,--minutes 30) \
+	  --json .cache/bench/samples.json $(BENCH_ARGS)
 
 bench-instructions: $(STAMPS)/oxloop-$(PROFILE) ## Instructions of ten hot paths against the committed figures
 	valgrind=$$(scripts/get-valgrind .cache/valgrind) && \

@@ -8,46 +8,60 @@ how to read the table.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
-import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import loops
+import machine
 import peers
 import report
 import rows
-from line import Cell, Line
-from measurement import FLOOR, Bench, MeasurementError, build_programs
+from budget import Budget
+from comparison import Comparison
+from measurement import FLOOR, Bench, build_programs
 
-THOROUGH = {"rounds": 5, "seconds": 1.0, "warmup": 0.3}
-QUICK = {"rounds": 3, "seconds": 0.3, "warmup": 0.1}
+if TYPE_CHECKING:
+    from line import Line
+
+THOROUGH = {"seconds": 1.0, "warmup": 0.3}
+HURRIED = {"seconds": 0.5, "warmup": 0.2}  # what is left of the time goes into further rounds
+QUICK = {"seconds": 0.3, "warmup": 0.1}
+ROUNDS, QUICK_ROUNDS = 5, 3
 
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", default="standard", help="standard, all, micro or shell patterns")
+    parser.add_argument(
+        "--rows", default="standard", help="standard, all, main, micro or shell patterns"
+    )
     parser.add_argument(
         "--loops",
         default=",".join([*loops.NAMES, f"{loops.SUBJECT}+memorybio"]),
         help="names; NAME@DIRECTORY imports that loop's package from DIRECTORY; "
         "oxloop+direct and oxloop+memorybio force a data path of TLS, for TLS rows only",
     )
-    parser.add_argument("--rounds", type=int, help="default: 5")
-    parser.add_argument("--seconds", type=float, help="window of a server row, default: 1")
-    parser.add_argument("--warmup", type=float, help="before the window, default: 0.3")
+    parser.add_argument("--rounds", type=int, help="default: 5; --minutes then says nothing")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help="as many rounds as fit, but at least 3; slow peers take part in the first only",
+    )
+    parser.add_argument(
+        "--seconds", type=float, help="window of a server row, default: 1, with --minutes 0.5"
+    )
+    parser.add_argument(
+        "--warmup", type=float, help="before the window, default: 0.3, with --minutes 0.2"
+    )
     parser.add_argument(
         "--quick",
         action="store_true",
         help="other defaults: 3 rounds, 0.3 s windows, 0.1 s warm-up; a look, not a result",
     )
-    parser.add_argument("--json", type=Path, help="write all samples to this file")
+    parser.add_argument("--json", type=Path, help="write all samples to this file, as they come")
     parser.add_argument("--list", action="store_true", help="print the rows and end")
     parser.add_argument("--server-core", type=int, help="default: the first allowed core")
     parser.add_argument("--client-core", type=int, help="default: the second allowed core")
@@ -57,7 +71,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--python", default=peers.default_python(), help="for --setup")
     parser.add_argument("--oxloop", type=Path, help="for --setup: wheel or source tree")
     options = parser.parse_args()
-    defaults = QUICK if options.quick else THOROUGH
+    defaults = QUICK if options.quick else HURRIED if options.minutes else THOROUGH
     for name, value in defaults.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
@@ -90,66 +104,10 @@ def make_bench(options: argparse.Namespace) -> Bench:
     )
 
 
-def cells_of(row: rows.Row, specs: list[str]) -> dict[str, Cell]:
-    """Return the empty cells of a row; only server rows have a floor, and TLS rows variants."""
-    return {
-        spec: Cell()
-        for spec in specs
-        if (row.server is not None if spec == FLOOR else row.is_tls or not loops.variant(spec))
-    }
-
-
-def run_rounds(bench: Bench, table: list[tuple[rows.Row, Line]], rounds: int) -> None:
-    """Fill the cells. Loops take turns within a row, and each round begins with another."""
-    for number in range(rounds):
-        started = time.monotonic()
-        for row, line in table:
-            progress(f"round {number + 1}/{rounds} {row.name}")
-            cells = list(line.cells.items())
-            first = number % max(len(cells), 1)
-            for spec, cell in cells[first:] + cells[:first]:
-                if cell.is_given_up:
-                    continue
-                try:
-                    cell.samples[number] = bench.measure(row, spec)
-                except MeasurementError as error:
-                    cell.failure = str(error)
-                    cell.is_given_up = error.is_permanent
-        progress(f"round {number + 1}/{rounds} took {time.monotonic() - started:.0f} s\n")
-
-
-def progress(text: str) -> None:
-    """Say where the comparison is: on a terminal row by row, else round by round."""
-    is_terminal = sys.stderr.isatty()
-    if is_terminal or text.endswith("\n"):
-        print("\r\x1b[K" * is_terminal + text, end="", file=sys.stderr, flush=True)
-
-
-def describe(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
-    """Return what a reader needs to judge the numbers: machine, versions, method."""
-    versions = subprocess.run(
-        [bench.python, "-m", "pip", "list", "--format", "json"],
-        check=True,
-        capture_output=True,
-    )
-    python = subprocess.run(
-        [bench.python, "-c", "import ssl, sys; print(sys.version.split()[0], ssl.OPENSSL_VERSION)"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    version, _, openssl = python.stdout.strip().partition(" ")
-    return {
-        "python": version,
-        "openssl": openssl,
-        "packages": {each["name"]: each["version"] for each in json.loads(versions.stdout)},
-        "kernel": platform.release(),
-        "cores": os.cpu_count(),
-        "load_average": os.getloadavg()[0],
-        "rounds": options.rounds,
-        "warmup": options.warmup,
-        "seconds": options.seconds,
-    }
+def budget_of(options: argparse.Namespace) -> Budget:
+    if options.minutes is not None and options.rounds is None:
+        return Budget(seconds=options.minutes * 60)
+    return Budget(options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS))
 
 
 def print_report(lines: list[Line], specs: list[str], about: dict[str, Any]) -> None:
@@ -177,19 +135,20 @@ def main() -> None:
     if options.setup:
         peers.setup(options.venv, options.python, options.oxloop)
     bench = make_bench(options)
-    about = describe(bench, options)
-    specs = [*options.loops.split(","), FLOOR]
-    lines = [Line(row.name, cells_of(row, specs), row.floor_target) for row in options.rows]
-    started = time.monotonic()
+    about = {"command": machine.command_line(sys.argv[1:])} | machine.describe(bench.python)
+    comparison = Comparison(
+        bench,
+        options.rows,
+        [*options.loops.split(","), FLOOR],
+        budget_of(options),
+        about,
+        options.json,
+    )
     try:
-        run_rounds(bench, list(zip(options.rows, lines, strict=True)), options.rounds)
+        comparison.run()
     except KeyboardInterrupt:
         print("\ncompare: interrupted; what there is:", file=sys.stderr)
-    about["elapsed_seconds"] = round(time.monotonic() - started)
-    print_report(lines, specs, about)
-    if options.json is not None:
-        result = {"about": about, "rows": [line.to_json() for line in lines]}
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    print_report(comparison.lines, comparison.specs, about)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ UNSUPPORTED = (
     "AttributeError",
     "services: ",
 )
+# A loop that keeps silent would cost as long a time again.
+SILENT = ("no result after", "not ready after")
 EXCEPTION_LINE = re.compile(r"[\w.]+(Error|Exception|Exit)\b")
 
 
@@ -51,7 +53,7 @@ class MeasurementError(Exception):
 
     @property
     def is_permanent(self) -> bool:
-        return str(self).startswith(UNSUPPORTED)
+        return str(self).startswith((*UNSUPPORTED, *SILENT))
 
 
 @dataclass(frozen=True)
@@ -282,7 +284,10 @@ def running_server(
             stderr.seek(0)
             text = stderr.read()
             if text.strip() or status > 0:
-                raise MeasurementError(f"{reason(text, status)} ({error})") from error
+                found = MeasurementError(reason(text, status))
+                if not found.is_permanent:
+                    found = MeasurementError(f"{found} ({error})")
+                raise found from error
             raise
         finally:
             process.kill()

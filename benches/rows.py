@@ -23,6 +23,21 @@ FLOOR_TARGETS = {
     "echo-protocol-tls-1k-x20": 0.97,
     "echo-streams-read-tcp-1k-x20": 0.78,
 }
+# Twelve that stand for the others, where there is no time for all.
+MAIN = (
+    "call_soon_threadsafe",
+    "timers-fired-batch",
+    "sleep-0",
+    "tasks-gathered",
+    "echo-protocol-tcp-1k-x20",
+    "echo-streams-read-tcp-1k-x20",
+    "echo-streams-readline-tcp-1k-x20",
+    "echo-protocol-tls-1k-x20",
+    "echo-streams-read-tls-1k-x20",
+    "echo-datagram-udp-1200-x16",
+    "http-uvicorn-x32",
+    "http-aiohttp-x32",
+)
 
 
 @dataclass(frozen=True)
@@ -177,7 +192,7 @@ ROWS = (
 def select(patterns: str) -> list[Row]:
     """Return the rows that comma-separated words or patterns name, in the table's order.
 
-    The words are `standard`, `all` and `micro`; anything else is a shell pattern.
+    The words are `standard`, `all`, `main` and `micro`; anything else is a shell pattern.
     """
     chosen = patterns.split(",")
     rows = [row for row in ROWS if any(is_named(row, pattern) for pattern in chosen)]
@@ -193,6 +208,8 @@ def is_named(row: Row, pattern: str) -> bool:
             return True
         case "standard":
             return row.is_standard
+        case "main":
+            return row.name in MAIN
         case "micro":
             return row.is_micro
         case _:

@@ -1,0 +1,148 @@
+"""Comparison: the rounds, in which every row is measured on every loop, by turns."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import loops
+from line import Cell, Line
+from measurement import FLOOR, MeasurementError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from budget import Budget
+    from measurement import Bench
+    from rows import Row
+
+# The control: what other runs on other machines may be held against.
+CONTROL = "asyncio"
+# In a run of limited time a peer so much slower than the best is measured in one round only.
+CONTENDING = 0.6
+
+
+def cells_of(row: Row, specs: list[str]) -> dict[str, Cell]:
+    """Return the empty cells of a row; only server rows have a floor, and TLS rows variants."""
+    return {
+        spec: Cell()
+        for spec in specs
+        if (row.server is not None if spec == FLOOR else row.is_tls or not loops.variant(spec))
+    }
+
+
+def contenders(line: Line) -> list[str]:
+    """Return the loops that the verdict may depend on, as far as is known, and the control."""
+    best = line.cells[line.best_peer].rate if line.best_peer else None
+    least = CONTENDING * (best or 0.0)
+    return [
+        spec
+        for spec, cell in line.cells.items()
+        if not cell.is_given_up
+        and (
+            spec in {CONTROL, FLOOR}
+            or loops.is_subject(spec)
+            or cell.rate is None
+            or cell.rate >= least
+        )
+    ]
+
+
+@dataclass
+class Comparison:
+    """Rows, what was measured of them, and how that is told and kept."""
+
+    bench: Bench
+    rows: list[Row]
+    specs: list[str]
+    budget: Budget
+    about: dict[str, Any]
+    file: Path | None = None  # takes all samples, anew after each row
+    lines: list[Line] = field(init=False)
+    costs: dict[tuple[str, str], float] = field(default_factory=dict)  # seconds by row and loop
+
+    def __post_init__(self) -> None:
+        self.lines = [
+            Line(row.name, cells_of(row, self.specs), row.floor_target) for row in self.rows
+        ]
+
+    def run(self) -> None:
+        """Measure rounds until the budget is spent."""
+        started = time.monotonic()
+        number = 0
+        while True:
+            elapsed = time.monotonic() - started
+            expected = sum(self.costs.get((line.name, spec), 0.0) for line, spec in self.cells())
+            if not self.budget.has_round(number, elapsed, expected):
+                break
+            self.shorten_windows(number, elapsed, expected)
+            self.about |= {"rounds": number + 1, "seconds": round(self.bench.seconds, 3)}
+            self.run_round(number, started)
+            number += 1
+            took = time.monotonic() - started - elapsed
+            progress(f"round {number} took {took:.0f} s\n")
+
+    def cells(self) -> list[tuple[Line, str]]:
+        """Return what the next round measures."""
+        return [(line, spec) for line in self.lines for spec in self.chosen(line)]
+
+    def chosen(self, line: Line) -> list[str]:
+        if self.budget.rounds is None:
+            return contenders(line)
+        return [spec for spec, cell in line.cells.items() if not cell.is_given_up]
+
+    def shorten_windows(self, number: int, elapsed: float, expected: float) -> None:
+        windows = {row.name for row in self.rows if not row.is_micro}
+        count = sum(line.name in windows for line, _ in self.cells())
+        seconds = self.budget.window(self.bench.seconds, number, elapsed, expected, count)
+        self.bench = replace(self.bench, seconds=seconds)
+
+    def run_round(self, number: int, started: float) -> None:
+        """Measure once. Loops take turns within a row, and each round begins with another."""
+        for row, line in zip(self.rows, self.lines, strict=True):
+            progress(f"round {number + 1} {row.name}")
+            specs = self.chosen(line)
+            first = number % max(len(specs), 1)
+            for spec in specs[first:] + specs[:first]:
+                self.measure(number, row, spec, line.cells[spec])
+            self.about["elapsed_seconds"] = round(time.monotonic() - started)
+            self.write()
+
+    def measure(self, number: int, row: Row, spec: str, cell: Cell) -> None:
+        started = time.monotonic()
+        try:
+            cell.samples[number] = self.bench.measure(row, spec)
+        except MeasurementError as error:
+            cell.failure = str(error)
+            cell.is_given_up = error.is_permanent
+        self.costs[row.name, spec] = time.monotonic() - started
+
+    def write(self) -> None:
+        """Write what there is, whole: a run that is killed keeps it."""
+        if self.file is None:
+            return
+        text = to_text(self.about, self.lines)
+        unfinished = self.file.with_name(f"{self.file.name}.part")
+        unfinished.write_text(text)
+        unfinished.replace(self.file)
+
+
+def to_text(about: dict[str, Any], lines: list[Line]) -> str:
+    """Return the JSON of a comparison, a line of text a row."""
+    found = ",\n".join(json.dumps(line.to_json()) for line in lines)
+    return f'{{"about": {json.dumps(about, indent=1)},\n"rows": [\n{found}\n]}}\n'
+
+
+def from_text(text: str) -> tuple[dict[str, Any], list[Line]]:
+    found = json.loads(text)
+    return found["about"], [Line.from_json(each) for each in found["rows"]]
+
+
+def progress(text: str) -> None:
+    """Say where the comparison is: on a terminal row by row, else round by round."""
+    is_terminal = sys.stderr.isatty()
+    if is_terminal or text.endswith("\n"):
+        print("\r\x1b[K" * is_terminal + text, end="", file=sys.stderr, flush=True)
