@@ -135,7 +135,9 @@ def main() -> None:
     if options.setup:
         peers.setup(options.venv, options.python, options.oxloop)
     bench = make_bench(options)
-    about = {"command": machine.command_line(sys.argv[1:])} | machine.describe(bench.python)
+    about = {"command": machine.command_line(sys.argv[0], sys.argv[1:])} | machine.describe(
+        bench.python
+    )
     comparison = Comparison(
         bench,
         options.rows,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -18,7 +19,9 @@ from typing import TYPE_CHECKING
 import compare
 import curves
 import loops
+import machine
 import peers
+from comparison import progress
 from curves import Plot, Series
 from disturbance import Watch
 from measurement import (
@@ -99,12 +102,12 @@ def measure(
                 first = number % max(len(measured), 1)
                 for spec in measured[first:] + measured[:first]:
                     name = experiment.curves[0].name
-                    compare.progress(f"round {number + 1}/{rounds} {name} {spec}")
+                    progress(f"round {number + 1}/{rounds} {name} {spec}")
                     measure_once(bench, experiment, spec, number, plots)
             took = time.monotonic() - started
-            compare.progress(f"round {number + 1}/{rounds} took {took:.0f} s\n")
+            progress(f"round {number + 1}/{rounds} took {took:.0f} s\n")
     except KeyboardInterrupt:
-        compare.progress("interrupted; what there is:\n")
+        progress("interrupted; what there is:\n")
     return list(plots.values())
 
 
@@ -180,7 +183,12 @@ def run(options: argparse.Namespace, experiments: list[Experiment]) -> None:
     """Measure what the options name, print the tables, and write the samples."""
     chosen = [each for each in experiments if each.is_named(options.curves)]
     bench = compare.make_bench(options)
-    about = compare.describe(bench, options)
+    about = {
+        "command": machine.command_line(sys.argv[0], sys.argv[1:]),
+        **machine.describe(bench.python),
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+    }
     specs = [*options.loops.split(","), FLOOR]
     started = time.monotonic()
     plots = measure(bench, chosen, specs, options.rounds)

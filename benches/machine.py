@@ -48,9 +48,9 @@ def commit() -> str | None:
         return None
 
 
-def command_line(arguments: Iterable[str]) -> str:
-    """Return the command without what only says where something is."""
-    kept: list[str] = []
+def command_line(program: str, arguments: Iterable[str]) -> str:
+    """Return a command without what only says where something is."""
+    kept = [Path(program).name]
     is_place = False
     for argument in arguments:
         if is_place:
@@ -59,7 +59,7 @@ def command_line(arguments: Iterable[str]) -> str:
             is_place = True
         elif argument.partition("=")[0] not in {*PLACES, *SWITCHES}:
             kept.append(f"'{argument}'" if set(argument) & set("*?, ") else argument)
-    return " ".join(["compare.py", *kept])
+    return " ".join(kept)
 
 
 def describe(python: Path) -> dict[str, Any]:

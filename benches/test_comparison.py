@@ -97,7 +97,8 @@ def test_without_time_the_least_number_of_rounds_is_measured(bench: FakeBench) -
 
 def test_a_command_is_told_without_places() -> None:
     arguments = ["--setup", "--venv", "/x", "--json=/y", "--rows", "echo-*,main", "--minutes", "5"]
-    assert machine.command_line(arguments) == "compare.py --rows 'echo-*,main' --minutes 5"
+    command = machine.command_line("/there/compare.py", arguments)
+    assert command == "compare.py --rows 'echo-*,main' --minutes 5"
 
 
 def test_a_virtual_machine_is_called_one() -> None:
