@@ -17,11 +17,11 @@ import time
 from typing import TYPE_CHECKING
 
 from curves import Curve
-from endpoints import cpu_clock
 from experiments import Experiment, Point, parse_options, run, run_program
 from idle import IdleConnections, allow_descriptors
 from resident import resident_bytes
 from rows import Server
+from stopwatch import cpu_clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import idle
 import loops
 import servers
+from listening import BACKLOG, bound_tcp
 from measurement import reason
 from resident import resident_bytes
 
@@ -121,14 +122,14 @@ class Client:
 @contextlib.asynccontextmanager
 async def echo_server(kind: str, context: ssl.SSLContext | None) -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
-    options: dict[str, Any] = {"backlog": servers.BACKLOG, "ssl": context}
+    options: dict[str, Any] = {"backlog": BACKLOG, "ssl": context}
     server: asyncio.AbstractServer
     if kind == "protocol":
         server = await loop.create_server(servers.EchoProtocol, "127.0.0.1", 0, **options)
     else:
         handle = servers.streams_echo(lambda reader: reader.read(servers.BUFFER_LEN))
         server = await asyncio.start_server(handle, "127.0.0.1", 0, **options)
-    yield servers.bound_tcp(server)
+    yield bound_tcp(server)
     server.close()
 
 
