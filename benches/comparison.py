@@ -26,11 +26,11 @@ CONTENDING = 0.6
 
 
 def cells_of(row: Row, specs: list[str]) -> dict[str, Cell]:
-    """Return the empty cells of a row; only server rows have a floor, and TLS rows variants."""
+    """Return the empty cells of a row; only some rows have a floor, and TLS rows variants."""
     return {
         spec: Cell()
         for spec in specs
-        if (row.server is not None if spec == FLOOR else row.is_tls or not loops.variant(spec))
+        if (row.has_floor if spec == FLOOR else row.is_tls or not loops.variant(spec))
     }
 
 

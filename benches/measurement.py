@@ -34,13 +34,14 @@ RUN_TIMEOUT = 120.0
 STOLEN_MOST = 0.05
 TRIES = 4
 FLOOR = "floor"
-# A loop that fails like this does not support the row: asking it again is no use. Nor is asking a
-# machine again that cannot have the services.
+# A loop that fails like this does not support the row: asking it again is no use, or takes too
+# long. Nor is asking a machine again that cannot have the services.
 UNSUPPORTED = (
     "NotImplementedError",
     "ImportError",
     "ModuleNotFoundError",
     "AttributeError",
+    "no result after",
     "services: ",
 )
 # A loop that keeps silent would cost as long a time again.

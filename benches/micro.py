@@ -17,6 +17,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import bulk
 import lifecycle
 import loops
 import system
@@ -242,6 +243,7 @@ BENCHMARKS: dict[str, tuple[Benchmark, int]] = {
     "tasks-gathered-beside-1": (beside_a_connection(tasks_gathered), 100_000),
     "queue-beside-1": (beside_a_connection(queue), 100_000),
     **system.BENCHMARKS,
+    **bulk.BENCHMARKS,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import bulk
 import micro
 
 KINDS = ("protocol", "buffered", "streams-read", "streams-readline", "streams-readexactly")
@@ -92,6 +93,11 @@ class Row:
         return self.server is None and self.endpoints is None and self.client is None
 
     @property
+    def has_floor(self) -> bool:
+        """Tell whether there is a server without a loop for it: that only answers."""
+        return self.server is not None and not self.server.mode.startswith("bulk")
+
+    @property
     def is_tls(self) -> bool:
         return self.server is not None and self.server.transport == "tls"
 
@@ -108,6 +114,15 @@ def echo_row(kind: str, transport: str, size: str, connections: int) -> Row:
         name=f"echo-{kind}-{transport}-{size}-x{connections}",
         is_standard=is_scaled or (connections == 20 and f"{transport}-{size}" != "unix-100k"),
         server=Server(kind, transport, connections, mode, SIZES[size]),
+    )
+
+
+def idle_row(idle: int) -> Row:
+    """Make the row of 20 busy connections beside idle ones."""
+    return Row(
+        name=f"echo-protocol-tcp-1k-x20-idle-{idle}",
+        is_standard=True,
+        server=Server("protocol", "tcp", 20, "bytes", SIZES["1k"], idle=idle),
     )
 
 
@@ -147,6 +162,19 @@ def connections_row(name: str, kind: str, transport: str) -> Row:
     )
 
 
+def bulk_row(way: str, transport: str) -> Row:
+    """Make the row of a server that only sends, or only receives, in messages of 64 KiB."""
+    kind, mode = {
+        "send": ("bulk-sender", "bulk-receive"),
+        "receive": ("bulk-receiver", "bulk-send"),
+    }[way]
+    return Row(
+        name=f"bulk-{transport}-{way}",
+        is_standard=True,
+        server=Server(kind, transport, 1, mode, bulk.SIZE),
+    )
+
+
 def datagram_row(size: int, in_flight: int) -> Row:
     """Make the row of a UDP server and a plain client with so many datagrams under way."""
     return Row(
@@ -175,6 +203,8 @@ ROWS = (
     ),
     echo_row("sock", "tcp", "1k", 20),
     *(echo_row(kind, "tls", size, 20) for kind in ("protocol", "streams-read") for size in SIZES),
+    *(idle_row(idle) for idle in (10, 10_000)),
+    *(bulk_row(way, each) for each in ("tcp", "unix", "tls") for way in ("send", "receive")),
     connections_row("accept", "protocol", "tcp"),
     connections_row("handshake", "protocol", "tls"),
     *(datagram_row(size, 16) for size in (100, 1200)),

@@ -13,6 +13,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import bulk
 import frameworks
 import loops
 from listening import BACKLOG, announce, bound_tcp, split_tcp, until_killed
@@ -178,6 +179,10 @@ def protocol_server(protocol: Callable[[], Any]) -> Serve:
     return lambda address, size, context: serve_protocol(address, context, protocol)
 
 
+def bulk_sender(size: int) -> Callable[[], bulk.Sender]:
+    return lambda: bulk.Sender(bulk.messages_of(size))
+
+
 def streams_server(
     next_message: Callable[[asyncio.StreamReader, int], Awaitable[bytes]],
 ) -> Serve:
@@ -192,6 +197,10 @@ KINDS: dict[str, Serve] = {
     "streams-read": streams_server(lambda reader, size: reader.read(BUFFER_LEN)),
     "streams-readline": streams_server(lambda reader, size: reader.readline()),
     "streams-readexactly": streams_server(lambda reader, size: reader.readexactly(size)),
+    "bulk-sender": lambda address, size, context: serve_protocol(
+        address, context, bulk_sender(size)
+    ),
+    "bulk-receiver": protocol_server(bulk.Receiver),
     "datagram": lambda address, size, context: serve_datagrams(address),
     "sock": lambda address, size, context: serve_sockets(address),
 }
