@@ -163,13 +163,17 @@ format: $(STAMPS)/tools ## Format Rust and Python
 
 # --- bench --------------------------------------------------------------------------------------
 
+IS_QUICK := $(filter-out 0,$(QUICK))
+
 .PHONY: bench bench-instructions
-# Half an hour of measuring, so that all of it with the build takes less than 40 minutes.
-bench: $(STAMPS)/oxloop-$(PROFILE) ## Compare event loops in half an hour; QUICK=1 the main rows in 7 minutes
+# Some 30 minutes of measuring, so that all of it with the build takes less than 40.
+bench: $(STAMPS)/oxloop-$(PROFILE) ## Compare event loops and write docs/benchmarks.md; QUICK=1: a look in 7 minutes
 	@mkdir -p .cache/bench
 	$(PY) benches/compare.py --setup --python $(abspath $(PY)) --oxloop $(VENV)/wheel/oxloop-*.whl \
-	  $(if $(filter-out 0,$(QUICK)),--rows main --minutes 6 --quick,--minutes 30) \
-	  --json .cache/bench/samples.json $(BENCH_ARGS)
+	  $(if $(IS_QUICK),--rows main --minutes 6 --quick,--minutes 26) --json .cache/bench/loops.json $(BENCH_ARGS)
+	$(if $(IS_QUICK),,$(PY) benches/scale.py --curves request --json .cache/bench/connections.json)
+	.cache/bench-venv/bin/python benches/document.py --to $(if $(IS_QUICK),.cache/bench,docs) \
+	  .cache/bench/loops.json $(if $(IS_QUICK),,.cache/bench/connections.json)
 
 bench-instructions: $(STAMPS)/oxloop-$(PROFILE) ## Instructions of ten hot paths against the committed figures
 	valgrind=$$(scripts/get-valgrind .cache/valgrind) && \

@@ -46,6 +46,8 @@ UNSUPPORTED = (
 )
 # A loop that keeps silent would cost as long a time again.
 SILENT = ("no result after", "not ready after")
+# A reason is published: a file's name tells enough, and where it is concerns nobody.
+DIRECTORIES = re.compile(r"(?<![\w/:])(?:/[\w.+@-]+)+/(?=[\w.+@-])")
 EXCEPTION_LINE = re.compile(r"[\w.]+(Error|Exception|Exit)\b")
 
 
@@ -310,7 +312,8 @@ def reason(stderr: str, status: int) -> str:
     lines = [line.rstrip() for line in stderr.splitlines() if line.strip()]
     # A Rust backtrace may follow the exception of a Rust extension.
     raised = [line for line in lines if EXCEPTION_LINE.match(line)]
-    return (raised or lines or [f"ended with status {status}"])[-1].strip()
+    text = (raised or lines or [f"ended with status {status}"])[-1].strip()
+    return DIRECTORIES.sub("", text)
 
 
 def build_programs(root: Path) -> Path:

@@ -59,6 +59,21 @@ def rates_table(lines: list[Line], specs: list[str]) -> str:
     return table(heads, body)
 
 
+def medians_table(lines: list[Line], specs: list[str], name: str, head: str) -> str:
+    """Return the medians of one of a sample's rates on every loop."""
+    body = [
+        [
+            line.name,
+            *(
+                rate_text(line.cells[spec].median(name)) if spec in line.cells else ""
+                for spec in specs
+            ),
+        ]
+        for line in lines
+    ]
+    return table([head, *specs], body)
+
+
 def latency_table(lines: list[Line], specs: list[str]) -> str:
     """Return the medians of p50, p99 and p99.9, in microseconds of wall time."""
     body = []

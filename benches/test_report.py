@@ -139,6 +139,12 @@ def test_a_reason_is_the_exception_even_before_a_native_backtrace() -> None:
     assert measurement.reason("", 3) == "ended with status 3"
 
 
+def test_a_reason_names_files_without_their_directories() -> None:
+    text = "ImportError: /opt/x/lib-1.so: no /usr/lib/libc.so.6 (0.57 / 0.50, http://a/b/c)"
+    found = measurement.reason(text, 1)
+    assert found == "ImportError: lib-1.so: no libc.so.6 (0.57 / 0.50, http://a/b/c)"
+
+
 def test_a_micro_benchmark_runs_in_a_process_of_its_own() -> None:
     core = min(os.sched_getaffinity(0))
     bench = measurement.Bench(Path(sys.executable), Path(), 0.1, 0.1, core, core)
