@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import loops
+import process
 from frameworks import BODY, GRPC_SERVICE
 from listening import split_tcp
 from stopwatch import cpu_clock
@@ -239,9 +240,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=float, default=0.3)
     parser.add_argument("--seconds", type=float, default=1.0)
     options = parser.parse_args()
-    if options.core is not None:
-        # Before the loop is made, so that threads of its own stay on the core too.
-        os.sched_setaffinity(0, {options.core})
+    process.prepare(options.core)
     loop = loops.new_event_loop(options.loop)
     print(json.dumps(loop.run_until_complete(measure(options))), flush=True)
     # How a library ends while requests are under way is not measured.

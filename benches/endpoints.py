@@ -19,6 +19,7 @@ import time
 from typing import Any
 
 import loops
+import process
 from stopwatch import cpu_clock
 
 GREETING_INTERVAL = 0.05
@@ -145,9 +146,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=float, default=0.3)
     parser.add_argument("--seconds", type=float, default=1.0)
     options = parser.parse_args()
-    if options.core is not None:
-        # Before the loop is made, so that threads of its own stay on the core too.
-        os.sched_setaffinity(0, {options.core})
+    process.prepare(options.core)
     loop = loops.new_event_loop(options.loop)
     if options.connect is None:
         loop.run_until_complete(serve(options.kind, options.size, options.count))

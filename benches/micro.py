@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import socket
 import threading
 import time
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 import bulk
 import lifecycle
 import loops
+import process
 import system
 from stopwatch import Stopwatch
 
@@ -266,9 +266,7 @@ def main() -> None:
     parser.add_argument("--benchmark", required=True, choices=NAMES)
     parser.add_argument("--core", type=int, help="run on this core")
     options = parser.parse_args()
-    if options.core is not None:
-        # Before the loop is made, so that threads of its own stay on the core too.
-        os.sched_setaffinity(0, {options.core})
+    process.prepare(options.core)
     run, count = prepared(options.benchmark, options.loop)
     run(max(1, count // WARMUP))
     print(json.dumps({"operations": count, "cpu_seconds": run(count)}))

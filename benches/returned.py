@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import idle
 import loops
+import process
 import servers
 from listening import BACKLOG, bound_tcp
 from measurement import reason
@@ -173,10 +174,7 @@ def main() -> None:
     parser.add_argument("--tls", type=Path, help="directory of a certificate: serve over TLS")
     parser.add_argument("--core", type=int, help="run on this core")
     options = parser.parse_args()
-    if options.core is not None:
-        # Before the loop is made, so that threads of its own stay on the core too.
-        os.sched_setaffinity(0, {options.core})
-    servers.settle_allocator()
+    process.prepare(options.core)
     loop = loops.new_event_loop(options.loop)
     values = loop.run_until_complete(measurement(options.measurement, options.count, options.tls))
     print(json.dumps(values), flush=True)

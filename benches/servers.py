@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import bulk
 import frameworks
 import loops
+import process
 from listening import BACKLOG, announce, bound_tcp, split_tcp, until_killed
 
 if TYPE_CHECKING:
@@ -83,17 +83,6 @@ def streams_echo(
             writer.close()
 
     return handle
-
-
-def settle_allocator() -> None:
-    """Free one large block, which tells glibc to keep blocks of that size.
-
-    Sooner or later a long-running program does so. Until then a loop that reads into a new
-    buffer of 256 KiB each time, as asyncio does, maps and unmaps memory at every read, which
-    is four times slower: what is measured would depend on what was freed by chance before.
-    """
-    block = bytearray(1 << 20)
-    del block
 
 
 def server_context(directory: Path) -> ssl.SSLContext:
@@ -227,10 +216,7 @@ def main() -> None:
     parser.add_argument("--core", type=int, help="run on this core")
     parser.add_argument("--tls", type=Path, help="directory of a certificate: serve over TLS")
     options = parser.parse_args()
-    if options.core is not None:
-        # Before the loop is made, so that threads of its own stay on the core too.
-        os.sched_setaffinity(0, {options.core})
-    settle_allocator()
+    process.prepare(options.core)
     loop = loops.new_event_loop(options.loop)
     loop.run_until_complete(serve(options.kind, options.address, options.size, options.tls))
 
