@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from line import Line
 
 THOROUGH = {"seconds": 1.0, "warmup": 0.3}
-HURRIED = {"seconds": 0.5, "warmup": 0.2}  # what is left of the time goes into further rounds
+HURRIED = {"seconds": 0.3, "warmup": 0.15}  # what is left of the time goes into further rounds
 QUICK = {"seconds": 0.3, "warmup": 0.1}
 ROUNDS, QUICK_ROUNDS = 5, 3
 
@@ -51,10 +51,10 @@ def parse_options() -> argparse.Namespace:
         help="as many rounds as fit, but at least 3; slow peers take part in the first only",
     )
     parser.add_argument(
-        "--seconds", type=float, help="window of a server row, default: 1, with --minutes 0.5"
+        "--seconds", type=float, help="window of a server row, default: 1, with --minutes 0.3"
     )
     parser.add_argument(
-        "--warmup", type=float, help="before the window, default: 0.3, with --minutes 0.2"
+        "--warmup", type=float, help="before the window, default: 0.3, with --minutes 0.15"
     )
     parser.add_argument(
         "--quick",

@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from measurement import Bench
     from rows import Row
 
-# The control: what other runs on other machines may be held against.
-CONTROL = "asyncio"
 # In a run of limited time a peer so much slower than the best is measured in one round only.
-CONTENDING = 0.6
+CONTENDING = 0.75
 
 
 def cells_of(row: Row, specs: list[str]) -> dict[str, Cell]:
@@ -35,7 +33,7 @@ def cells_of(row: Row, specs: list[str]) -> dict[str, Cell]:
 
 
 def contenders(line: Line) -> list[str]:
-    """Return the loops that the verdict may depend on, as far as is known, and the control."""
+    """Return the loops that the verdict may depend on, as far as is known."""
     best = line.cells[line.best_peer].rate if line.best_peer else None
     least = CONTENDING * (best or 0.0)
     return [
@@ -43,7 +41,7 @@ def contenders(line: Line) -> list[str]:
         for spec, cell in line.cells.items()
         if not cell.is_given_up
         and (
-            spec in {CONTROL, FLOOR}
+            spec == FLOOR
             or loops.is_subject(spec)
             or cell.rate is None
             or cell.rate >= least

@@ -38,8 +38,8 @@ def test_windows_are_shortened_until_the_least_number_of_rounds_fits() -> None:
     assert Budget(5).window(1.0, 1, 40.0, 90.0, 20) == 1.0
 
 
-def test_slow_peers_contend_no_more_but_the_control_and_failures_of_chance_do() -> None:
-    rates = {"asyncio": 10.0, "uvloop": 59.0, "zuvloop": 100.0, "oxloop": 5.0}
+def test_slow_peers_contend_no_more_but_failures_of_chance_do() -> None:
+    rates = {"asyncio": 76.0, "uvloop": 74.0, "zuvloop": 100.0, "oxloop": 5.0}
     cells = {spec: Cell({0: Sample(rate, 1.0)}) for spec, rate in rates.items()}
     cells |= {"rloop": Cell(failure="lost"), "talyn": Cell(failure="no", is_given_up=True)}
     found = comparison.contenders(Line("sleep-0", cells))
