@@ -10,8 +10,9 @@ for the machine's caches hold a thousand timers and not a million.
 
 `--json` writes what the docstring of curves.py describes. The curves:
 
-- request: echo of 1 KiB on 20 connections of a server by protocol, beside idle connections. One
-  server process a round: connections are added, and the cost is measured again.
+- request: echo of 1 KiB on 20 connections of a server by protocol, beside idle connections. The
+  servers of all counts live at once and have their windows in turns, so that a change of the
+  machine's speed meets all of them; a value is the median of five windows.
 - timer-made, timer-fired: timers made in the order of their deadlines; -shuffled: in random
   order; timer-cancelled: made in one random order and cancelled in another.
 - queue-item: an item that one of so many tasks gets from the queue that all of them wait for.
@@ -25,6 +26,8 @@ for the machine's caches hold a thousand timers and not a million.
 
 from __future__ import annotations
 
+import contextlib
+import statistics
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +54,7 @@ LOAD_CONNECTIONS = 2_000
 BURST = 1_000_000
 TIMER_FLOOR = "timer_floor.py"
 QUICK_PART = 10  # bursts and loads are so much smaller, and the largest count is left out
+WINDOWS = 5
 BUSY = Server("protocol", "tcp", 20, "bytes", 1024)
 
 
@@ -64,24 +68,27 @@ def request_experiment(counts: tuple[int, ...]) -> Experiment:
     )
 
     def measure(bench: Bench, spec: str) -> Iterator[Point]:
-        with (
-            bench.serving(BUSY, spec) as (pid, address, _),
-            IdleConnections(address) as connections,
-        ):
-            for count in counts:
-                connections.grow(count)
-                yield Point(curve, count, seconds_a_request(bench, pid, address))
+        costs: dict[int, list[float]] = {count: [] for count in counts}
+        with contextlib.ExitStack() as stack:
+            servers = {count: stack.enter_context(bench.serving(BUSY, spec)) for count in counts}
+            for count, (_, address, _) in servers.items():
+                stack.enter_context(IdleConnections(address)).grow(count)
+            for _ in range(WINDOWS):
+                for count, (pid, address, _) in servers.items():
+                    costs[count].append(seconds_a_request(bench, pid, address))
+        for count, values in costs.items():
+            yield Point(curve, count, statistics.median(values))
 
     return Experiment(measure, (curve,), has_floor=True)
 
 
 def seconds_a_request(bench: Bench, pid: int, address: str) -> float:
-    """Have the load generator measure a server that already runs."""
+    """Have the load generator measure a server that already runs, for a part of the window."""
     result = run_to_json(
         [
             *(bench.programs / "load", "--core", str(bench.client_core)),
             *("--connections", str(BUSY.connections), "--size", str(BUSY.size)),
-            *("--warmup", str(bench.warmup), "--seconds", str(bench.seconds)),
+            *("--warmup", str(bench.warmup / WINDOWS), "--seconds", str(bench.seconds / WINDOWS)),
             *("--server-pid", str(pid), address),
         ],
         None,
@@ -199,7 +206,7 @@ def make_experiments(*, is_quick: bool) -> list[Experiment]:
 
 def main() -> None:
     options = parse_options(__doc__, rounds=3, quick_rounds=1)
-    allow_descriptors(max(*IDLE_CONNECTIONS, LOAD_CONNECTIONS, *CHILDREN))
+    allow_descriptors(max(sum(IDLE_CONNECTIONS), LOAD_CONNECTIONS, *CHILDREN))
     run(options, make_experiments(is_quick=options.quick))
 
 
