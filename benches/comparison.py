@@ -40,12 +40,7 @@ def contenders(line: Line) -> list[str]:
         spec
         for spec, cell in line.cells.items()
         if not cell.is_given_up
-        and (
-            spec == FLOOR
-            or loops.is_subject(spec)
-            or cell.rate is None
-            or cell.rate >= least
-        )
+        and (spec == FLOOR or loops.is_subject(spec) or cell.rate is None or cell.rate >= least)
     ]
 
 
