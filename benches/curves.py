@@ -50,7 +50,7 @@ SCALES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 class Curve:
     """What is measured, and how many times the first value the last may be.
 
-    A curve that `may_add_as_floor` may also grow by as much as that of the floor does.
+    A curve that `may_grow_as_floor` may also grow as that of the floor does.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Curve:
     counted: str
     growth_most: Callable[[int, int], float] | None = None
     is_growth_shown: bool = True
-    may_add_as_floor: bool = False
+    may_grow_as_floor: bool = False
 
 
 @dataclass
@@ -120,17 +120,8 @@ class Plot:
         if allowed is None or len(counts) < 2:
             return None
         most = allowed(counts[0], counts[-1])
-        added = self.added_by_floor if self.curve.may_add_as_floor else None
-        first = None if self.subject is None else self.series[self.subject].median(counts[0])
-        return max(most, 1 + added / first) if added and first else most
-
-    @property
-    def added_by_floor(self) -> float | None:
-        if FLOOR not in self.series:
-            return None
-        floor = self.series[FLOOR]
-        first, last = floor.median(self.counts[0]), floor.median(self.counts[-1])
-        return None if first is None or last is None else last - first
+        floor = self.growth(FLOOR) if self.curve.may_grow_as_floor else None
+        return most if floor is None else max(most, floor.value)
 
     @property
     def verdict(self) -> str:

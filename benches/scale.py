@@ -4,9 +4,9 @@
     python benches/scale.py --quick --curves 'request,timer-*' --loops asyncio,uvloop,oxloop
 
 Costs are CPU time of the whole measured process with its threads. A request must cost the same
-beside 10,000 idle connections as beside 10, within 3%. A timer of n may cost more as the
-logarithm of n does; or by as much as a timer in a plain heap (`floor`) costs more in the same run,
-for the machine's caches hold a thousand timers and not a million.
+beside 10,000 idle connections as beside 10, within 3%. A timer of n may cost as much more
+as the logarithm of n grows, or as a timer in a plain heap (`floor`) costs more in the same run: the
+machine's caches hold a thousand timers and not a million.
 
 `--json` writes what the docstring of curves.py describes. The curves:
 
@@ -114,7 +114,7 @@ def many_experiment(
 
 def timer_curve(name: str, what: str) -> Curve:
     what = f"CPU time a timer {what}"
-    return Curve(name, what, "seconds", "timers", curves.logarithmic, may_add_as_floor=True)
+    return Curve(name, what, "seconds", "timers", curves.logarithmic, may_grow_as_floor=True)
 
 
 def timer_experiments(counts: tuple[int, ...]) -> list[Experiment]:

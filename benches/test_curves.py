@@ -67,9 +67,9 @@ def test_a_logarithm_grows_by_as_much_for_a_thousand_times_as_many() -> None:
     assert curves.logarithmic(1_000, 1_000_000) == pytest.approx(2.0)
 
 
-def test_a_timer_may_cost_more_by_what_one_in_a_heap_does() -> None:
-    curve = Curve("timer", "", "seconds", "timers", lambda first, last: 1.5, may_add_as_floor=True)
-    plot = Plot(curve, {"oxloop": series([1.0], [3.0]), "floor": series([4.0], [6.5])})
+def test_a_timer_may_cost_more_as_one_in_a_heap_does() -> None:
+    curve = Curve("timer", "", "seconds", "timers", lambda first, last: 1.5, may_grow_as_floor=True)
+    plot = Plot(curve, {"oxloop": series([1.0], [3.0]), "floor": series([4.0], [14.0])})
     assert plot.growth_most == pytest.approx(3.5)
     assert plot.verdict == "pass"
     plot.series["floor"] = series([4.0], [4.0])
