@@ -12,7 +12,9 @@ import importlib
 import itertools
 import json
 import os
+import sys
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,7 +198,7 @@ KINDS: dict[str, Callable[[argparse.Namespace], Awaitable[list[Request]]]] = {
 
 def check(found: object, expected: object) -> None:
     if found != expected:
-        raise SystemExit(f"clients: {found!r} is not the answer {expected!r}")
+        raise AssertionError(f"{found!r} is not the answer {expected!r}")
 
 
 async def measure(options: argparse.Namespace) -> dict[str, float]:
@@ -242,9 +244,15 @@ def main() -> None:
     options = parser.parse_args()
     process.prepare(options.core)
     loop = loops.new_event_loop(options.loop)
-    print(json.dumps(loop.run_until_complete(measure(options))), flush=True)
-    # How a library ends while requests are under way is not measured.
-    os._exit(0)
+    # How a library ends while requests are under way is not measured, and says nothing.
+    status = 1
+    try:
+        print(json.dumps(loop.run_until_complete(measure(options))), flush=True)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":
