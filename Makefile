@@ -171,7 +171,8 @@ bench: $(STAMPS)/oxloop-$(PROFILE) ## Compare event loops and write docs/benchma
 	@mkdir -p .cache/bench
 	$(PY) benches/compare.py --setup --python $(abspath $(PY)) --oxloop $(VENV)/wheel/oxloop-*.whl \
 	  $(if $(IS_QUICK),--rows main --minutes 6 --quick,--minutes 26) --json .cache/bench/loops.json $(BENCH_ARGS)
-	$(if $(IS_QUICK),,$(PY) benches/scale.py --curves request --json .cache/bench/connections.json)
+	$(if $(IS_QUICK),,$(PY) benches/scale.py --curves request --loops asyncio,uvloop,zuvloop,oxloop \
+	  --json .cache/bench/connections.json)
 	.cache/bench-venv/bin/python benches/document.py --to $(if $(IS_QUICK),.cache/bench,docs) \
 	  .cache/bench/loops.json $(if $(IS_QUICK),,.cache/bench/connections.json)
 
