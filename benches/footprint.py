@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 import loops
+import process
 from resident import resident_bytes
 from stopwatch import Stopwatch
 
@@ -104,9 +105,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--core", type=int, help="run on this core")
     options = parser.parse_args()
-    if options.core is not None:
-        # Before the loop is made, so that threads of its own stay on the core too.
-        os.sched_setaffinity(0, {options.core})
+    process.prepare(options.core)
     value = MEASUREMENTS[options.measurement](options.loop, options.count)
     print(json.dumps({"value": value}), flush=True)
     os._exit(0)  # not by freeing, one by one, all that is pending

@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING
 
 import loops
+import process
 from stopwatch import Stopwatch
 
 if TYPE_CHECKING:
@@ -198,9 +199,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--core", type=int, help="run on this core")
     options = parser.parse_args()
-    if options.core is not None:
-        # Before the loop is made, so that threads of its own stay on the core too.
-        os.sched_setaffinity(0, {options.core})
+    process.prepare(options.core)
     loop = loops.new_event_loop(options.loop)
     values = loop.run_until_complete(MEASUREMENTS[options.measurement](options.count))
     print(json.dumps(values))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from measurement import Bench
 
-CONNECTIONS = {"tcp": 1_000, "tls": 500}
+CONNECTIONS = {"tcp": 1_000, "tls": 250}
 QUICK_PART = 4
 IDLE_CONNECTIONS = (0, 1_000)
 IDLE_SECONDS = 2.0

@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
-import os
 import random
 from typing import TYPE_CHECKING
 
+import process
 from many import FAR_AWAY, TIMERS_LEAST, deadlines, turns
 from stopwatch import Stopwatch
 
@@ -106,8 +106,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--core", type=int, help="run on this core")
     options = parser.parse_args()
-    if options.core is not None:
-        os.sched_setaffinity(0, {options.core})
+    process.prepare(options.core)
     print(json.dumps(MEASUREMENTS[options.measurement](options.count)))
 
 
