@@ -18,6 +18,13 @@ pub(crate) fn warn<Category: PyTypeInfo>(text: &str, keywords: &Bound<'_, PyDict
         .map(drop)
 }
 
+/// How many references there are to an object.
+#[inline]
+pub(crate) fn reference_count<T>(object: &Py<T>, _py: Python<'_>) -> isize {
+    // SAFETY: the object is alive, and the token says that nobody changes the count meanwhile.
+    unsafe { ffi::Py_REFCNT(object.as_ptr()) }
+}
+
 /// `object.__setattr__` (or `__delattr__` without a value), past any override.
 pub(crate) fn generic_set(
     object: &Bound<'_, PyAny>,

@@ -18,9 +18,12 @@
 //! Cost: a load and a comparison.
 
 use super::attached::Attached;
+use super::class::{Visit, VisitStopped};
 use super::file::{Known, descriptor_of};
 use super::imports;
 use super::layout::{Layout, has_room};
+use super::object::reference_count;
+use super::slot::Slot;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
@@ -73,6 +76,8 @@ pub(crate) struct SocketKind {
 /// that it had when it was given.
 pub(crate) struct SocketObject {
     object: Py<PyAny>,
+    /// The `TransportSocket` that the program gets, once it was made.
+    shown: Slot,
     fd: RawFd,
     /// The number is read from memory.
     seen: bool,
@@ -86,6 +91,7 @@ impl SocketObject {
         let fd = descriptor_of(object)?;
         Ok(Self {
             object: object.clone().unbind(),
+            shown: Slot::default(),
             fd,
             seen: descriptor_in_memory(object)? == Some(fd),
             plain: is_plain(object)?,
@@ -94,6 +100,29 @@ impl SocketObject {
 
     pub(crate) const fn object(&self) -> &Py<PyAny> {
         &self.object
+    }
+
+    /// Remembers the `TransportSocket` that `get_extra_info("socket")` gives, of which the caller
+    /// keeps one more reference; returns the one before.
+    pub(crate) fn show(&self, shown: &Bound<'_, PyAny>) -> Option<Py<PyAny>> {
+        self.shown.replace(shown.clone().unbind())
+    }
+
+    /// True if somebody else holds the socket object or what `show` remembers: they may send by it,
+    /// set its options or shut it down at any time.
+    #[inline]
+    pub(crate) fn is_shared(&self, py: Python<'_>) -> bool {
+        match self.shown.count(py) {
+            None => reference_count(&self.object, py) > 1,
+            // Ours and that of `_extra`; and the socket object is held by us and by `shown`.
+            Some(count) => count > 2 || reference_count(&self.object, py) > 2,
+        }
+    }
+
+    /// For the collector.
+    pub(crate) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
+        visit.object(&self.object)?;
+        self.shown.traverse(visit)
     }
 
     /// The number that it had when it was given.

@@ -251,7 +251,7 @@ impl ServerState {
         }
         if let Ok(listeners) = self.listeners.try_borrow() {
             for listener in listeners.iter().flatten() {
-                visit.object(listener.socket.object())?;
+                listener.socket.traverse(visit)?;
             }
         }
         if let Ok(incoming) = self.incoming.try_borrow() {

@@ -36,9 +36,8 @@ pub(crate) struct Opened {
 pub(crate) fn start(event_loop: &Bound<'_, EventLoop>, opened: Opened) -> PyResult<Py<PyAny>> {
     let py = event_loop.py();
     event_loop.get().state(py).check_closed()?;
-    let socket = opened.socket.bind(py).clone();
-    let extra = extra_info::of_socket(&socket)?;
-    let object = SocketObject::new(&socket)?;
+    let object = SocketObject::new(opened.socket.bind(py))?;
+    let extra = extra_info::of_socket(py, &object)?;
     let fd = object.number();
     let kind = kind_of(py, &object, &extra)?;
     let sends_runs = kind.native && datagram::sends_runs(fd);

@@ -1,30 +1,59 @@
-//! The values of `get_extra_info`. The method is asyncio's own. The values are made with the
-//! transport, as an endpoint usually lives long.
+//! The values of `get_extra_info`. They are made with the transport, as an endpoint usually lives
+//! long.
 
-use super::DatagramTransport;
+use super::send::Flusher;
+use super::{CLASS, DatagramThis, DatagramTransport};
+use crate::py::args::Args;
 use crate::py::class::OfNative;
 use crate::py::imports;
 use crate::py::method::Methods;
+use crate::py::socket::SocketObject;
 use crate::transport::selector::ask_names;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PySuper};
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<DatagramTransport>>) {
-    methods.getter(c"_sock", |this| this.or_none(this.socket()));
+    methods.method(
+        c"get_extra_info",
+        "name, default=None",
+        get_extra_info,
+        c"socket, sockname, peername.",
+    );
+    methods.getter(c"_sock", |this| {
+        this.try_flush(Flusher::Program)?;
+        this.or_none(this.socket())
+    });
     methods.getter(c"_address", |this| {
         let address = this.own().address.as_ref();
         this.or_none(address.map(|address| address.bind(this.py()).clone()))
     });
 }
 
+/// asyncio's method, for which what was written leaves first: who has the socket sees and changes
+/// what the kernel does with it.
+fn get_extra_info<'py>(
+    this: &DatagramThis<'_, 'py>,
+    args: Args<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let [name, default] = args.bind("get_extra_info", ["name", "default"], 1)?;
+    this.try_flush(Flusher::Program)?;
+    let parent = PySuper::new(&CLASS.type_object(this.py()), &this.object())?;
+    parent.call_method1("get_extra_info", (name, default))
+}
+
 /// The socket, its address and its peer's.
 ///
 /// # Errors
 /// What the socket's methods raise, except for an OSError of `getsockname` or `getpeername`.
-pub(super) fn of_socket<'py>(socket: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
-    let py = socket.py();
+pub(super) fn of_socket<'py>(
+    py: Python<'py>,
+    socket: &SocketObject,
+) -> PyResult<Bound<'py, PyDict>> {
     let extra = PyDict::new(py);
-    extra.set_item("socket", imports::transport_socket(py)?.call1((socket,))?)?;
-    ask_names(socket, &extra)?;
+    let object = socket.object().bind(py);
+    let shown = imports::transport_socket(py)?.call1((object,))?;
+    extra.set_item("socket", &shown)?;
+    ask_names(object, &extra)?;
+    drop(socket.show(&shown));
     Ok(extra)
 }

@@ -117,7 +117,9 @@ impl Native for DatagramTransport {
         inner.state.traverse(visit)?;
         visit.option(inner.address.as_ref())?;
         if let Ok(socket) = inner.socket.try_borrow() {
-            visit.option(socket.as_ref().map(SocketObject::object))?;
+            socket
+                .as_ref()
+                .map_or(Ok(()), |socket| socket.traverse(visit))?;
         }
         if let Ok(queue) = inner.queue.try_borrow() {
             queue.traverse(visit)?;
@@ -241,6 +243,14 @@ impl<'py> DatagramThis<'_, 'py> {
         socket
             .as_ref()
             .map(|socket| socket.object().bind(self.py()).clone())
+    }
+
+    /// True if somebody else holds the socket object, see `SocketObject::is_shared`.
+    #[inline]
+    fn is_socket_shared(&self) -> bool {
+        let socket = self.own().socket.borrow();
+        let socket = socket.as_ref();
+        socket.is_some_and(|socket| socket.is_shared(self.py()))
     }
 
     /// The descriptor of a plain socket.

@@ -111,7 +111,8 @@ impl<'py> DatagramThis<'_, 'py> {
         if blocked {
             return self.maybe_pause_protocol();
         }
-        if state.is_in_callback() && !for_object && size <= inner.flow.high_water() {
+        let waits = state.is_in_callback() && !for_object && size <= inner.flow.high_water();
+        if waits && !self.is_socket_shared() {
             if !inner.written.replace(true) {
                 state.flush_later(self.held());
             }

@@ -23,6 +23,7 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
         c"peername, sockname, socket, and what the connection's maker added.",
     );
     methods.getter(c"_sock", |this| {
+        this.try_flush()?;
         let socket = this.socket_object()?;
         Ok(socket.unwrap_or_else(|| this.py().None().into_bound(this.py())))
     });
@@ -49,6 +50,8 @@ fn get_extra_info<'py>(
     if !inherited(this.py())?.is_original(this.py()) {
         return ask_replaced(this, &name, default.as_deref());
     }
+    // Who has the socket sees and changes what the kernel does with what was written.
+    this.try_flush()?;
     let extra = this.extra()?;
     if let Some(value) = extra.get_item(name)? {
         return Ok(value);
@@ -97,11 +100,7 @@ impl<'py> StreamThis<'_, 'py> {
         let py = self.py();
         let address = match name {
             "socket" => {
-                let socket = match self.socket_object()? {
-                    Some(socket) => socket,
-                    None => self.closed_socket()?,
-                };
-                return imports::transport_socket(py)?.call1((socket,)).map(Some);
+                return self.shown_socket().map(Some);
             }
             "sockname" => {
                 self.remember_local();
@@ -111,6 +110,21 @@ impl<'py> StreamThis<'_, 'py> {
             _ => return Ok(None),
         };
         address.map(|address| to_python(py, &address)).transpose()
+    }
+
+    /// What the program gets as the socket.
+    fn shown_socket(&self) -> PyResult<Bound<'py, PyAny>> {
+        let class = imports::transport_socket(self.py())?;
+        let Some(socket) = self.socket_object()? else {
+            return class.call1((self.closed_socket()?,));
+        };
+        let shown = class.call1((socket,))?;
+        let earlier = match &*self.own().descriptor.borrow() {
+            Descriptor::Socket(socket) => socket.show(&shown),
+            Descriptor::Own(..) | Descriptor::Closed(_) => None,
+        };
+        drop(earlier);
+        Ok(shown)
     }
 
     /// The Python socket object that owns the descriptor, made if there is none yet.

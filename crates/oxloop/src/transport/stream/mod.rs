@@ -145,7 +145,7 @@ impl Native for StreamTransport {
             accept.traverse(visit)?;
         }
         if let Ok(descriptor) = inner.descriptor.try_borrow() {
-            visit.option(descriptor.object())?;
+            descriptor.traverse(visit)?;
         }
         Ok(())
     }
@@ -189,12 +189,18 @@ impl Descriptor {
         }
     }
 
-    /// The socket object, open or closed, if there is one.
-    const fn object(&self) -> Option<&Py<PyAny>> {
+    /// True if somebody else holds the socket object, see `SocketObject::is_shared`.
+    #[inline]
+    fn is_shared(&self, py: Python<'_>) -> bool {
+        matches!(self, Self::Socket(socket) if socket.is_shared(py))
+    }
+
+    /// For the collector.
+    fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         match self {
-            Self::Socket(socket) => Some(socket.object()),
-            Self::Closed(Past::Socket(socket)) => Some(socket),
-            Self::Own(..) | Self::Closed(Past::Own(_)) => None,
+            Self::Socket(socket) => socket.traverse(visit),
+            Self::Closed(Past::Socket(socket)) => visit.object(socket),
+            Self::Own(..) | Self::Closed(Past::Own(_)) => Ok(()),
         }
     }
 

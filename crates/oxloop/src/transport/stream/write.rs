@@ -2,7 +2,7 @@
 //!
 //! Every method that shows the queue (its size, a water mark) or ends it (`close`, `abort`,
 //! `write_eof`) flushes first, so that the program sees what asyncio would show, which sends at
-//! once.
+//! once. A socket that somebody else holds is sent to at once.
 
 use super::connection::FatalError;
 use super::{StreamThis, StreamTransport};
@@ -129,7 +129,8 @@ impl<'py> StreamThis<'_, 'py> {
         if blocked {
             return self.maybe_pause_protocol();
         }
-        if state.is_in_callback() && size <= inner.flow.high_water() {
+        let waits = state.is_in_callback() && size <= inner.flow.high_water();
+        if waits && !inner.descriptor.borrow().is_shared(self.py()) {
             if !inner.written.replace(true) {
                 state.flush_later(self.held());
             }
@@ -147,7 +148,7 @@ impl<'py> StreamThis<'_, 'py> {
         }
     }
 
-    fn try_flush(&self) -> PyResult<()> {
+    pub(super) fn try_flush(&self) -> PyResult<()> {
         let inner = self.own();
         inner.written.set(false);
         {
