@@ -6,8 +6,8 @@
 //! loop that finds the count changed makes new kernel objects and registers everything that it
 //! watches again, before it uses them.
 //!
-//! Data that the forking callback has written is sent before the fork; otherwise both processes
-//! would send it.
+//! Data that was written and has not left yet is sent before the fork; otherwise both processes would
+//! send it.
 
 use super::registration::Renewal;
 use super::source::Source;
@@ -48,7 +48,7 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     fn _before_fork(py: Python<'_>) -> PyResult<()> {
         let running = crate::py::imports::get_running_loop(py)?.call0()?;
         if let Ok(running) = running.cast::<EventLoop>() {
-            super::run::flush_writes(py, running.get().state(py));
+            running.get().state(py).flush(py);
         }
         Ok(())
     }

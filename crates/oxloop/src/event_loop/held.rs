@@ -1,7 +1,7 @@
 //! `Held`: an object that the loop serves, and its `Kind`: a table of functions.
 //!
 //! The loop does not know the types of transports, servers and child processes; each gives it such
-//! a table. An event costs one indirect call, and sending what a callback wrote costs another.
+//! a table. An event costs one indirect call, and sending what was written costs another.
 
 use super::registration::Renewal;
 use crate::py::class::{Visit, VisitStopped};
@@ -16,7 +16,7 @@ pub(crate) struct Kind {
     pub(crate) on_event: fn(&Bound<'_, PyAny>, Event, bool) -> PyResult<()>,
     /// What a new epoll instance must be told.
     pub(crate) renewal: fn(&Bound<'_, PyAny>, Token) -> Option<Renewal>,
-    /// Sends what the callback that has just run wrote.
+    /// Sends what was written.
     pub(crate) flush: fn(&Bound<'_, PyAny>),
     /// The loop is closed.
     pub(crate) loop_closed: fn(&Bound<'_, PyAny>) -> PyResult<()>,

@@ -10,6 +10,7 @@ use super::settings::Settings;
 use super::signals::Look;
 use super::signals::Signals;
 use super::source::Source;
+use super::unsent::Unsent;
 use super::waker::Waker;
 use super::{EventLoop, State, turn};
 use crate::error::{leaves_the_loop, os_error, then_cleaned};
@@ -40,6 +41,7 @@ pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
         signals: RefCell::new(Signals::default()),
         look: Look::default(),
         run: Run::default(),
+        unsent: Unsent::default(),
         waker: Waker::new(notifier),
         memory: Memory::new(),
         settings: Settings::new(py)?,
@@ -93,7 +95,7 @@ impl EventLoop {
             state.run.stopping.set(false);
             outcome
         });
-        super::run::flush_writes(py, state);
+        state.flush(py);
         let outcome = then_cleaned(py, outcome, state.raise_interruption(py));
         let cleaned = run_forever_cleanup(slf);
         first_failure(slf, outcome, cleaned)

@@ -15,8 +15,8 @@
 //! | debug mode | `debug` |
 //! | asynchronous generators | `asyncgens` |
 //!
-//! A loop's state is `State`, in groups: `queues`, `kernel`, `signals`, `run`, `waker`, `memory`,
-//! `settings`.
+//! A loop's state is `State`, in groups: `queues`, `kernel`, `signals`, `run`, `unsent`, `waker`,
+//! `memory`, `settings`.
 //!
 //! The Python class `oxloop.EventLoop` inherits from this class and from `AbstractEventLoop`; it
 //! has the `__dict__`, so any attribute can be assigned on an instance.
@@ -53,6 +53,7 @@ mod state;
 mod tasks;
 pub(crate) mod turn;
 mod unconfirmed;
+mod unsent;
 mod waker;
 mod wakeup_fd;
 pub(crate) mod watch;

@@ -49,9 +49,9 @@ fn ask_kernel(this: &Bound<'_, EventLoop>) -> PyResult<()> {
 /// As `ask`.
 pub(super) fn wait(this: &Bound<'_, EventLoop>, timeout: Option<Duration>) -> PyResult<()> {
     let state = this.get().state(this.py());
-    if !state.run.written.borrow().is_empty() {
+    if !state.unsent.is_empty() {
         // A flush has called the program, which wrote more.
-        super::run::flush_written(this.py(), state);
+        state.flush(this.py());
         return Ok(());
     }
     let plan = state.kernel.unconfirmed.borrow_mut().plan(true);
@@ -128,7 +128,9 @@ fn dispatch_all(this: &Bound<'_, EventLoop>, state: &State, events: &Events) -> 
     state.run.in_callback.set(true);
     let outcome = (0..events.len()).try_for_each(|index| {
         let outcome = dispatch(this, state, events.get(index), queue);
-        super::run::flush_writes(this.py(), state);
+        if !state.unsent.is_empty() && (index + 1 == events.len() || state.unsent.is_due()) {
+            state.flush(this.py());
+        }
         match outcome.or_else(|error| report(this, error)) {
             Err(error) if !queue => {
                 let rest = queue_first(this, state, events, index + 1);

@@ -1,16 +1,12 @@
-//! `Run`: the state of a run, and what is done after each callback.
-//!
-//! What a callback writes is sent when it returns: all of it to one transport in one system call.
+//! `Run`: the state of a run, and the exceptions that end it.
 
 use super::State;
-use super::held::Held;
 use super::schedule::thread_ident;
 use crate::error::leaves_the_loop;
 use crate::py::slot::Slot;
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::cell::Cell;
 
 /// The state of a run.
 #[derive(Default)]
@@ -18,32 +14,10 @@ pub(crate) struct Run {
     /// `threading.get_ident()` of the running thread, 0 when not running.
     pub(super) thread: Cell<u64>,
     pub(super) stopping: Cell<bool>,
-    /// True while a callback of this loop runs: what it writes leaves when it returns.
+    /// True while a callback of this loop runs: what it writes may wait (see `unsent`).
     pub(super) in_callback: Cell<bool>,
-    /// Transports that the callback that runs now wrote to.
-    pub(super) written: RefCell<VecDeque<Held>>,
     /// A KeyboardInterrupt or SystemExit that had no receiver where it was raised: it ends the run.
     pub(super) interruption: Slot<PyBaseException>,
-}
-
-/// Sends what the last callback wrote.
-#[inline(always)]
-pub(crate) fn flush_writes(py: Python<'_>, state: &State) {
-    if !state.run.written.borrow().is_empty() {
-        flush_written(py, state);
-    }
-}
-
-/// What is written during a flush is sent by the next one.
-#[inline(never)]
-pub(super) fn flush_written(py: Python<'_>, state: &State) {
-    let count = state.run.written.borrow().len();
-    for _ in 0..count {
-        let held = state.run.written.borrow_mut().pop_front();
-        if let Some(held) = held {
-            held.flush(py);
-        }
-    }
 }
 
 impl State {
@@ -77,12 +51,6 @@ impl State {
     #[inline(always)]
     pub(crate) fn is_in_callback(&self) -> bool {
         self.run.in_callback.get()
-    }
-
-    /// Flushes `transport` when the callback that runs now returns.
-    #[inline]
-    pub(crate) fn flush_later(&self, transport: Held) {
-        self.run.written.borrow_mut().push_back(transport);
     }
 
     /// True if the loop runs in another thread than the calling one.

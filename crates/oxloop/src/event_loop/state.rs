@@ -9,6 +9,7 @@ use super::queues::Queues;
 use super::run::Run;
 use super::settings::Settings;
 use super::signals::{Look, Signals};
+use super::unsent::Unsent;
 use super::waker::Waker;
 use reactor::resolver::Resolver;
 use std::cell::{Cell, RefCell};
@@ -21,6 +22,7 @@ pub(crate) struct State {
     pub(super) signals: RefCell<Signals>,
     pub(super) look: Look,
     pub(super) run: Run,
+    pub(super) unsent: Unsent,
     pub(super) waker: Waker,
     pub(crate) memory: Memory,
     pub(crate) settings: Settings,

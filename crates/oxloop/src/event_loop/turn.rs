@@ -6,8 +6,7 @@
 //! arrived before its batch. A loop that watches no descriptor for the program does not poll: calls
 //! from other threads are in its queue, and signals are seen in memory.
 //!
-//! After each handle, the transports that it wrote to are flushed: all writes to one transport
-//! leave in one system call.
+//! What a batch wrote to transports leaves when it ends, or earlier: see `unsent`.
 //!
 //! Invariants:
 //! - the check of what other threads and Python code have queued is the last thing before a wait;
@@ -17,7 +16,6 @@
 //! Cost: one epoll_wait(2) a batch, without waiting and with the GIL held, if the program watches a
 //! descriptor; one reading of the clock, if there is a timer.
 
-use super::run::flush_written;
 use super::{EventLoop, State};
 use crate::py::handle::HandleRef;
 use pyo3::prelude::*;
@@ -164,7 +162,7 @@ fn run_batch(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> {
 fn run_handles(this: &Bound<'_, EventLoop>, state: &State, count: usize) -> PyResult<()> {
     let py = this.py();
     let plain = !state.settings.debug.get() && state.settings.handle_run.is_original(py);
-    for _ in 0..count {
+    for left in (0..count).rev() {
         let Some(handle) = state.queues.ready.borrow_mut().pop_front() else {
             return Ok(());
         };
@@ -181,12 +179,14 @@ fn run_handles(this: &Bound<'_, EventLoop>, state: &State, count: usize) -> PyRe
         handle.ran(py);
         handle.release_ref(py);
         outcome?;
-        if !state.run.written.borrow().is_empty() {
-            flush_written(py, state);
+        if !state.unsent.is_empty() && (left == 0 || !plain || state.unsent.is_due()) {
+            state.flush(py);
             state.raise_interruption(py)?;
         }
         state.look_for_signals(py)?;
     }
+    // The last handles were cancelled ones.
+    state.flush(py);
     Ok(())
 }
 

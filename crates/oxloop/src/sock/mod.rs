@@ -48,14 +48,16 @@ impl EventLoop {
     }
 }
 
-/// What every method on a socket refuses.
+/// What every method on a socket refuses. What was written to transports leaves first: it may be
+/// for the same peer.
 ///
 /// # Errors
 /// TypeError for an SSLSocket; in debug mode, ValueError for one that blocks.
 fn check_sock(this: &Bound<'_, EventLoop>, sock: &Bound<'_, PyAny>) -> PyResult<()> {
     check_not_ssl(sock)?;
-    let debug = this.get().state(this.py()).is_debug();
-    if debug && sock.call_method0("gettimeout")?.ne(0)? {
+    let state = this.get().state(this.py());
+    state.flush(this.py());
+    if state.is_debug() && sock.call_method0("gettimeout")?.ne(0)? {
         return Err(PyValueError::new_err("the socket must be non-blocking"));
     }
     Ok(())

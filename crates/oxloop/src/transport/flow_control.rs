@@ -178,7 +178,7 @@ pub(crate) trait FlowControlled: BaseTransport {
     /// Bytes that wait for the kernel.
     fn queued(this: &This<'_, '_, Self>) -> usize;
 
-    /// Sends what the callback that runs has written: asyncio would have sent it already.
+    /// Sends what was written and waits: asyncio would have sent it already.
     ///
     /// # Errors
     /// KeyboardInterrupt, SystemExit, and what the exception handler lets out.

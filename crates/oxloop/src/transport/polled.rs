@@ -98,7 +98,7 @@ pub(crate) trait Polled: Native {
     /// file raise, and what the exception handler lets out.
     fn on_event(this: &This<'_, '_, Self>, readable: bool, writable: bool) -> PyResult<()>;
 
-    /// Sends what a callback has written, after it has returned.
+    /// Sends what was written, at the end of the batch.
     fn flush(_this: &This<'_, '_, Self>) {}
 
     /// As `BaseTransport::close`.

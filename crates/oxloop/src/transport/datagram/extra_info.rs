@@ -8,9 +8,9 @@ use crate::py::class::OfNative;
 use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::socket::SocketObject;
-use crate::transport::selector::ask_names;
+use crate::transport::selector::{ask_inherited, ask_names};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PySuper};
+use pyo3::types::PyDict;
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<DatagramTransport>>) {
     methods.method(
@@ -36,9 +36,9 @@ fn get_extra_info<'py>(
     args: Args<'_, 'py>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let [name, default] = args.bind("get_extra_info", ["name", "default"], 1)?;
+    let name = name.expect("invariant: bind checked the required argument");
     this.try_flush(Flusher::Program)?;
-    let parent = PySuper::new(&CLASS.type_object(this.py()), &this.object())?;
-    parent.call_method1("get_extra_info", (name, default))
+    ask_inherited(this, &CLASS, &name, default.as_deref())
 }
 
 /// The socket, its address and its peer's.

@@ -99,6 +99,11 @@ impl SendQueue {
         self.blocked
     }
 
+    /// True if the kernel may take something that is queued.
+    pub(super) fn can_send(&self) -> bool {
+        !self.blocked && !self.is_empty()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.datagrams.is_empty()
     }

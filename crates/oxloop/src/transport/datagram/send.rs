@@ -113,16 +113,21 @@ impl<'py> DatagramThis<'_, 'py> {
         }
         let waits = state.is_in_callback() && !for_object && size <= inner.flow.high_water();
         if waits && !self.is_socket_shared() {
-            if !inner.written.replace(true) {
-                state.flush_later(self.held());
-            }
+            self.flush_later();
             return Ok(());
         }
         self.try_flush(Flusher::Program)?;
         self.maybe_pause_protocol()
     }
 
-    /// Sends what a callback wrote, after it has returned.
+    #[inline]
+    fn flush_later(&self) {
+        if !self.own().written.replace(true) {
+            self.loop_state().flush_later(self.held());
+        }
+    }
+
+    /// Sends what was written, at the end of the batch.
     pub(crate) fn flush_written(&self) {
         if let Err(error) = self.try_flush(Flusher::Loop) {
             self.loop_state()
@@ -130,17 +135,27 @@ impl<'py> DatagramThis<'_, 'py> {
         }
     }
 
-    /// Sends what is queued, as far as the kernel takes it.
+    /// Sends what is queued, as far as the kernel takes it. After an error, the rest leaves later.
     ///
     /// # Errors
     /// KeyboardInterrupt, SystemExit, and what the exception handler lets out.
     pub(super) fn try_flush(&self, flusher: Flusher) -> PyResult<()> {
+        self.own().written.set(false);
+        let outcome = self.send_all(flusher);
+        if outcome.is_err() && self.own().queue.borrow().can_send() {
+            self.flush_later();
+        }
+        outcome
+    }
+
+    /// # Errors
+    /// As `try_flush`.
+    fn send_all(&self, flusher: Flusher) -> PyResult<()> {
         let inner = self.own();
-        inner.written.set(false);
         loop {
             let for_object = {
                 let queue = inner.queue.borrow();
-                if queue.blocked || queue.is_empty() {
+                if !queue.can_send() {
                     return Ok(());
                 }
                 queue.is_first_for_object()

@@ -133,6 +133,8 @@ impl<'py> WriteThis<'_, 'py> {
         let Some(chunk) = chunk_of(data)? else {
             return Ok(());
         };
+        // What was written before may be for the same peer.
+        self.loop_state().flush(self.py());
         if self.is_lost()? {
             return Ok(());
         }

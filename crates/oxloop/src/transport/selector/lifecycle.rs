@@ -86,7 +86,7 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
     }
 
     pub(in crate::transport) fn abort(&self) -> PyResult<()> {
-        // asyncio has sent what the callback wrote before it aborts.
+        // asyncio has sent what was written before it aborts.
         T::send_written(self)?;
         self.force_close(None)
     }

@@ -31,7 +31,7 @@ use std::fmt::Write as _;
 use std::ops::Deref;
 use std::os::fd::RawFd;
 
-pub(super) use extra_info::ask_names;
+pub(super) use extra_info::{ask_inherited, ask_names};
 pub(super) use lifecycle::add_methods;
 
 /// The part of a transport's payload that does not depend on the kind of its socket.

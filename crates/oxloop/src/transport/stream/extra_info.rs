@@ -9,10 +9,11 @@ use crate::py::imports;
 use crate::py::method::Methods;
 use crate::py::object::TypeWatch;
 use crate::py::socket::{SocketKind, SocketObject};
+use crate::transport::selector::ask_inherited;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PySuper, PyType};
+use pyo3::types::{PyDict, PyType};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
@@ -48,7 +49,8 @@ fn get_extra_info<'py>(
     let [name, default] = args.bind("get_extra_info", ["name", "default"], 1)?;
     let name = name.expect("invariant: bind checked the required argument");
     if !inherited(this.py())?.is_original(this.py()) {
-        return ask_replaced(this, &name, default.as_deref());
+        // A test has put something in its place.
+        return ask_inherited(this, &CLASS, &name, default.as_deref());
     }
     // Who has the socket sees and changes what the kernel does with what was written.
     this.try_flush()?;
@@ -66,22 +68,6 @@ fn get_extra_info<'py>(
         || this.py().None().into_bound(this.py()),
         |it| it.to_owned(),
     ))
-}
-
-/// Calls what a test has put in the place of asyncio's method.
-#[cold]
-fn ask_replaced<'py>(
-    this: &StreamThis<'_, 'py>,
-    name: &Bound<'py, PyAny>,
-    default: Option<&Bound<'py, PyAny>>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = this.py();
-    let parent = PySuper::new(&CLASS.type_object(py), &this.object())?;
-    let method = intern!(py, "get_extra_info");
-    match default {
-        Some(default) => parent.call_method1(method, (name, default)),
-        None => parent.call_method1(method, (name,)),
-    }
 }
 
 impl<'py> StreamThis<'_, 'py> {

@@ -23,11 +23,11 @@
 //!   methods are called instead.
 //!
 //! Cost: reading is recv(2) into the loop's scratch memory and one `bytes`; writing one send(2) for
-//! all that a callback wrote. No epoll_ctl(2) after the connection's first, unless the peer is
+//! all that a batch wrote. No epoll_ctl(2) after the connection's first, unless the peer is
 //! slow.
 //!
-//! Differs from asyncio: see the table in docs/compatibility.md (writes of one callback leave when
-//! it returns; a `bytearray` is copied when it is queued; a context per connection).
+//! Differs from asyncio: see the table in docs/compatibility.md (writes leave when the
+//! batch ends; a `bytearray` is copied when it is queued; a context per connection).
 
 mod accept;
 mod by_object;

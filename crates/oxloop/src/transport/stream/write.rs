@@ -1,4 +1,4 @@
-//! Writing: what a callback writes leaves in one system call when the callback returns.
+//! Writing: what a batch of callbacks writes leaves in one system call (see `event_loop::unsent`).
 //!
 //! Every method that shows the queue (its size, a water mark) or ends it (`close`, `abort`,
 //! `write_eof`) flushes first, so that the program sees what asyncio would show, which sends at
@@ -117,8 +117,8 @@ impl<'py> StreamThis<'_, 'py> {
         Ok(true)
     }
 
-    /// Called after something was queued: sends it now, or at the end of the callback, or leaves it
-    /// to the writable event that is awaited already.
+    /// Called after something was queued: sends it now, or at the end of the batch, or leaves it to
+    /// the writable event that is awaited already.
     #[inline]
     fn queued_more(&self) -> PyResult<()> {
         let (inner, state) = (self.own(), self.loop_state());
