@@ -49,6 +49,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("sys",),
         ("clock", "file", "notifier", "resolver", "socket", "timer", "token"),
         ("datagram", "poller"),
+        ("busy_poll",),
         ("lib",),
     ),
     "crates/tls/src/": (

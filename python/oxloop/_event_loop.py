@@ -34,9 +34,14 @@ class EventLoop(  # type: ignore[misc]
 
     __module__ = "oxloop"
 
-    def __init__(self) -> None:
-        """Make a loop; unlike asyncio's it takes no selector."""
+    def __init__(self, *, busy_poll: int = 0) -> None:
+        """Make a loop; unlike asyncio's it takes no selector. See `new_event_loop`."""
         super().__init__()
+        try:
+            self.busy_poll = busy_poll
+        except BaseException:
+            self.close()
+            raise
 
     # Both check the arguments, log, and call _make_subprocess_transport, which is ours.
     subprocess_exec = _documented(

@@ -8,6 +8,7 @@
 //! | [`clock`] | the monotonic clock, equal to Python's `time.monotonic` |
 //! | [`token`] | the identity of a registration: slab index and generation |
 //! | [`poller`] | readiness of descriptors (epoll, level-triggered) |
+//! | [`busy_poll`] | asking the poller for a while before waiting |
 //! | [`notifier`] | waking a waiting poller from another thread |
 //! | [`timer`] | deadlines, earliest first |
 //! | [`addr`] | socket addresses and their kernel form |
@@ -23,6 +24,7 @@
 #![warn(missing_docs, missing_debug_implementations)]
 
 pub mod addr;
+pub mod busy_poll;
 pub mod clock;
 pub mod datagram;
 pub mod file;

@@ -105,7 +105,9 @@ fn poll_into(
             return state.check_closed().map(|()| 0);
         };
         state.waker.waiting.set(true);
-        let waited = py.detach(|| poller.wait(events, timeout));
+        let mut busy = state.kernel.busy_poll.get();
+        let waited = py.detach(|| busy.wait(&poller, events, timeout));
+        state.kernel.busy_poll.set(busy);
         state.waker.waiting.set(false);
         waited
     };
