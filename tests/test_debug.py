@@ -519,3 +519,31 @@ def test_sockets_must_be_non_blocking_for_sock_methods_is_not_for_transports(loo
 
     run(main())
     far.close()
+
+
+@pytest.mark.parametrize("place", ["instance", "subclass", "instance, while it runs"])
+def test_a_cancelled_handle_asks_the_get_debug_of_its_loop(loop_factory, place):
+    seen = []
+
+    def cancel(loop):
+        handle = loop.call_later(60, seen.append, "what it was")
+        handle.cancel()
+        return repr(handle)
+
+    async def assign_and_cancel(loop):
+        loop.get_debug = lambda: True
+        return cancel(loop)
+
+    loop = loop_factory()
+    assert "what it was" not in cancel(loop)
+    if place == "instance":
+        loop.get_debug = lambda: True
+        texts = [cancel(loop)]
+    elif place == "subclass":
+        loop.close()
+        loop = type("Curious", (type(loop),), {"get_debug": lambda self: True})()
+        texts = [cancel(loop)]
+    else:
+        texts = [loop.run_until_complete(assign_and_cancel(loop)), cancel(loop)]
+    loop.close()
+    assert all("what it was" in text for text in texts)

@@ -6,8 +6,8 @@
 //! loop that finds the count changed makes new kernel objects and registers everything that it
 //! watches again, before it uses them.
 //!
-//! Data that was written and has not left yet is sent before the fork; otherwise both processes would
-//! send it.
+//! Data that was written and has not left yet is sent before the fork; otherwise both processes
+//! would send it.
 
 use super::registration::Renewal;
 use super::source::Source;

@@ -6,6 +6,7 @@
 //! only when it is cancelled (asyncio never releases the loop). `asyncio.Handle` is the `__class__`
 //! of a handle but not a base of its type.
 
+use super::EventLoop;
 use super::schedule::{runs_in_this_thread, timer_cancelled};
 use crate::py::args::Args;
 use crate::py::call::{Call, Trace};
@@ -149,7 +150,7 @@ fn keep_repr(this: &This<'_, '_, Call>) -> PyResult<()> {
     let Some(owner) = this.owner(py) else {
         return Ok(());
     };
-    if !owner.call_method0(intern!(py, "get_debug"))?.is_truthy()? {
+    if !asks_debug(&owner)? {
         return Ok(());
     }
     // asyncio words it after the cancellation, so that it says "cancelled" with the callback.
@@ -158,6 +159,17 @@ fn keep_repr(this: &This<'_, '_, Call>) -> PyResult<()> {
     let repr = Some(text.into_pyobject(py)?.into_any().unbind());
     this.change_trace(py, |trace| trace.repr = repr);
     Ok(())
+}
+
+/// What the loop's `get_debug` says.
+fn asks_debug(owner: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let py = owner.py();
+    if let Ok(event_loop) = owner.cast::<EventLoop>()
+        && !event_loop.get().state(py).settings.custom_get_debug.get()
+    {
+        return Ok(event_loop.get().state(py).is_debug());
+    }
+    owner.call_method0(intern!(py, "get_debug"))?.is_truthy()
 }
 
 /// The locks of threads that wait for a thread-safe handle's callback to end. When any such

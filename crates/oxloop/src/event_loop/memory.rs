@@ -18,7 +18,8 @@ const SCRATCH: usize = 256 * 1024;
 
 /// The memory of one loop.
 pub(crate) struct Memory {
-    /// Where transports read before the size is known; shared, since one read runs at a time.
+    /// Where transports read before the size is known, once one has read; shared, since one read
+    /// runs at a time.
     pub(super) scratch: Cell<Option<Box<[u8]>>>,
     /// How much the latest `sock_recv` of any socket got.
     pub(crate) last_sock_recv: Cell<usize>,
@@ -53,7 +54,7 @@ impl RecordMemory {
 impl Memory {
     pub(super) fn new() -> Self {
         Self {
-            scratch: Cell::new(Some(new_scratch())),
+            scratch: Cell::new(None),
             last_sock_recv: Cell::new(0),
             record_memory: RecordMemory::default(),
         }

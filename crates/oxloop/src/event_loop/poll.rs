@@ -100,6 +100,7 @@ fn poll_into(
             None => return state.check_closed().map(|()| 0),
         }
     } else {
+        state.queues.shrink();
         let poller = state.kernel.poller.borrow().clone();
         let Some(poller) = poller else {
             return state.check_closed().map(|()| 0);

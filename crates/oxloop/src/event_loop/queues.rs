@@ -7,6 +7,9 @@ use reactor::timer::TimerHeap;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 
+/// So much room for callbacks is kept for the next ones, in any case.
+const READY_KEPT: usize = 4096;
+
 /// The ready queue and the timers.
 pub(crate) struct Queues {
     /// Callbacks that run in this turn or the next.
@@ -25,6 +28,17 @@ impl Queues {
             batch: Cell::new(None),
             clock_read: Cell::new(f64::NAN),
             timers: RefCell::new(TimerHeap::new()),
+        }
+    }
+
+    /// Gives memory back that a burst of callbacks has left. Called before the loop waits: half of
+    /// it at a time, so that a program whose bursts come again and again keeps what it needs.
+    #[inline]
+    pub(super) fn shrink(&self) {
+        let mut ready = self.ready.borrow_mut();
+        let capacity = ready.capacity();
+        if capacity > READY_KEPT {
+            ready.shrink_to((capacity / 2).max(READY_KEPT));
         }
     }
 

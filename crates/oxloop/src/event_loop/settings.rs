@@ -15,8 +15,9 @@ pub(crate) struct Settings {
     pub(super) debug: Cell<bool>,
     /// An override of `time` on the instance or in a subclass.
     pub(super) custom_time: Cell<bool>,
-    /// The same of `sock_connect`.
+    /// The same of `sock_connect` and of `get_debug`.
     pub(crate) custom_sock_connect: Cell<bool>,
+    pub(super) custom_get_debug: Cell<bool>,
     /// Tells whether somebody patched the `_run` of asyncio's handles, as profilers do.
     pub(super) handle_run: TypeWatch,
     pub(super) exception_handler: Slot,
@@ -40,6 +41,8 @@ impl Settings {
             debug: Cell::new(imports::is_debug_mode(py)?.call0()?.is_truthy()?),
             custom_time: Cell::default(),
             custom_sock_connect: Cell::default(),
+            // Until a run has looked.
+            custom_get_debug: Cell::new(true),
             handle_run: watch_of_run(py)?,
             exception_handler: Slot::default(),
             task_factory: Slot::default(),
@@ -86,14 +89,14 @@ fn watch_of_run(py: Python<'_>) -> PyResult<TypeWatch> {
 }
 
 impl EventLoop {
-    /// What asyncio's loop calls by name must be what is assigned on an instance: a `time` moves
-    /// the timers, `sock_connect` makes the connections.
+    /// What asyncio calls by name must be what is assigned on an instance: a `time` moves the
+    /// timers, `sock_connect` makes the connections, `get_debug` is asked by cancelled handles.
     pub(super) fn attribute_changed(
         &self,
         this: &Bound<'_, Self>,
         name: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        if name.eq("time")? || name.eq("sock_connect")? {
+        if name.eq("time")? || name.eq("sock_connect")? || name.eq("get_debug")? {
             self.find_overrides(this)?;
         }
         Ok(())
@@ -104,6 +107,8 @@ impl EventLoop {
         state.settings.custom_time.set(is_overridden(this, "time")?);
         let connects = is_overridden(this, "sock_connect")?;
         state.settings.custom_sock_connect.set(connects);
+        let asks = is_overridden(this, "get_debug")?;
+        state.settings.custom_get_debug.set(asks);
         Ok(())
     }
 }
