@@ -229,6 +229,158 @@ def test_to_a_peer_on_the_same_loop(loop, run):
     run(main())
 
 
+@pytest.mark.parametrize(
+    "failing", ["data_received", "eof_received", "_force_close", "_fatal_error"]
+)
+def test_before_a_connection_ends_by_an_exception(loop, run, failing, unhandled):
+    """What another callback of the turn wrote has been sent."""
+
+    def fail(*_):
+        raise ValueError("as it happens")
+
+    async def main():
+        async with served(loop) as (transport, far):
+            if failing == "data_received":
+                transport.get_protocol().data_received = fail
+                far.send(b"x")
+                loop.call_soon(transport.write, b"first")
+            elif failing == "eof_received":
+                transport.get_protocol().eof_received = fail
+                far.shutdown(socket.SHUT_WR)
+                loop.call_soon(transport.write, b"first")
+            else:
+                loop.call_soon(transport.write, b"first")
+                arguments = [OSError("x")] if failing == "_fatal_error" else [None]
+                loop.call_soon(getattr(transport, failing), *arguments)
+            assert await asyncio.to_thread(read_all, far) == b"first"
+
+    run(main())
+    unhandled.take()
+
+
+def test_before_a_peer_on_the_same_loop_ends(loop, run):
+    async def main():
+        async with served(loop) as (transport, far):
+            far.setblocking(False)
+            other, protocol = await loop.create_connection(Recorder, sock=far.dup())
+            far.close()
+
+            def write_and_abort_the_peer():
+                loop.call_soon(transport.write, b"first")
+                other.abort()
+
+            loop.call_soon(write_and_abort_the_peer)
+            near = transport.get_protocol()
+            await until(lambda: near.is_lost and protocol.is_lost)
+            assert [type(error) for error in near.lost_with] == [ConnectionResetError]
+
+    run(main())
+
+
+def test_of_a_datagram_transport_that_is_closing(loop, run):
+    async def main():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.settimeout(PATIENCE_S)
+            address = listener.getsockname()
+            sender, _ = await loop.create_datagram_endpoint(
+                asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+            )
+
+            def send_after_close():
+                loop.call_soon(sender.sendto, b"first", address)
+                sender.close()
+
+            loop.call_soon(send_after_close)
+            await turns()
+            assert await asyncio.to_thread(listener.recv, 100) == b"first"
+
+    run(main())
+
+
+AT_ONCE = {
+    "write_eof": lambda transport: transport.write_eof(),
+    "more than the high-water mark": lambda transport: transport.write(bytes(100_000)),
+    "its size is asked for": lambda transport: (
+        transport.write(b"second"),
+        transport.get_write_buffer_size(),
+    ),
+    "its socket is held": lambda transport: (
+        transport.write(b"second"),
+        transport.get_extra_info("socket"),
+    ),
+}
+
+
+@pytest.mark.parametrize("second", AT_ONCE)
+def test_before_another_transport_sends_at_once(loop, run, second):
+    async def main():
+        async with served(loop) as (transport, far), served(loop) as (another, _):
+            _, _, received = await in_one_turn(
+                loop,
+                lambda: transport.write(b"first"),
+                lambda: AT_ONCE[second](another),
+                lambda: now_readable(far),
+            )
+            assert received == b"first"
+
+    run(main())
+
+
+def test_before_a_function_runs_in_an_executor(loop, run):
+    async def main():
+        async with served(loop) as (transport, far):
+            _, received = await in_one_turn(
+                loop,
+                lambda: transport.write(b"first"),
+                lambda: loop.run_in_executor(None, far.recv, 100),
+            )
+            assert await received == b"first"
+
+    run(main())
+
+
+def test_before_a_child_is_signalled(loop, run):
+    async def main():
+        child = await asyncio.create_subprocess_exec("sleep", "60")
+        async with served(loop) as (transport, far):
+            _, _, received = await in_one_turn(
+                loop,
+                lambda: transport.write(b"first"),
+                child.kill,
+                lambda: now_readable(far),
+            )
+            assert received == b"first"
+        await child.wait()
+
+    run(main())
+
+
+def test_an_error_is_for_the_protocol_that_was_there(loop, run):
+    class Endpoint(asyncio.DatagramProtocol):
+        def __init__(self):
+            self.errors = []
+
+        def error_received(self, exc):
+            self.errors.append(type(exc))
+
+    async def main():
+        first, second = Endpoint(), Endpoint()
+        transport, _ = await loop.create_datagram_endpoint(
+            lambda: first, remote_addr=("127.0.0.1", 9)
+        )
+        await in_one_turn(
+            loop,
+            lambda: transport.sendto(bytes(65_512)),
+            lambda: transport.set_protocol(second),
+        )
+        assert (first.errors, second.errors) == ([OSError], [])
+        transport.close()
+        await turns()
+
+    run(main())
+
+
 def test_datagrams_and_streams_keep_their_order(loop, run):
     """Each is there when a later one of the other kind is."""
 

@@ -50,6 +50,7 @@ impl EventLoop {
         Coroutine::method(slf, name, move |this| async move {
             let (waiter, transport) = Python::attach(|py| {
                 let this = this.bind(py);
+                this.get().state(py).flush(py);
                 let waiter = this.call_method0(intern!(py, "create_future"))?;
                 let protocol = protocol.bind(py);
                 let transport = SubprocessTransport::start(this, protocol, &command, &waiter)?;

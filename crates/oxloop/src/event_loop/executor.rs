@@ -42,6 +42,8 @@ fn run_in_executor<'py>(
     };
     let function_and_arguments = (1..args.positional_count()).filter_map(|i| args.positional(i));
     let arguments = PyTuple::new(py, function_and_arguments.collect::<Vec<_>>())?;
+    // The function may wait for what was written before to have an effect.
+    state.flush(py);
     let submitted = executor.call_method1(intern!(py, "submit"), arguments)?;
     call_with_keyword(
         imports::wrap_future(py)?,

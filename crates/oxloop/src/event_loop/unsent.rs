@@ -6,10 +6,10 @@
 //! when it wakes. If the oldest of these writes has waited for `PATIENCE_NS` when a callback
 //! returns, all leave then.
 //!
-//! They leave earlier if the program could tell the difference: before a fork, before a `sock_*`
-//! method and a write to a pipe, after each callback in debug mode, and one transport's by itself
-//! before its socket is shown, its queue is looked at, or it ends. A transport whose socket object
-//! somebody else holds does not wait at all.
+//! They leave earlier if the program could tell the difference: in debug mode behind each callback;
+//! before any transport sends at once, ends, shows its socket or its queue; before a `sock_*`
+//! method, a write to a pipe, a connect, a fork, a new child process or a signal to one, and before
+//! an executor gets work. A transport whose socket object somebody else holds does not wait.
 //!
 //! Cost: a reading of the clock behind each callback that leaves something unsent, but for the last
 //! of a batch. Differs from asyncio, which sends in `write`: see docs/compatibility.md.

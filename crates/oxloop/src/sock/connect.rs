@@ -60,6 +60,7 @@ pub(crate) async fn connect_made(
 ) -> PyResult<()> {
     let replaced = Python::attach(|py| {
         let this = this.bind(py);
+        this.get().state(py).flush(py);
         if !this.get().state(py).settings.custom_sock_connect.get() {
             return Ok(None);
         }

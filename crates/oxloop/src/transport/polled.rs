@@ -231,6 +231,8 @@ impl<'py, T: Polled> This<'_, 'py, T> {
     /// file, and drops the rest.
     pub(super) fn call_connection_lost(&self, error: &Bound<'py, PyAny>) -> PyResult<()> {
         let told = self.tell_connection_lost(error);
+        // The peer, which may be on this loop too, sees the end: what was written comes before.
+        self.loop_state().flush(self.py());
         self.registration().end(self.loop_state());
         let closed = T::close_file(self);
         let forgotten = T::forget(self);

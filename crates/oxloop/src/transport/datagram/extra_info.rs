@@ -1,7 +1,6 @@
 //! The values of `get_extra_info`. They are made with the transport, as an endpoint usually lives
 //! long.
 
-use super::send::Flusher;
 use super::{CLASS, DatagramThis, DatagramTransport};
 use crate::py::args::Args;
 use crate::py::class::OfNative;
@@ -20,7 +19,7 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<DatagramTransport>>) {
         c"socket, sockname, peername.",
     );
     methods.getter(c"_sock", |this| {
-        this.try_flush(Flusher::Program)?;
+        this.send_now()?;
         this.or_none(this.socket())
     });
     methods.getter(c"_address", |this| {
@@ -37,7 +36,7 @@ fn get_extra_info<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let [name, default] = args.bind("get_extra_info", ["name", "default"], 1)?;
     let name = name.expect("invariant: bind checked the required argument");
-    this.try_flush(Flusher::Program)?;
+    this.send_now()?;
     ask_inherited(this, &CLASS, &name, default.as_deref())
 }
 

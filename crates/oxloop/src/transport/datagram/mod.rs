@@ -46,7 +46,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyType};
 use queue::SendQueue;
 use receive::Expectation;
-use send::Flusher;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
@@ -163,6 +162,11 @@ impl Polled for DatagramTransport {
         this.close()
     }
 
+    /// An error of what was sent before is for the protocol of then.
+    fn protocol_changes(this: &DatagramThis<'_, '_>, _protocol: &Bound<'_, PyAny>) -> PyResult<()> {
+        this.send_now()
+    }
+
     fn fail(this: &DatagramThis<'_, '_>, error: Py<PyAny>) -> PyResult<()> {
         this.force_close(Some(error))
     }
@@ -200,7 +204,7 @@ impl FlowControlled for DatagramTransport {
     }
 
     fn send_written(this: &DatagramThis<'_, '_>) -> PyResult<()> {
-        this.try_flush(Flusher::Program)
+        this.send_now()
     }
 }
 

@@ -116,8 +116,18 @@ impl<'py> DatagramThis<'_, 'py> {
             self.flush_later();
             return Ok(());
         }
-        self.try_flush(Flusher::Program)?;
+        self.send_now()?;
         self.maybe_pause_protocol()
+    }
+
+    /// Sends what is queued here, and before it what was written to other transports earlier.
+    ///
+    /// # Errors
+    /// As `try_flush`.
+    #[inline]
+    pub(super) fn send_now(&self) -> PyResult<()> {
+        self.loop_state().flush(self.py());
+        self.try_flush(Flusher::Program)
     }
 
     #[inline]

@@ -86,14 +86,17 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
     }
 
     pub(in crate::transport) fn abort(&self) -> PyResult<()> {
-        // asyncio has sent what was written before it aborts.
-        T::send_written(self)?;
         self.force_close(None)
     }
 
-    /// Drops what is queued and schedules `connection_lost(error)`.
+    /// Drops what the kernel has not taken and schedules `connection_lost(error)`.
     pub(in crate::transport) fn force_close(&self, error: Option<Py<PyAny>>) -> PyResult<()> {
         let flags = self.flags();
+        if flags.conn_lost.get() > 0 {
+            return Ok(());
+        }
+        // asyncio has sent what was written before. If that fails, it ends the connection.
+        T::send_written(self)?;
         if flags.conn_lost.get() > 0 {
             return Ok(());
         }
@@ -183,6 +186,7 @@ pub(in crate::transport) fn add_methods<T: SelectorTransport>(methods: &mut Meth
         this.boolean(this.flags().reading.is_paused())
     });
     methods.getter(c"_sock_fd", |this| {
+        T::send_written(this)?;
         Ok(this
             .registration()
             .fd()

@@ -118,6 +118,8 @@ impl<'py> StreamThis<'_, 'py> {
     #[cold]
     pub(super) fn write_by_object(&self, chunk: Bound<'py, PyBytes>) -> PyResult<()> {
         let py = self.py();
+        // What was written to other transports earlier leaves earlier.
+        self.loop_state().flush(py);
         let mut rest = chunk;
         let waits = !self.own().queue.borrow().is_empty();
         if !waits {
@@ -151,6 +153,7 @@ impl<'py> StreamThis<'_, 'py> {
     /// Sends the queue at once, also if something was queued before.
     #[cold]
     pub(super) fn write_lines_by_object(&self) -> PyResult<()> {
+        self.loop_state().flush(self.py());
         if !self.send_more_by_object()? || self.own().queue.borrow().is_empty() {
             return Ok(());
         }

@@ -24,11 +24,14 @@ pub(super) fn add_methods(methods: &mut Methods<OfNative<StreamTransport>>) {
         c"peername, sockname, socket, and what the connection's maker added.",
     );
     methods.getter(c"_sock", |this| {
-        this.try_flush()?;
+        this.send_now()?;
         let socket = this.socket_object()?;
         Ok(socket.unwrap_or_else(|| this.py().None().into_bound(this.py())))
     });
-    methods.getter(c"_extra", |this| Ok(this.extra()?.into_any()));
+    methods.getter(c"_extra", |this| {
+        this.send_now()?;
+        Ok(this.extra()?.into_any())
+    });
     methods.getter(c"_start_tls_compatible", |this| this.boolean(true));
 }
 
@@ -48,12 +51,12 @@ fn get_extra_info<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let [name, default] = args.bind("get_extra_info", ["name", "default"], 1)?;
     let name = name.expect("invariant: bind checked the required argument");
+    // Who has the socket sees and changes what the kernel does with what was written.
+    this.send_now()?;
     if !inherited(this.py())?.is_original(this.py()) {
         // A test has put something in its place.
         return ask_inherited(this, &CLASS, &name, default.as_deref());
     }
-    // Who has the socket sees and changes what the kernel does with what was written.
-    this.try_flush()?;
     let extra = this.extra()?;
     if let Some(value) = extra.get_item(name)? {
         return Ok(value);

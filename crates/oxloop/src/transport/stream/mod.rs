@@ -304,6 +304,7 @@ impl FlowControlled for StreamTransport {
     }
 
     fn send_written(this: &StreamThis<'_, '_>) -> PyResult<()> {
+        this.loop_state().flush(this.py());
         this.flush();
         Ok(())
     }

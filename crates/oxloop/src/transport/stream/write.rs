@@ -136,8 +136,18 @@ impl<'py> StreamThis<'_, 'py> {
             }
             return Ok(());
         }
-        self.try_flush()?;
+        self.send_now()?;
         self.maybe_pause_protocol()
+    }
+
+    /// Sends what is queued here, and before it what was written to other transports earlier.
+    ///
+    /// # Errors
+    /// KeyboardInterrupt, SystemExit, and what the exception handler lets out.
+    #[inline]
+    pub(super) fn send_now(&self) -> PyResult<()> {
+        self.loop_state().flush(self.py());
+        self.try_flush()
     }
 
     /// Sends what is queued, as far as the kernel takes it. Errors end the connection.
@@ -148,7 +158,7 @@ impl<'py> StreamThis<'_, 'py> {
         }
     }
 
-    pub(super) fn try_flush(&self) -> PyResult<()> {
+    fn try_flush(&self) -> PyResult<()> {
         let inner = self.own();
         inner.written.set(false);
         {
@@ -235,7 +245,7 @@ impl<'py> StreamThis<'_, 'py> {
         let (inner, flags) = (self.own(), &self.own().flags);
         // First: if this send fails, the connection is closing, `write_eof` does nothing, and later
         // writes are dropped.
-        self.try_flush()?;
+        self.send_now()?;
         if flags.closing.get() || inner.eof.replace(true) {
             return Ok(());
         }

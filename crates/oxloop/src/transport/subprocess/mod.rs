@@ -197,6 +197,8 @@ impl<'py> SubprocessThis<'_, 'py> {
         if reaped {
             return Ok(());
         }
+        // The child may look for what was written before.
+        self.loop_state().flush(py);
         let sent = imports::os(py)?.call_method1(intern!(py, "kill"), (own.pid, signal));
         match sent {
             Err(error) if error.is_instance_of::<PyProcessLookupError>(py) => Ok(()),
