@@ -9,7 +9,9 @@ import contextlib
 import os
 import select
 import socket
+import threading
 import time
+import warnings
 
 import pytest
 
@@ -156,6 +158,33 @@ def test_before_a_fork(loop, run):
             assert received == b"first"
 
     run(main())
+
+
+def test_before_a_fork_in_another_thread(loop, run):
+    """Otherwise the child would send it too."""
+
+    def fork(transport):
+        child = os.fork()
+        if not child:
+            transport.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+
+    async def main():
+        async with served(loop) as (transport, far):
+
+            def fork_in_thread():
+                thread = threading.Thread(target=fork, args=[transport])
+                thread.start()
+                thread.join()
+
+            await in_one_turn(loop, lambda: transport.write(b"once"), fork_in_thread)
+            transport.write_eof()
+            assert await asyncio.to_thread(read_all, far) == b"once"
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads
+        run(main())
 
 
 def test_behind_each_callback_in_debug_mode(loop, run):

@@ -12,13 +12,16 @@
 use super::registration::Renewal;
 use super::source::Source;
 use super::{EventLoop, State};
+use crate::py::attached::Attached;
 use crate::py::file::has_descriptor;
 use crate::py::socket::no_descriptor;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::IntoPyDict;
 use reactor::notifier::Notifier;
 use reactor::poller::{Interest, Poller};
 use reactor::token::Token;
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
@@ -31,11 +34,45 @@ pub(super) fn generation() -> u32 {
     FORKS.load(Ordering::Relaxed)
 }
 
+/// The loops that run now, each in a thread of its own.
+fn running(py: Python<'_>) -> &RefCell<Vec<Py<EventLoop>>> {
+    static RUNNING: PyOnceLock<Attached<RefCell<Vec<Py<EventLoop>>>>> = PyOnceLock::new();
+    RUNNING
+        .get_or_init(py, || Attached::new(RefCell::default()))
+        .get(py)
+}
+
+/// The loop begins to run.
+pub(super) fn run_begins(this: &Bound<'_, EventLoop>) {
+    running(this.py()).borrow_mut().push(this.clone().unbind());
+}
+
+/// The loop does not run any more.
+pub(super) fn run_ends(this: &Bound<'_, EventLoop>) {
+    let mut loops = running(this.py()).borrow_mut();
+    let place = loops.iter().position(|each| each.is(this));
+    let ended = place.map(|place| loops.swap_remove(place));
+    drop(loops);
+    drop(ended);
+}
+
+/// The threads of the other loops are not in the child.
+fn forget_other_threads(py: Python<'_>) {
+    let own = crate::py::imports::get_running_loop(py).and_then(|ask| ask.call0());
+    let (kept, gone): (Vec<_>, Vec<_>) = running(py)
+        .take()
+        .into_iter()
+        .partition(|each| own.as_ref().is_ok_and(|own| each.is(own)));
+    running(py).replace(kept);
+    drop(gone);
+}
+
 /// Registers the hooks; called once, at import.
 pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     #[pyfunction]
     fn _after_fork_in_child(py: Python<'_>) {
         FORKS.fetch_add(1, Ordering::Relaxed);
+        forget_other_threads(py);
         // Signals of the child must not wake the parent's loop; from 3.12 on asyncio sees to it.
         if cfg!(not(Py_3_12)) {
             // Fails outside of the main thread, which has no wake-up descriptor.
@@ -46,9 +83,12 @@ pub(crate) fn install(py: Python<'_>) -> PyResult<()> {
     }
     #[pyfunction]
     fn _before_fork(py: Python<'_>) -> PyResult<()> {
-        let running = crate::py::imports::get_running_loop(py)?.call0()?;
-        if let Ok(running) = running.cast::<EventLoop>() {
-            running.get().state(py).flush(py);
+        let running: Vec<Py<EventLoop>> = {
+            let running = running(py).borrow();
+            running.iter().map(|each| each.clone_ref(py)).collect()
+        };
+        for event_loop in running {
+            event_loop.get().state(py).flush(py);
         }
         Ok(())
     }

@@ -91,7 +91,9 @@ impl EventLoop {
             forget_stops(py, state);
         }
         let outcome = begun.and_then(|()| {
+            super::fork::run_begins(slf);
             let outcome = turn::run(slf);
+            super::fork::run_ends(slf);
             state.run.stopping.set(false);
             outcome
         });
