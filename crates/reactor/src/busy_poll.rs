@@ -7,7 +7,6 @@
 //! each that was longer. An idle loop waits in the kernel.
 //!
 //! Invariants:
-//! - without a limit, a wait is one call of [`Poller::wait`].
 //! - a wait ends as [`Poller::wait`] says, and no later.
 //!
 //! Cost: a core, for at most the limit a wait. Differs from asyncio, which has no such thing.
@@ -31,17 +30,12 @@ pub struct BusyPoll {
 }
 
 impl BusyPoll {
-    /// Asks for at most `limit`; zero turns it off.
+    /// Asks for at most `limit`.
     pub const fn new(limit: Duration) -> Self {
         Self {
             limit,
             current: limit,
         }
-    }
-
-    /// The limit that it was made with.
-    pub const fn limit(&self) -> Duration {
-        self.limit
     }
 
     /// As [`Poller::wait`], which it calls without waiting until the time is over.
@@ -52,9 +46,6 @@ impl BusyPoll {
         events: &mut Events,
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
-        if self.limit.is_zero() {
-            return poller.wait(events, timeout);
-        }
         let begin = clock::now_ns();
         let outcome = self.ask_then_wait(poller, events, timeout, begin);
         self.learn(since(begin));
@@ -138,11 +129,10 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_it_never_asks() {
+    fn a_limit_of_nothing_never_asks() {
         let mut busy = BusyPoll::default();
         busy.learn(Duration::ZERO);
         assert_eq!(busy.current, Duration::ZERO);
-        assert_eq!(busy.limit(), Duration::ZERO);
     }
 
     #[test]

@@ -106,9 +106,18 @@ fn poll_into(
             return state.check_closed().map(|()| 0);
         };
         state.waker.waiting.set(true);
-        let mut busy = state.kernel.busy_poll.get();
-        let waited = py.detach(|| busy.wait(&poller, events, timeout));
-        state.kernel.busy_poll.set(busy);
+        let waited = match state.kernel.busy_poll.take() {
+            None => py.detach(|| poller.wait(events, timeout)),
+            Some(mut busy) => {
+                let limit = state.kernel.busy_poll_us.get();
+                let waited = py.detach(|| busy.wait(&poller, events, timeout));
+                // Another thread may have set it meanwhile.
+                if state.kernel.busy_poll_us.get() == limit {
+                    state.kernel.busy_poll.set(Some(busy));
+                }
+                waited
+            }
+        };
         state.waker.waiting.set(false);
         waited
     };

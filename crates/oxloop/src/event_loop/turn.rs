@@ -168,6 +168,9 @@ fn run_handles(this: &Bound<'_, EventLoop>, state: &State, count: usize) -> PyRe
         };
         if handle.is_cancelled() {
             handle.release_ref(py);
+            if left == 0 {
+                state.flush(py);
+            }
             continue;
         }
         let outcome = if plain {
@@ -185,8 +188,6 @@ fn run_handles(this: &Bound<'_, EventLoop>, state: &State, count: usize) -> PyRe
         }
         state.look_for_signals(py)?;
     }
-    // The last handles were cancelled ones.
-    state.flush(py);
     Ok(())
 }
 

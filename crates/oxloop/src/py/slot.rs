@@ -4,7 +4,6 @@
 //! content: Python code that runs meanwhile finds the slot whole. It is as large as a pointer.
 
 use super::class::{Visit, VisitStopped};
-use super::object::reference_count;
 use pyo3::prelude::*;
 use std::cell::Cell;
 
@@ -38,12 +37,6 @@ impl<T> Slot<T> {
     #[inline]
     pub(crate) fn get<'py>(&self, py: Python<'py>) -> Option<Bound<'py, T>> {
         self.look(|object| object.as_ref().map(|object| object.bind(py).clone()))
-    }
-
-    /// How many references there are to the object.
-    #[inline]
-    pub(crate) fn count(&self, py: Python<'_>) -> Option<isize> {
-        self.look(|object| object.as_ref().map(|object| reference_count(object, py)))
     }
 
     /// `body` must neither run Python code nor panic: the slot is empty meanwhile.

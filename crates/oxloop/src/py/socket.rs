@@ -23,12 +23,11 @@ use super::file::{Known, descriptor_of};
 use super::imports;
 use super::layout::{Layout, has_room};
 use super::object::reference_count;
-use super::slot::Slot;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 use pyo3::{ffi, intern};
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::ffi::c_int;
 use std::io;
 use std::os::fd::RawFd;
@@ -77,7 +76,7 @@ pub(crate) struct SocketKind {
 pub(crate) struct SocketObject {
     object: Py<PyAny>,
     /// The `TransportSocket` that the program gets, once it was made.
-    shown: Slot,
+    shown: OnceCell<Py<PyAny>>,
     fd: RawFd,
     /// The number is read from memory.
     seen: bool,
@@ -91,7 +90,7 @@ impl SocketObject {
         let fd = descriptor_of(object)?;
         Ok(Self {
             object: object.clone().unbind(),
-            shown: Slot::default(),
+            shown: OnceCell::new(),
             fd,
             seen: descriptor_in_memory(object)? == Some(fd),
             plain: is_plain(object)?,
@@ -103,26 +102,26 @@ impl SocketObject {
     }
 
     /// Remembers the `TransportSocket` that `get_extra_info("socket")` gives, of which the caller
-    /// keeps one more reference; returns the one before.
-    pub(crate) fn show(&self, shown: &Bound<'_, PyAny>) -> Option<Py<PyAny>> {
-        self.shown.replace(shown.clone().unbind())
+    /// keeps one more reference. A second one makes the socket object a shared one.
+    pub(crate) fn show(&self, shown: &Bound<'_, PyAny>) {
+        let _second = self.shown.set(shown.clone().unbind());
     }
 
     /// True if somebody else holds the socket object or what `show` remembers: they may send by it,
     /// set its options or shut it down at any time.
     #[inline]
     pub(crate) fn is_shared(&self, py: Python<'_>) -> bool {
-        match self.shown.count(py) {
+        match self.shown.get() {
             None => reference_count(&self.object, py) > 1,
             // Ours and that of `_extra`; and the socket object is held by us and by `shown`.
-            Some(count) => count > 2 || reference_count(&self.object, py) > 2,
+            Some(shown) => reference_count(shown, py) > 2 || reference_count(&self.object, py) > 2,
         }
     }
 
     /// For the collector.
     pub(crate) fn traverse(&self, visit: &Visit<'_>) -> Result<(), VisitStopped> {
         visit.object(&self.object)?;
-        self.shown.traverse(visit)
+        visit.option(self.shown.get())
     }
 
     /// The number that it had when it was given.

@@ -53,6 +53,6 @@ pub(super) fn of_socket<'py>(
     let shown = imports::transport_socket(py)?.call1((object,))?;
     extra.set_item("socket", &shown)?;
     ask_names(object, &extra)?;
-    drop(socket.show(&shown));
+    socket.show(&shown);
     Ok(extra)
 }

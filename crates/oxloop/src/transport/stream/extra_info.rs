@@ -108,11 +108,9 @@ impl<'py> StreamThis<'_, 'py> {
             return class.call1((self.closed_socket()?,));
         };
         let shown = class.call1((socket,))?;
-        let earlier = match &*self.own().descriptor.borrow() {
-            Descriptor::Socket(socket) => socket.show(&shown),
-            Descriptor::Own(..) | Descriptor::Closed(_) => None,
-        };
-        drop(earlier);
+        if let Descriptor::Socket(socket) = &*self.own().descriptor.borrow() {
+            socket.show(&shown);
+        }
         Ok(shown)
     }
 
