@@ -38,6 +38,11 @@ impl BusyPoll {
         }
     }
 
+    /// What it was made with.
+    pub const fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// As [`Poller::wait`], which it calls without waiting until the time is over.
     #[inline]
     pub fn wait(
@@ -101,10 +106,21 @@ mod tests {
 
     use super::*;
     use crate::poller::Interest;
-    use crate::token::Registry;
+    use crate::token::{Registry, Token};
 
     const LIMIT: Duration = Duration::from_micros(80);
     const LONGER: Duration = Duration::from_millis(1);
+
+    /// A poller that watches the first of two connected sockets by a token, and both.
+    fn watched_pair() -> (Poller, Token, UnixStream, UnixStream) {
+        let poller = Poller::new().unwrap();
+        let (near, far) = UnixStream::pair().unwrap();
+        let token = Registry::new().insert(());
+        poller
+            .add(near.as_raw_fd(), token, Interest::READABLE)
+            .unwrap();
+        (poller, token, near, far)
+    }
 
     #[test]
     fn long_waits_end_it_and_short_ones_bring_it_back() {
@@ -137,12 +153,8 @@ mod tests {
 
     #[test]
     fn a_wait_brings_what_is_ready_and_ends_at_its_timeout() {
-        let (poller, mut events) = (Poller::new().unwrap(), Events::new());
-        let (near, far) = UnixStream::pair().unwrap();
-        let token = Registry::new().insert(());
-        poller
-            .add(near.as_raw_fd(), token, Interest::READABLE)
-            .unwrap();
+        let (poller, token, _near, far) = watched_pair();
+        let mut events = Events::new();
         for limit in [Duration::ZERO, LIMIT, Duration::from_secs(60)] {
             let mut busy = BusyPoll::new(limit);
             let begin = clock::now_ns();
@@ -161,12 +173,8 @@ mod tests {
 
     #[test]
     fn an_event_that_comes_while_it_asks_ends_it() {
-        let (poller, mut events) = (Poller::new().unwrap(), Events::new());
-        let (near, far) = UnixStream::pair().unwrap();
-        let token = Registry::new().insert(());
-        poller
-            .add(near.as_raw_fd(), token, Interest::READABLE)
-            .unwrap();
+        let (poller, _, _near, far) = watched_pair();
+        let mut events = Events::new();
         let writer = std::thread::spawn(move || {
             (&far).write_all(b"x").unwrap();
             far

@@ -22,9 +22,8 @@ pub(crate) struct Kernel {
     pub(super) numbers: RefCell<Numbers>,
     /// None once the loop is closed. Shared with the wait that is under way.
     pub(super) poller: RefCell<Option<Arc<Poller>>>,
-    /// How long to ask before waiting, see `new_event_loop(busy_poll=)`; the wait takes it.
-    pub(super) busy_poll: Cell<Option<Box<BusyPoll>>>,
-    pub(super) busy_poll_us: Cell<u64>,
+    /// How long to ask before waiting, see `new_event_loop(busy_poll=)`; None: not at all.
+    pub(super) busy_poll: Cell<Option<BusyPoll>>,
     /// Tokens that events came with after their registrations had ended.
     pub(super) stale: RefCell<Stale>,
     pub(super) unconfirmed: RefCell<Unconfirmed>,
@@ -43,7 +42,6 @@ impl Kernel {
             numbers: RefCell::default(),
             poller: RefCell::new(Some(Arc::new(poller))),
             busy_poll: Cell::default(),
-            busy_poll_us: Cell::default(),
             stale: RefCell::default(),
             unconfirmed: RefCell::default(),
             wait_numbers: Cell::default(),
@@ -57,19 +55,18 @@ impl Kernel {
 impl EventLoop {
     /// Microseconds for which the loop asks the kernel again and again before it waits; 0: never.
     #[getter]
-    fn busy_poll(&self, py: Python<'_>) -> u64 {
-        self.state(py).kernel.busy_poll_us.get()
+    fn busy_poll(&self, py: Python<'_>) -> u128 {
+        let busy = self.state(py).kernel.busy_poll.get();
+        busy.map_or(0, |busy| busy.limit().as_micros())
     }
 
     #[setter]
     fn set_busy_poll(&self, py: Python<'_>, microseconds: i64) -> PyResult<()> {
         let microseconds = u64::try_from(microseconds)
             .map_err(|_| PyValueError::new_err("busy_poll must not be negative"))?;
-        let kernel = &self.state(py).kernel;
-        kernel.busy_poll_us.set(microseconds);
-        let busy = BusyPoll::new(Duration::from_micros(microseconds));
-        let busy = (microseconds > 0).then(|| Box::new(busy));
-        kernel.busy_poll.set(busy);
+        let limit = Duration::from_micros(microseconds);
+        let busy = (!limit.is_zero()).then_some(BusyPoll::new(limit));
+        self.state(py).kernel.busy_poll.set(busy);
         Ok(())
     }
 }

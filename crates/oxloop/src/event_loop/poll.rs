@@ -106,13 +106,12 @@ fn poll_into(
             return state.check_closed().map(|()| 0);
         };
         state.waker.waiting.set(true);
-        let waited = match state.kernel.busy_poll.take() {
+        let waited = match state.kernel.busy_poll.get() {
             None => py.detach(|| poller.wait(events, timeout)),
-            Some(mut busy) => {
-                let limit = state.kernel.busy_poll_us.get();
+            before @ Some(mut busy) => {
                 let waited = py.detach(|| busy.wait(&poller, events, timeout));
                 // Another thread may have set it meanwhile.
-                if state.kernel.busy_poll_us.get() == limit {
+                if state.kernel.busy_poll.get() == before {
                     state.kernel.busy_poll.set(Some(busy));
                 }
                 waited

@@ -1,7 +1,7 @@
 //! The values of `get_extra_info`. They are made with the transport, as an endpoint usually lives
 //! long.
 
-use super::{CLASS, DatagramThis, DatagramTransport};
+use super::{DatagramThis, DatagramTransport};
 use crate::py::args::Args;
 use crate::py::class::OfNative;
 use crate::py::imports;
@@ -37,7 +37,7 @@ fn get_extra_info<'py>(
     let [name, default] = args.bind("get_extra_info", ["name", "default"], 1)?;
     let name = name.expect("invariant: bind checked the required argument");
     this.send_now()?;
-    ask_inherited(this, &CLASS, &name, default.as_deref())
+    ask_inherited(this, &name, default.as_deref())
 }
 
 /// The socket, its address and its peer's.

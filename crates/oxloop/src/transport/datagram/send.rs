@@ -130,13 +130,6 @@ impl<'py> DatagramThis<'_, 'py> {
         self.try_flush(Flusher::Program)
     }
 
-    #[inline]
-    fn flush_later(&self) {
-        if !self.own().written.replace(true) {
-            self.loop_state().flush_later(self.held());
-        }
-    }
-
     /// Sends what was written, at the end of the batch.
     pub(crate) fn flush_written(&self) {
         if let Err(error) = self.try_flush(Flusher::Loop) {

@@ -1,6 +1,6 @@
 //! Asks a socket object for the addresses of both ends, and asyncio's method for what it knows.
 
-use crate::py::class::{Class, Native, This};
+use crate::py::class::{Native, This};
 use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -43,12 +43,11 @@ fn unless_os_error<'py>(
 /// What it raises.
 pub(in crate::transport) fn ask_inherited<'py, T: Native>(
     this: &This<'_, 'py, T>,
-    class: &Class,
     name: &Bound<'py, PyAny>,
     default: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = this.py();
-    let parent = PySuper::new(&class.type_object(py), &this.object())?;
+    let parent = PySuper::new(&T::class().type_object(py), &this.object())?;
     let method = intern!(py, "get_extra_info");
     match default {
         Some(default) => parent.call_method1(method, (name, default)),

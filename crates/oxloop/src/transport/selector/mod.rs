@@ -135,6 +135,19 @@ impl<'py, T: SelectorTransport> This<'_, 'py, T> {
         registration.hold(self.py(), self.loop_state(), wanted, || self.held());
     }
 
+    /// Has the loop send what is queued at the end of the batch.
+    #[inline]
+    pub(super) fn flush_later(&self) {
+        if !self
+            .payload()
+            .selector_state(self.py())
+            .written
+            .replace(true)
+        {
+            self.loop_state().flush_later(self.held());
+        }
+    }
+
     /// Adds what is wanted and missing to the kernel's interest.
     pub(super) fn want_more(&self) {
         self.update_hold();

@@ -1,6 +1,6 @@
 //! `get_extra_info`: each value is made when the program asks for it.
 
-use super::{CLASS, Descriptor, Past, StreamThis, StreamTransport};
+use super::{Descriptor, Past, StreamThis, StreamTransport};
 use crate::address::to_python;
 use crate::py::args::Args;
 use crate::py::attached::Attached;
@@ -55,7 +55,7 @@ fn get_extra_info<'py>(
     this.send_now()?;
     if !inherited(this.py())?.is_original(this.py()) {
         // A test has put something in its place.
-        return ask_inherited(this, &CLASS, &name, default.as_deref());
+        return ask_inherited(this, &name, default.as_deref());
     }
     let extra = this.extra()?;
     if let Some(value) = extra.get_item(name)? {

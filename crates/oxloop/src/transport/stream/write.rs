@@ -131,9 +131,7 @@ impl<'py> StreamThis<'_, 'py> {
         }
         let waits = state.is_in_callback() && size <= inner.flow.high_water();
         if waits && !inner.descriptor.borrow().is_shared(self.py()) {
-            if !inner.written.replace(true) {
-                state.flush_later(self.held());
-            }
+            self.flush_later();
             return Ok(());
         }
         self.send_now()?;
