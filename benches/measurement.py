@@ -196,11 +196,10 @@ class Bench:
         is_tls = server.transport == "tls"
         command: list[str | Path]
         if spec == FLOOR:
-            mode = {"http": ["--http"], "datagrams": ["--udp"]}.get(server.mode, [])
-            command = [self.programs / "floor", *mode]
+            command = [self.programs / "floor"]
             if is_tls:
                 command = tls_files.floor_command(self.programs, self.python, directory)
-            return [*command, "--core", str(self.server_core), address]
+            return [*command, *floor_mode(server), "--core", str(self.server_core), address]
         command = [self.python, HERE / "servers.py", "--core", str(self.server_core)]
         command += ["--loop", loops.base_name(spec), "--kind", server.kind]
         command += ["--tls", directory] if is_tls else []
@@ -225,6 +224,17 @@ class Bench:
         else:
             command += ["--size", str(server.size)]
         return sample_of(run_to_json([*command, address], None))
+
+
+def floor_mode(server: rows.Server) -> list[str]:
+    """Return the floor's options for what a client does in that mode."""
+    modes = {
+        "http": ["--http"],
+        "datagrams": ["--udp"],
+        "bulk-receive": ["--send", str(server.size)],
+        "bulk-send": ["--receive"],
+    }
+    return modes.get(server.mode, [])
 
 
 def sample_of(result: dict[str, float]) -> Sample:

@@ -94,8 +94,8 @@ class Row:
 
     @property
     def has_floor(self) -> bool:
-        """Tell whether there is a server without a loop for it: that only answers."""
-        return self.server is not None and not self.server.mode.startswith("bulk")
+        """Tell whether there is a server without a loop for it."""
+        return self.server is not None
 
     @property
     def is_tls(self) -> bool:

@@ -39,10 +39,10 @@ def test_a_row_names_what_there_is(row: rows.Row) -> None:
         assert row.name in micro.NAMES
 
 
-def test_the_floor_only_answers() -> None:
+def test_the_floor_is_a_server() -> None:
     names = {row.name for row in rows.ROWS if row.has_floor}
-    assert {"echo-protocol-tcp-1k-x20", "http-uvicorn-x32", "accept-protocol-tcp-x20"} <= names
-    assert not {"bulk-tcp-send", "client-redis-x32", "sleep-0"} & names
+    assert {"echo-protocol-tcp-1k-x20", "http-uvicorn-x32", "bulk-tls-send"} <= names
+    assert not {"bulk-tcp-within", "client-redis-x32", "sleep-0"} & names
 
 
 def test_messages_are_numbered_and_filled_as_the_load_generator_does() -> None:

@@ -1,6 +1,7 @@
-//! `floor [--http | --udp | --tls DIRECTORY] [--openssl FILES] [--core N] ADDRESS`: what the
-//! kernel alone costs, and with `--tls` what it costs together with OpenSSL.
+//! `floor [--http | --udp | --send SIZE | --receive] [--tls DIRECTORY] [--openssl FILES] [--core N]
+//! ADDRESS`: what the kernel alone costs, and with `--tls` what it costs together with OpenSSL.
 //!
+//! It echoes, unless it answers HTTP, sends messages of SIZE bytes for ever, or receives only.
 //! DIRECTORY holds `certificate.pem` and `key.pem`; FILES are OpenSSL's two libraries with a
 //! colon between them, by default those that the system finds. ADDRESS is `host:port` (port 0
 //! picks one) or the path of a Unix socket. The server prints `ready ADDRESS` once it listens
@@ -8,6 +9,7 @@
 
 #![deny(unsafe_code)]
 
+mod bulk;
 mod connection;
 mod datagrams;
 mod server;
@@ -19,19 +21,22 @@ use std::env;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::server::{Server, Service};
+use crate::bulk::{Messages, Receipts};
+use crate::connection::Answer;
+use crate::server::Server;
 use crate::tls::Tls;
 
-const USAGE: &str =
-    "usage: floor [--http | --udp | --tls DIRECTORY] [--openssl FILES] [--core N] ADDRESS";
+const USAGE: &str = "usage: floor [--http | --udp | --send SIZE | --receive] \
+    [--tls DIRECTORY] [--openssl FILES] [--core N] ADDRESS";
 const OPENSSL: &str = "libcrypto.so.3:libssl.so.3";
 
 struct Options {
     address: String,
-    is_http: bool,
+    answer: Answer,
     is_udp: bool,
     tls: Option<PathBuf>,
     openssl: String,
@@ -41,11 +46,17 @@ struct Options {
 impl Options {
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut address = None;
-        let (mut is_http, mut is_udp, mut core) = (false, false, None);
+        let (mut answer, mut is_udp, mut core) = (Answer::Echo, false, None);
         let (mut tls, mut openssl) = (None, String::from(OPENSSL));
         while let Some(arg) = args.next() {
             match arg.as_str() {
-                "--http" => is_http = true,
+                "--http" => answer = Answer::Http,
+                "--receive" => answer = Answer::Receive(Receipts::default()),
+                "--send" => {
+                    let value = args.next().ok_or("--send needs a size")?;
+                    let size = value.parse().ok().and_then(Messages::new);
+                    answer = Answer::Send(size.ok_or_else(|| format!("not a size: {value}"))?);
+                }
                 "--udp" => is_udp = true,
                 "--tls" => tls = Some(args.next().ok_or("--tls needs a directory")?.into()),
                 "--openssl" => openssl = args.next().ok_or("--openssl needs files")?,
@@ -61,9 +72,12 @@ impl Options {
             }
         }
         let address = address.ok_or("no address given")?;
+        if tls.is_some() && (is_udp || matches!(answer, Answer::Http)) {
+            return Err(String::from("--tls goes with neither --http nor --udp"));
+        }
         Ok(Self {
             address,
-            is_http,
+            answer,
             is_udp,
             tls,
             openssl,
@@ -73,13 +87,10 @@ impl Options {
 }
 
 impl Options {
-    fn service(&self) -> io::Result<Service> {
+    fn tls(&self) -> io::Result<Option<Rc<Tls>>> {
         let libraries: Vec<String> = self.openssl.split(':').map(String::from).collect();
-        Ok(match &self.tls {
-            Some(directory) => Service::Tls(Tls::open(&libraries, directory)?),
-            None if self.is_http => Service::Http,
-            None => Service::Echo,
-        })
+        let open = |directory: &PathBuf| Tls::open(&libraries, directory);
+        self.tls.as_ref().map(open).transpose()
     }
 }
 
@@ -98,7 +109,7 @@ fn serve(options: &Options) -> io::Result<()> {
         println!("ready {}", socket.local_addr()?);
         return datagrams::echo(&socket);
     }
-    let mut server = Server::bind(&options.address, options.service()?)?;
+    let mut server = Server::bind(&options.address, options.answer.clone(), options.tls()?)?;
     println!("ready {}", server.address());
     server.run()
 }

@@ -8,7 +8,7 @@
 //!   reports a descriptor at most once, so an index freed while a batch is handled
 //!   cannot be named again by that batch.
 //!
-//! Cost: one `epoll_wait` a batch, one `recv` and one `send` a request.
+//! Cost: one `epoll_wait` a batch, and what its connections cost.
 
 use std::io;
 use std::net::TcpListener;
@@ -28,25 +28,18 @@ const BACKLOG: i32 = 1024;
 const BUFFER_LEN: usize = 256 * 1024;
 const EVENTS_MAX: usize = 1024;
 
-/// What is served on every connection.
-#[derive(Clone)]
-pub(crate) enum Service {
-    Echo,
-    Http,
-    Tls(Rc<Tls>),
-}
-
 struct Entry {
     connection: Connection,
     interest: EventFlags,
 }
 
-/// An echo, HTTP or TLS echo server on one listening socket.
+/// A server on one listening socket, which answers in one way on every connection.
 pub(crate) struct Server {
     listener: OwnedFd,
     address: String,
     is_tcp: bool,
-    service: Service,
+    answer: Answer,
+    tls: Option<Rc<Tls>>,
     epoll: OwnedFd,
     connections: Vec<Option<Entry>>,
     vacant: Vec<usize>,
@@ -55,7 +48,7 @@ pub(crate) struct Server {
 
 impl Server {
     /// Listen on `address`, a Unix socket's path when it contains a slash.
-    pub(crate) fn bind(address: &str, service: Service) -> io::Result<Self> {
+    pub(crate) fn bind(address: &str, answer: Answer, tls: Option<Rc<Tls>>) -> io::Result<Self> {
         let is_tcp = !address.contains('/');
         let (listener, address): (OwnedFd, String) = if is_tcp {
             let listener = TcpListener::bind(address)?;
@@ -83,7 +76,8 @@ impl Server {
             listener,
             address,
             is_tcp,
-            service,
+            answer,
+            tls,
             epoll,
             connections,
             vacant,
@@ -132,21 +126,18 @@ impl Server {
             self.connections.push(None);
             self.connections.len() - 1
         });
-        epoll::add(
-            &self.epoll,
-            &stream,
-            EventData::new_u64(index as u64),
-            EventFlags::IN,
-        )?;
-        let answer = match &self.service {
-            Service::Echo => Answer::Echo,
-            Service::Http => Answer::Http,
-            Service::Tls(tls) => Answer::Tls(tls.accept()?),
+        let tls = self.tls.as_ref().map(Tls::accept).transpose()?;
+        let connection = Connection::new(stream, tls, self.answer.clone());
+        let interest = if connection.next() == Next::AwaitReadable {
+            EventFlags::IN
+        } else {
+            EventFlags::OUT
         };
-        let connection = Connection::new(stream, answer);
+        let data = EventData::new_u64(index as u64);
+        epoll::add(&self.epoll, &connection, data, interest)?;
         self.connections[index] = Some(Entry {
             connection,
-            interest: EventFlags::IN,
+            interest,
         });
         Ok(())
     }

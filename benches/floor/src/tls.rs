@@ -44,38 +44,68 @@ impl Tls {
         }))
     }
 
-    pub(crate) fn accept(self: &Rc<Self>) -> io::Result<TlsEcho> {
-        Ok(TlsEcho {
+    pub(crate) fn accept(self: &Rc<Self>) -> io::Result<TlsStream> {
+        Ok(TlsStream {
             session: self.context.accept()?,
             tls: Rc::clone(self),
         })
     }
-}
 
-/// One connection's TLS, which answers every record with its contents.
-pub(crate) struct TlsEcho {
-    session: Session,
-    tls: Rc<Tls>,
-}
-
-impl TlsEcho {
-    /// Take what was received and pass on what has to be sent; false at the session's end.
-    pub(crate) fn answer<E>(
-        &mut self,
-        received: &[u8],
+    /// Have ciphertext made and pass it on; false at the session's end.
+    fn pass_on<E>(
+        &self,
         send: impl FnOnce(&[u8]) -> Result<(), E>,
+        make: impl FnOnce(&mut [u8], &mut Vec<u8>) -> Status,
     ) -> Result<bool, E> {
-        let mut buffers = self.tls.buffers.borrow_mut();
+        let mut buffers = self.buffers.borrow_mut();
         let Buffers {
             plaintext,
             ciphertext,
         } = &mut *buffers;
         ciphertext.clear();
-        let status = self.session.echo(received, plaintext, ciphertext);
+        let status = make(plaintext, ciphertext);
         if !ciphertext.is_empty() {
             send(ciphertext)?;
         }
         Ok(status == Status::Open)
+    }
+}
+
+/// One connection's TLS.
+pub(crate) struct TlsStream {
+    session: Session,
+    tls: Rc<Tls>,
+}
+
+impl TlsStream {
+    /// Take what was received, give the contents of each record to `answer`, and pass on what
+    /// has to be sent; false at the session's end.
+    pub(crate) fn exchange<E>(
+        &mut self,
+        received: &[u8],
+        answer: impl for<'a> FnMut(&'a [u8]) -> &'a [u8],
+        send: impl FnOnce(&[u8]) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let session = &mut self.session;
+        self.tls.pass_on(send, |plaintext, ciphertext| {
+            session.exchange(received, plaintext, ciphertext, answer)
+        })
+    }
+
+    /// Pass on what says `message`; false at the session's end.
+    pub(crate) fn write<E>(
+        &mut self,
+        message: &[u8],
+        send: impl FnOnce(&[u8]) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        let session = &mut self.session;
+        let write = |_: &mut [u8], ciphertext: &mut _| session.write(message, ciphertext);
+        self.tls.pass_on(send, write)
+    }
+
+    /// Tell whether the handshake is done.
+    pub(crate) fn is_established(&self) -> bool {
+        self.session.is_established()
     }
 }
 
@@ -93,7 +123,7 @@ mod tests {
     use rustls::pki_types::{CertificateDer, ServerName};
     use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-    use super::{Tls, TlsEcho};
+    use super::{Tls, TlsStream};
 
     fn libraries() -> Vec<String> {
         crate::OPENSSL.split(':').map(String::from).collect()
@@ -121,6 +151,10 @@ mod tests {
         (tls.expect("a context"), Arc::new(config))
     }
 
+    fn echo(bytes: &[u8]) -> &[u8] {
+        bytes
+    }
+
     fn connect(config: &Arc<ClientConfig>) -> ClientConnection {
         let name = ServerName::try_from("localhost").expect("a name");
         let mut client = ClientConnection::new(Arc::clone(config), name).expect("a client");
@@ -130,14 +164,14 @@ mod tests {
 
     /// Carry bytes both ways, `step` of them at a time, until neither side has more; tell
     /// whether the server goes on.
-    fn carry(client: &mut ClientConnection, server: &mut TlsEcho, step: usize) -> bool {
+    fn carry(client: &mut ClientConnection, server: &mut TlsStream, step: usize) -> bool {
         let mut is_open = true;
         while client.wants_write() {
             let mut words = Vec::new();
             client.write_tls(&mut words).expect("room in memory");
             for piece in words.chunks(step) {
                 let mut answers = Vec::new();
-                let sent = server.answer(piece, |answer| {
+                let sent = server.exchange(piece, echo, |answer| {
                     answers.extend_from_slice(answer);
                     Ok::<(), Infallible>(())
                 });
@@ -171,6 +205,26 @@ mod tests {
     }
 
     #[test]
+    fn messages_are_longer_than_records() {
+        let (tls, config) = pair("messages");
+        let (mut client, mut server) = (connect(&config), tls.accept().expect("a session"));
+        assert!(!server.is_established());
+        assert!(carry(&mut client, &mut server, 1 << 20));
+        assert!(server.is_established());
+        let message = vec![4; 3 * 16 * 1024 + 1];
+        let mut received = Vec::new();
+        let is_open = server.write(&message, |mut records| {
+            while !records.is_empty() && client.read_tls(&mut records).expect("memory") > 0 {
+                let state = client.process_new_packets().expect("good records");
+                received.extend(receive(&mut client, state.plaintext_bytes_to_read()));
+            }
+            Ok::<(), Infallible>(())
+        });
+        assert_eq!(is_open, Ok(true));
+        assert_eq!(received, message);
+    }
+
+    #[test]
     fn the_end_is_answered() {
         let (tls, config) = pair("end");
         let (mut client, mut server) = (connect(&config), tls.accept().expect("a session"));
@@ -187,7 +241,11 @@ mod tests {
         let (mut client, mut server) = (connect(&config), tls.accept().expect("a session"));
         assert!(carry(&mut client, &mut server, 1 << 20));
         let mut other = tls.accept().expect("a session");
-        let is_open = other.answer(b"GET / HTTP/1.1\r\n\r\n", |_| Ok::<(), Infallible>(()));
+        let is_open = other.exchange(
+            b"GET / HTTP/1.1\r\n\r\n",
+            echo,
+            |_| Ok::<(), Infallible>(()),
+        );
         assert_eq!(is_open, Ok(false));
         client.writer().write_all(b"still here").expect("no limit");
         assert!(carry(&mut client, &mut server, 1 << 20));

@@ -6,7 +6,7 @@
 //! records arrives or leaves takes one `recv` or one `send` of the caller.
 //!
 //! Invariants:
-//! - `WIRE` is null or, while `Session::echo` runs, that call's; BIOs have no data of their own.
+//! - `WIRE` is null or, while `Session::on_wire` runs, that call's; BIOs have no data of their own.
 //! - The libraries are never unloaded: their functions are valid from `Library::open` on.
 //!
 //! The only file here with unsafe code.
@@ -82,6 +82,7 @@ library! {
     SSL_write: fn(Opaque, *const u8, c_int) -> c_int;
     SSL_has_pending: fn(Opaque) -> c_int;
     SSL_get_error: fn(Opaque, c_int) -> c_int;
+    SSL_is_init_finished: fn(Opaque) -> c_int;
     SSL_shutdown: fn(Opaque) -> c_int;
     BIO_meth_new: fn(c_int, *const c_char) -> Opaque;
     BIO_meth_free: fn(Opaque);
@@ -231,7 +232,7 @@ pub(crate) enum Status {
     Closed,
 }
 
-/// What a BIO reads from and writes to during one call of `Session::echo`.
+/// What a BIO reads from and writes to during one call of `Session::on_wire`.
 struct Wire<'a> {
     library: &'a Library,
     input: &'a [u8],
@@ -245,41 +246,79 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Take records, answer each with its contents, and append what is to be sent to `output`.
-    pub(crate) fn echo(
+    /// Take records, give the contents of each to `answer`, and append what it returns to
+    /// `output`, encrypted.
+    pub(crate) fn exchange(
         &mut self,
         input: &[u8],
         plaintext: &mut [u8],
         output: &mut Vec<u8>,
+        mut answer: impl for<'a> FnMut(&'a [u8]) -> &'a [u8],
     ) -> Status {
         let library = &self.shared.library;
+        self.on_wire(input, output, |wire| {
+            loop {
+                // SAFETY: the session is live, and the buffer valid for as many bytes as are named.
+                let count = unsafe {
+                    (library.SSL_read)(self.ssl, plaintext.as_mut_ptr(), plaintext.len() as c_int)
+                };
+                if count <= 0 {
+                    break self.stopped(count);
+                }
+                if !self.put(answer(&plaintext[..count as usize])) {
+                    break Status::Closed;
+                }
+                // SAFETY: `wire` is live, and no callback, which would change it, runs now.
+                let is_used_up = unsafe { (&raw const (*wire).input).read() }.is_empty();
+                // SAFETY: the session is live.
+                if is_used_up && unsafe { (library.SSL_has_pending)(self.ssl) } == 0 {
+                    break Status::Open;
+                }
+            }
+        })
+    }
+
+    /// Append `plaintext` to `output`, encrypted, in as many records as it takes.
+    pub(crate) fn write(&mut self, plaintext: &[u8], output: &mut Vec<u8>) -> Status {
+        self.on_wire(&[], output, |_| {
+            if self.put(plaintext) {
+                Status::Open
+            } else {
+                Status::Closed
+            }
+        })
+    }
+
+    /// Tell whether the handshake is done.
+    pub(crate) fn is_established(&self) -> bool {
+        // SAFETY: the session is live.
+        unsafe { (self.shared.library.SSL_is_init_finished)(self.ssl) == 1 }
+    }
+
+    /// Have OpenSSL write; tell whether it took everything, as it does: the BIO never refuses.
+    fn put(&self, plaintext: &[u8]) -> bool {
+        let library = &self.shared.library;
+        let count = plaintext.len() as c_int;
+        // SAFETY: the session is live, and the bytes are valid for reads of `count`.
+        count == 0 || unsafe { (library.SSL_write)(self.ssl, plaintext.as_ptr(), count) } == count
+    }
+
+    /// Run calls of OpenSSL that read from `input` and append to `output`.
+    fn on_wire<'a>(
+        &'a self,
+        input: &'a [u8],
+        output: &'a mut Vec<u8>,
+        run: impl FnOnce(*mut Wire<'a>) -> Status,
+    ) -> Status {
         let mut wire = Wire {
-            library,
+            library: &self.shared.library,
             input,
             output,
         };
         let wire = &raw mut wire;
         // It outlives the calls that use it: the callbacks lose it before this returns.
         set_wire(wire);
-        let status = loop {
-            // SAFETY: the session is live, and the buffer valid for as many bytes as are named.
-            let count = unsafe {
-                (library.SSL_read)(self.ssl, plaintext.as_mut_ptr(), plaintext.len() as c_int)
-            };
-            if count <= 0 {
-                break self.stopped(count);
-            }
-            // SAFETY: as above; SSL_read has filled `count` bytes. The BIO takes all at once.
-            if unsafe { (library.SSL_write)(self.ssl, plaintext.as_ptr(), count) } != count {
-                break Status::Closed;
-            }
-            // SAFETY: `wire` is live, and no callback, which would change it, runs now.
-            let is_used_up = unsafe { (&raw const (*wire).input).read() }.is_empty();
-            // SAFETY: the session is live.
-            if is_used_up && unsafe { (library.SSL_has_pending)(self.ssl) } == 0 {
-                break Status::Open;
-            }
-        };
+        let status = run(wire);
         set_wire(ptr::null_mut());
         status
     }
@@ -310,7 +349,7 @@ impl Drop for Session {
 }
 
 thread_local! {
-    /// The wire of the call of `Session::echo` that this thread is in, or null.
+    /// The wire of the call of `Session::on_wire` that this thread is in, or null.
     static WIRE: Cell<*mut Wire<'static>> = const { Cell::new(ptr::null_mut()) };
 }
 
@@ -321,7 +360,7 @@ fn set_wire(wire: *mut Wire<'_>) {
 
 /// BIO_read: give what was received; when that is used up, say that more may come.
 extern "C" fn read_wire(bio: Opaque, bytes: *mut u8, length: usize, count: *mut usize) -> c_int {
-    // SAFETY: a wire that is set is live and not borrowed while OpenSSL runs, see `echo`.
+    // SAFETY: a wire that is set is live and not borrowed while OpenSSL runs, see `on_wire`.
     let Some(wire) = (unsafe { WIRE.get().as_mut() }) else {
         return 0;
     };
@@ -345,7 +384,7 @@ extern "C" fn read_wire(bio: Opaque, bytes: *mut u8, length: usize, count: *mut 
 
 /// BIO_write: take everything.
 extern "C" fn write_wire(_: Opaque, bytes: *const u8, length: usize, count: *mut usize) -> c_int {
-    // SAFETY: a wire that is set is live and not borrowed while OpenSSL runs, see `echo`.
+    // SAFETY: a wire that is set is live and not borrowed while OpenSSL runs, see `on_wire`.
     let Some(wire) = (unsafe { WIRE.get().as_mut() }) else {
         return 0;
     };
