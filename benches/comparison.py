@@ -114,19 +114,22 @@ class Comparison:
         self.costs[row.name, spec] = time.monotonic() - started
 
     def write(self) -> None:
-        """Write what there is, whole: a run that is killed keeps it."""
-        if self.file is None:
-            return
-        text = to_text(self.about, self.lines)
-        unfinished = self.file.with_name(f"{self.file.name}.part")
-        unfinished.write_text(text)
-        unfinished.replace(self.file)
+        """Write what there is: a run that is killed keeps it."""
+        if self.file is not None:
+            write_whole(self.file, to_text(self.about, self.lines))
 
 
 def to_text(about: dict[str, Any], lines: list[Line]) -> str:
     """Return the JSON of a comparison, a line of text a row."""
     found = ",\n".join(json.dumps(line.to_json()) for line in lines)
     return f'{{"about": {json.dumps(about, indent=1)},\n"rows": [\n{found}\n]}}\n'
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write a file so that no one ever finds a part of it."""
+    unfinished = file.with_name(f"{file.name}.part")
+    unfinished.write_text(text)
+    unfinished.replace(file)
 
 
 def from_text(text: str) -> tuple[dict[str, Any], list[Line]]:

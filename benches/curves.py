@@ -10,6 +10,7 @@ same JSON:
         "unit": "seconds",                   of the values: seconds or bytes
         "counted": "idle connections",       what the counts are of: the other axis of a plot
         "growth_most": 1.03,                 how many times its first value oxloop's last may be
+       "limit": "flat within 3%",           the same in words; both null if nothing is said of it
         "verdict": "pass",                   pass, short, open (the interval decides nothing), -
         "loops": {
           "oxloop": {
@@ -47,19 +48,27 @@ SCALES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
 
 @dataclass(frozen=True)
-class Curve:
-    """What is measured, and how many times the first value the last may be.
+class Limit:
+    """How many times the value at one count that at another may be, and what that is called.
 
-    A curve that `may_grow_as_floor` may also grow as that of the floor does.
+    With `or_floor` a cost may also grow as that of the floor does.
     """
+
+    words: str
+    most: Callable[[int, int], float]
+    or_floor: bool = False
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What is measured, and how it may grow."""
 
     name: str
     what: str
     unit: str
     counted: str
-    growth_most: Callable[[int, int], float] | None = None
+    limit: Limit | None = None
     is_growth_shown: bool = True
-    may_grow_as_floor: bool = False
 
 
 @dataclass
@@ -116,11 +125,11 @@ class Plot:
 
     @property
     def growth_most(self) -> float | None:
-        counts, allowed = self.counts, self.curve.growth_most
-        if allowed is None or len(counts) < 2:
+        counts, limit = self.counts, self.curve.limit
+        if limit is None or len(counts) < 2:
             return None
-        most = allowed(counts[0], counts[-1])
-        floor = self.growth(FLOOR) if self.curve.may_grow_as_floor else None
+        most = limit.most(counts[0], counts[-1])
+        floor = self.growth(FLOOR) if limit.or_floor else None
         return most if floor is None else max(most, floor.value)
 
     @property
@@ -142,6 +151,7 @@ class Plot:
             "unit": self.curve.unit,
             "counted": self.curve.counted,
             "growth_most": self.growth_most,
+            "limit": None if self.curve.limit is None else self.curve.limit.words,
             "verdict": self.verdict,
             "loops": {
                 spec: {"growth": growth_to_json(self.growth(spec)), **series.to_json(rounds)}
@@ -154,13 +164,13 @@ def growth_to_json(growth: Ratio | None) -> dict[str, Any] | None:
     return None if growth is None else {"value": growth.value, "interval": growth.interval}
 
 
-def flat(part: float) -> Callable[[int, int], float]:
+def flat(part: float) -> Limit:
     """Allow a cost to grow by a part of it."""
-    return lambda first, last: 1.0 + part
+    return Limit(f"flat within {part:.0%}", lambda first, last: 1.0 + part)
 
 
-def logarithmic(first: int, last: int) -> float:
-    """Allow a cost to grow as the logarithm of the count."""
+def logarithm(first: int, last: int) -> float:
+    """Return how many times the logarithm of the first count that of the last is."""
     return math.log(last) / math.log(first)
 
 
@@ -211,20 +221,18 @@ def growth_table(plots: list[Plot], specs: list[str]) -> str:
     return report.table(["growth", "from, to", *specs, "at most", "verdict"], body)
 
 
-def legend(plots: list[Plot]) -> str:
+def legend(plots: list[Plot]) -> list[str]:
     """Return what each curve is."""
-    return "\n".join(
-        f"- {plot.curve.name}: {plot.curve.what}; counted: {plot.curve.counted}" for plot in plots
-    )
+    return [
+        f"{plot.curve.name}: {plot.curve.what}; counted: {plot.curve.counted}" for plot in plots
+    ]
 
 
-def notes(plots: list[Plot]) -> str:
+def notes(plots: list[Plot]) -> list[str]:
     """Return why values are missing."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for plot in plots:
         for spec, series in plot.series.items():
             if series.failure is not None:
                 reasons.setdefault((spec, series.failure), []).append(plot.curve.name)
-    return "\n".join(
-        f"- {spec}: {reason} - {', '.join(names)}" for (spec, reason), names in reasons.items()
-    )
+    return [f"{spec}: {reason} - {', '.join(names)}" for (spec, reason), names in reasons.items()]

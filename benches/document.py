@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import comparison
+import costs
 import curves
 import peers
 import plots
 import ratio
 import report
-from curves import Curve, Plot, Series
+from curves import Curve, Limit, Plot, Series
 from measurement import FLOOR
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ ABOUT = {
 ORIGIN = """\
 `make bench` measured this and `benches/document.py` wrote the page: a change by hand would be lost.
 The raw samples are in"""
+PICTURES = {
+    "times": "Costs in time by what they may grow with",
+    "memory": "Memory by turns of use: at the peak, kept after it, held for good",
+}
 READING = """\
 - A **rate** is operations or requests per CPU-second of the measured process, its median over the
   rounds. It says what a machine that has nothing else to do could serve with one core.
@@ -63,6 +68,8 @@ READING = """\
   request. Where there is a target for it, its verdict stands beside it.
 - **Latencies** are wall time from a request to its answer, with as many requests under way as the
   name of the row says.
+- Of **costs**, less is better. Their ratio is the best peer's cost to oxloop's, so that here too
+  more than 1 means that oxloop leads.
 - What each row does, and how it is measured, is in [benches/README.md](../benches/README.md).\
 """
 
@@ -86,21 +93,26 @@ class Source:
 
     @property
     def specs(self) -> list[str]:
-        """The loops of which there is any number, in the order of their first row."""
-        measured = [
-            *(spec for line in self.lines for spec, cell in line.cells.items() if cell.samples),
-            *(spec for plot in self.plots for spec, each in plot.series.items() if each.values),
-        ]
+        """The loops in the order of their first row; the floor is the last."""
         known = [
             *(spec for line in self.lines for spec in line.cells),
             *(spec for plot in self.plots for spec in plot.series),
         ]
-        specs = [spec for spec in dict.fromkeys(known) if spec in measured]
-        return sorted(specs, key=lambda spec: spec == FLOOR)  # the others keep their order
+        return sorted(dict.fromkeys(known), key=lambda spec: spec == FLOOR)
 
     @property
-    def growing(self) -> list[Plot]:
-        return [plot for plot in self.plots if len(plot.counts) > 1]
+    def figures(self) -> list[Plot]:
+        return [plot for plot in self.plots if plot.counts and not costs.is_growing(plot)]
+
+    @property
+    def drawn(self) -> dict[str, list[Plot]]:
+        """Curves by the picture that they are in."""
+        growing = [plot for plot in self.plots if costs.is_growing(plot)]
+        found = {
+            "times": [plot for plot in growing if plot.curve.unit == "seconds"],
+            "memory": [plot for plot in growing if plot.curve.unit != "seconds"],
+        }
+        return {what: drawn for what, drawn in found.items() if drawn}
 
     def drawing(self, what: str) -> str:
         """Return the name of the file of one of its plots."""
@@ -110,7 +122,7 @@ class Source:
 def plot_of(found: dict[str, Any]) -> Plot:
     """Return the curve that was written as this, see curves.py."""
     most = found["growth_most"]
-    growth_most = None if most is None else lambda first, last: float(most)
+    limit = None if most is None else Limit(found["limit"], lambda first, last: float(most))
     names = (found["curve"], found["what"], found["unit"], found["counted"])
     series = {
         spec: Series(
@@ -126,7 +138,7 @@ def plot_of(found: dict[str, Any]) -> Plot:
         )
         for spec, each in found["loops"].items()
     }
-    return Plot(Curve(*names, growth_most), series)
+    return Plot(Curve(*names, limit), series)
 
 
 def paragraph(text: str) -> str:
@@ -134,7 +146,9 @@ def paragraph(text: str) -> str:
 
 
 def headline(source: Source) -> str:
-    """Say in a sentence or two how a comparison ended."""
+    """Say in a sentence or two what a file of samples shows, if it can be said so shortly."""
+    if not source.lines:
+        return paragraph(costs.headline(source.plots))
     mean = ratio.geometric_mean(line.peer_ratio.value for line in source.lines if line.peer_ratio)
     verdicts = [line.verdict for line in source.lines]
     lead, even, behind = (verdicts.count(each) for each in ("lead", "even", "behind"))
@@ -230,18 +244,43 @@ def comparison_section(source: Source) -> list[str]:
     return [*found, folded("Notes: why numbers are missing, and more", items(report.notes(lines)))]
 
 
-def curves_section(source: Source) -> list[str]:
-    """Return the paragraphs of curves."""
-    specs = source.specs
-    found = [f"## Costs that may grow ({source.path.name})", curves.legend(source.plots)]
-    if source.growing:
-        found.append(picture(source, "curves", "Costs by what they may grow with"))
-    found += [
-        curves.growth_table(source.plots, specs),
-        folded("All values", curves.table(source.plots, specs)),
-        curves.notes(source.plots),
+def figures_section(source: Source) -> list[str]:
+    """Return the paragraphs of what things cost, however many there are."""
+    values = curves.table(source.figures, source.specs)
+    found = [
+        f"## Memory and idleness on CPython {source.about['python']}",
+        costs.figures_table(source.figures),
+        folded("Values of all loops", f"{items(curves.legend(source.figures))}\n\n{values}"),
     ]
-    return [each for each in found if each]
+    return [*found, *missing(source.figures)]
+
+
+def growth_section(source: Source) -> list[str]:
+    """Return the paragraphs of costs that may grow."""
+    growing = [plot for plots in source.drawn.values() for plot in plots]
+    found = [f"## Costs that may grow, on CPython {source.about['python']}"]
+    found.append(items(costs.kept(growing)))
+    for what, drawn in source.drawn.items():
+        found.append(picture(source, what, PICTURES[what]))
+        values = curves.table(drawn, source.specs)
+        found += [
+            folded("How much they grow", curves.growth_table(drawn, source.specs)),
+            folded("Values of all loops", f"{items(curves.legend(drawn))}\n\n{values}"),
+        ]
+    return [each for each in [*found, *missing(growing)] if each]
+
+
+def missing(plots: list[Plot]) -> list[str]:
+    """Return why values are missing, if any are."""
+    texts = curves.notes(plots)
+    return [folded("Notes: why numbers are missing", items(texts))] if texts else []
+
+
+def sections(source: Source) -> list[str]:
+    """Return the paragraphs of a file of samples."""
+    found = comparison_section(source) if source.lines else []
+    found += figures_section(source) if source.figures else []
+    return found + (growth_section(source) if source.drawn else [])
 
 
 def markdown(sources: list[Source]) -> str:
@@ -249,12 +288,12 @@ def markdown(sources: list[Source]) -> str:
     files = ", ".join(f"[{each.path.name}]({DIRECTORY}/{each.path.name})" for each in sources)
     found = [
         "# Benchmarks",
-        *(headline(source) for source in sources if source.lines),
+        *(text for source in sources if (text := headline(source))),
         paragraph(f"{ORIGIN} {files}."),
         f"## How to read it\n\n{READING}",
     ]
     for source in sources:
-        found += comparison_section(source) if source.lines else curves_section(source)
+        found += sections(source)
     found.append(f"## Machine and versions\n\n{about_table(sources)}")
     return "\n\n".join(found) + "\n"
 
@@ -273,8 +312,8 @@ def write(sources: list[Source], to: Path) -> None:
             plots.ratios(source.lines, directory / source.drawing("ratios"))
         if any(line.is_timed for line in source.lines):
             plots.latencies(source.lines, source.specs, directory / source.drawing("latencies"))
-        if source.growing:
-            plots.curves(source.growing, source.specs, directory / source.drawing("curves"))
+        for what, drawn in source.drawn.items():
+            plots.curves(drawn, source.specs, directory / source.drawing(what))
     (to / "benchmarks.md").write_text(markdown(sources))
 
 

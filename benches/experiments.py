@@ -14,14 +14,15 @@ import time
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import compare
 import curves
 import loops
 import machine
 import peers
-from comparison import progress
+from budget import Budget
+from comparison import progress, write_whole
 from curves import Plot, Series
 from disturbance import Watch
 from measurement import (
@@ -86,29 +87,40 @@ def run_program(bench: Bench, program: str, spec: str, *arguments: str) -> dict[
 
 
 def measure(
-    bench: Bench, experiments: list[Experiment], specs: list[str], rounds: int
+    bench: Bench,
+    experiments: list[Experiment],
+    specs: list[str],
+    budget: Budget,
+    keep: Callable[[list[Plot], int], None] = lambda plots, rounds: None,
 ) -> list[Plot]:
-    """Measure all curves. Loops take turns in an experiment; each round begins with another."""
+    """Measure all curves. Loops take turns in an experiment; each round begins with another.
+
+    What there is, and of how many rounds, is given to `keep` after each experiment.
+    """
     plots = {
         curve.name: Plot(curve, {spec: Series() for spec in specs if experiment.is_on(spec)})
         for experiment in experiments
         for curve in experiment.curves
     }
+    found = list(plots.values())
+    started = time.monotonic()
+    number, elapsed, took = 0, 0.0, 0.0
     try:
-        for number in range(rounds):
-            started = time.monotonic()
+        while budget.has_round(number, elapsed, took):
             for experiment in experiments:
                 measured = [spec for spec in specs if experiment.is_on(spec)]
                 first = number % max(len(measured), 1)
                 for spec in measured[first:] + measured[:first]:
-                    name = experiment.curves[0].name
-                    progress(f"round {number + 1}/{rounds} {name} {spec}")
+                    progress(f"round {number + 1} {experiment.curves[0].name} {spec}")
                     measure_once(bench, experiment, spec, number, plots)
-            took = time.monotonic() - started
-            progress(f"round {number + 1}/{rounds} took {took:.0f} s\n")
+                keep(found, number + 1)
+            number += 1
+            took = time.monotonic() - started - elapsed
+            elapsed += took
+            progress(f"round {number} took {took:.0f} s\n")
     except KeyboardInterrupt:
         progress("interrupted; what there is:\n")
-    return list(plots.values())
+    return found
 
 
 def measure_once(
@@ -162,14 +174,17 @@ def parse_options(doc: str | None, rounds: int, quick_rounds: int) -> argparse.N
     parser.add_argument(
         "--rounds", type=int, help=f"default: {rounds}, with --quick {quick_rounds}"
     )
+    parser.add_argument(
+        "--minutes", type=float, help="as many rounds as fit, but one at least, if no --rounds"
+    )
     parser.add_argument("--quick", action="store_true", help="a look, not a result")
-    parser.add_argument("--json", type=Path, help="write all samples to this file")
+    parser.add_argument("--json", type=Path, help="write all samples to this file, as they come")
     parser.add_argument("--server-core", type=int, help="default: the first allowed core")
     parser.add_argument("--client-core", type=int, help="default: the second allowed core")
     parser.add_argument("--programs", type=Path, help="directory of built floor and load")
     parser.add_argument("--venv", type=Path, default=peers.VENV)
     options = parser.parse_args()
-    if options.rounds is None:
+    if options.rounds is None and options.minutes is None:
         options.rounds = quick_rounds if options.quick else rounds
     defaults = compare.QUICK if options.quick else compare.THOROUGH
     options.warmup, options.seconds = defaults["warmup"], defaults["seconds"]
@@ -179,28 +194,45 @@ def parse_options(doc: str | None, rounds: int, quick_rounds: int) -> argparse.N
     return options
 
 
+def budget_of(options: argparse.Namespace) -> Budget:
+    if options.rounds is not None:
+        return Budget(options.rounds)
+    return Budget(seconds=options.minutes * 60, least=1)
+
+
+def to_text(about: dict[str, Any], plots: list[Plot], rounds: int) -> str:
+    """Return the JSON of curves, see curves.py."""
+    found = {"about": about, "curves": [plot.to_json(rounds) for plot in plots]}
+    return json.dumps(found, indent=1) + "\n"
+
+
 def run(options: argparse.Namespace, experiments: list[Experiment]) -> None:
-    """Measure what the options name, print the tables, and write the samples."""
+    """Measure what the options name, write the samples as they come, and print the tables."""
     chosen = [each for each in experiments if each.is_named(options.curves)]
     bench = compare.make_bench(options)
     about = {
         "command": machine.command_line(sys.argv[0], sys.argv[1:]),
         **machine.describe(bench.python),
-        "rounds": options.rounds,
+        "rounds": 0,
         "seconds": options.seconds,
     }
     specs = [*options.loops.split(","), FLOOR]
     started = time.monotonic()
-    plots = measure(bench, chosen, specs, options.rounds)
-    about["elapsed_seconds"] = round(time.monotonic() - started)
+
+    def keep(plots: list[Plot], rounds: int) -> None:
+        about.update(rounds=rounds, elapsed_seconds=round(time.monotonic() - started))
+        if options.json is not None:
+            write_whole(options.json, to_text(about, plots, rounds))
+
+    print_report(measure(bench, chosen, specs, budget_of(options), keep), specs, about)
+
+
+def print_report(plots: list[Plot], specs: list[str], about: dict[str, Any]) -> None:
     specs = [spec for spec in specs if any(spec in plot.series for plot in plots)]
     print(
         f"CPython {about['python']}, {about['openssl']}, Linux {about['kernel']}, "
-        f"{about['cores']} cores; medians of {options.rounds} rounds.\n"
+        f"{about['cores']} cores; medians of {about['rounds']} rounds.\n"
     )
     texts = [curves.table(plots, specs), curves.growth_table(plots, specs)]
-    texts += [curves.legend(plots), curves.notes(plots)]
+    texts += ["\n".join(f"- {text}" for text in [*curves.legend(plots), *curves.notes(plots)])]
     print("\n\n".join(text for text in texts if text))
-    if options.json is not None:
-        result = {"about": about, "curves": [plot.to_json(options.rounds) for plot in plots]}
-        options.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -20,7 +20,7 @@ from curves import Curve
 from experiments import Experiment, Point, parse_options, run, run_program
 from idle import IdleConnections, allow_descriptors
 from resident import resident_bytes
-from rows import Server
+from rows import Row, Server
 from stopwatch import cpu_clock
 
 if TYPE_CHECKING:
@@ -89,6 +89,17 @@ def idle_experiment(counts: tuple[int, ...], seconds: float) -> Experiment:
     return Experiment(measure, (curve,), has_floor=True)
 
 
+def import_experiment() -> Experiment:
+    """Import a loop's package in a new interpreter, as the row of comparisons does."""
+    curve = Curve("import", "CPU time of importing asyncio and the loop", "seconds", "imports")
+
+    def measure(bench: Bench, spec: str) -> Iterator[Point]:
+        sample = bench.measure_once(Row("import", is_standard=True), spec)
+        yield Point(curve, 1, 1 / sample.rate)
+
+    return Experiment(measure, (curve,))
+
+
 def footprint_experiment(curve: Curve, measurement: str, *counts: int) -> Experiment:
     """Have footprint.py measure something, in a process for each count."""
 
@@ -123,6 +134,7 @@ def make_experiments(*, is_quick: bool) -> list[Experiment]:
             "close",
             *PENDING,
         ),
+        import_experiment(),
         idle_experiment(IDLE_CONNECTIONS, IDLE_SECONDS / part),
     ]
 

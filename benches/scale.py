@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 
 import curves
 import tls_files
-from curves import Curve
+from curves import Curve, Limit
 from experiments import Experiment, Point, parse_options, run, run_program
 from idle import IdleConnections, allow_descriptors
 from measurement import FLOOR, run_to_json, sample_of
@@ -55,6 +55,7 @@ BURST = 1_000_000
 TIMER_FLOOR = "timer_floor.py"
 QUICK_PART = 10  # bursts and loads are so much smaller, and the largest count is left out
 WINDOWS = 5
+TIMER_LIMIT = Limit("within log n or a plain heap's growth", curves.logarithm, or_floor=True)
 BUSY = Server("protocol", "tcp", 20, "bytes", 1024)
 
 
@@ -114,7 +115,7 @@ def many_experiment(
 
 def timer_curve(name: str, what: str) -> Curve:
     what = f"CPU time a timer {what}"
-    return Curve(name, what, "seconds", "timers", curves.logarithmic, may_grow_as_floor=True)
+    return Curve(name, what, "seconds", "timers", TIMER_LIMIT)
 
 
 def timer_experiments(counts: tuple[int, ...]) -> list[Experiment]:

@@ -21,7 +21,8 @@ import returned
 import rows
 import scale
 import timer_floor
-from curves import Curve, Plot, Series
+from budget import Budget
+from curves import Curve, Limit, Plot, Series
 from experiments import Experiment, Point
 
 CORES = sorted(os.sched_getaffinity(0))
@@ -65,11 +66,12 @@ def test_a_verdict_needs_the_whole_interval(last: list[float], verdict: str) -> 
 
 
 def test_a_logarithm_grows_by_as_much_for_a_thousand_times_as_many() -> None:
-    assert curves.logarithmic(1_000, 1_000_000) == pytest.approx(2.0)
+    assert curves.logarithm(1_000, 1_000_000) == pytest.approx(2.0)
 
 
 def test_a_timer_may_cost_more_as_one_in_a_heap_does() -> None:
-    curve = Curve("timer", "", "seconds", "timers", lambda first, last: 1.5, may_grow_as_floor=True)
+    limit = Limit("as a heap", lambda first, last: 1.5, or_floor=True)
+    curve = Curve("timer", "", "seconds", "timers", limit)
     plot = Plot(curve, {"oxloop": series([1.0], [3.0]), "floor": series([4.0], [14.0])})
     assert plot.growth_most == pytest.approx(3.5)
     assert plot.verdict == "pass"
@@ -114,7 +116,7 @@ def test_tables_have_a_line_for_each_count_and_notes_the_failures() -> None:
     growth = curves.growth_table(plots, ["asyncio", "oxloop"]).splitlines()[-1]
     cells = [cell.strip() for cell in growth.strip("|").split("|")]
     assert cells == ["request", "10 to 10,000", "-", "1.01", "1.03", "pass"]
-    assert curves.notes(plots) == "- asyncio: OSError: too many - request"
+    assert curves.notes(plots) == ["asyncio: OSError: too many - request"]
 
 
 def failing(text: str, calls: list[str]) -> Experiment:
@@ -128,7 +130,7 @@ def failing(text: str, calls: list[str]) -> Experiment:
 
 def test_what_came_before_a_failure_is_kept() -> None:
     calls: list[str] = []
-    [plot] = experiments.measure(BENCH, [failing("OSError: no", calls)], ["asyncio"], 2)
+    [plot] = experiments.measure(BENCH, [failing("OSError: no", calls)], ["asyncio"], Budget(2))
     assert plot.series["asyncio"].values == {10: {0: 1.0, 1: 1.0}}
     assert plot.series["asyncio"].failure == "OSError: no"
     assert calls == ["asyncio"] * 2
@@ -137,7 +139,7 @@ def test_what_came_before_a_failure_is_kept() -> None:
 def test_a_loop_that_lacks_a_feature_is_not_tried_again() -> None:
     calls: list[str] = []
     specs = ["rloop", "uvloop", "oxloop+memorybio", "floor"]
-    experiments.measure(BENCH, [failing("NotImplementedError", calls)], specs, 3)
+    experiments.measure(BENCH, [failing("NotImplementedError", calls)], specs, Budget(3))
     assert sorted(calls) == ["rloop", "uvloop"]
 
 

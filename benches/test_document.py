@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -11,7 +10,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import comparison
+import curves
 import document
+import experiments
 import plots
 from curves import Curve, Plot, Series
 from document import Source
@@ -52,27 +53,43 @@ def compared() -> list[Line]:
 
 
 def grown() -> Plot:
-    curve = Curve("request", "CPU time a request", "seconds", "idle connections", lambda *_: 1.03)
+    limit = curves.flat(0.03)
+    curve = Curve("request", "CPU time a request", "seconds", "idle connections", limit)
     values = {10: {0: 1e-5, 1: 1.1e-5, 2: 1e-5}, 1000: {0: 1e-5, 1: 1.1e-5, 2: 1e-5}}
     return Plot(curve, {"oxloop": Series(values), "rloop": Series({}, "lost")})
+
+
+def returned() -> Plot:
+    curve = Curve("timers-kept", "memory after timers", "bytes", "turns")
+    return Plot(curve, {"oxloop": Series({1: {0: 5e6}, 2: {0: 5e6}})})
+
+
+def figure() -> Plot:
+    curve = Curve("handle", "memory of a handle", "bytes", "handles")
+    values = {"oxloop": [100.0] * 3, "uvloop": [150.0] * 3, "asyncio": [170.0] * 3}
+    return Plot(curve, {name: Series({9: dict(enumerate(each))}) for name, each in values.items()})
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
     loops, growth = tmp_path / "loops.json", tmp_path / "growth.json"
     loops.write_text(comparison.to_text(ABOUT, compared()))
-    growth.write_text(json.dumps({"about": ABOUT, "curves": [grown().to_json(3)]}))
-    return [loops, growth]
+    growth.write_text(experiments.to_text(ABOUT, [grown(), returned()], 3))
+    memory = tmp_path / "memory.json"
+    memory.write_text(experiments.to_text(ABOUT, [figure()], 3))
+    return [loops, growth, memory]
 
 
 def test_files_of_both_kinds_are_read_as_they_were_written(files: list[Path]) -> None:
-    loops, growth = map(Source.read, files)
+    loops, growth, memory = map(Source.read, files)
     assert [line.to_json() for line in loops.lines] == [line.to_json() for line in compared()]
-    assert loops.specs == ["uvloop", "oxloop", "oxloop+memorybio", "floor"]
-    [plot] = growth.plots
-    assert plot.to_json(3) == grown().to_json(3)
-    assert growth.growing == [plot]
-    assert growth.specs == ["oxloop"]
+    assert loops.specs == ["uvloop", "talyn", "oxloop", "oxloop+memorybio", "floor"]
+    assert [plot.to_json(3) for plot in growth.plots] == [grown().to_json(3), returned().to_json(3)]
+    assert growth.drawn == {"times": growth.plots[:1], "memory": growth.plots[1:]}
+    assert growth.figures == []
+    assert growth.specs == ["oxloop", "rloop"]
+    assert memory.drawn == {}
+    assert memory.figures == memory.plots
 
 
 def test_the_page_has_numbers_reasons_pictures_and_the_machine(files: list[Path]) -> None:
@@ -85,10 +102,14 @@ def test_the_page_has_numbers_reasons_pictures_and_the_machine(files: list[Path]
         "10 / 20 / 30",
         "(benchmarks/loops-ratios.svg)",
         "(benchmarks/loops-latencies.svg)",
-        "(benchmarks/growth-curves.svg)",
+        "(benchmarks/growth-times.svg)",
+        "(benchmarks/growth-memory.svg)",
+        "- request is flat within 3%: 1.00 (1.00-1.00) times as much at 1,000 idle connections",
+        "Of 1 costs that have a limit to their growth, oxloop's keep to it in 1, do not in 0",
+        "of a handle in bytes |    100 |    uvloop |      150 | 1.50 (1.50-1.50) |    lead |",
         "- talyn: ImportError: none - sleep-0",
         "- rloop: lost - request",
-        "1.00 (1.00-1.00) |    1.03 |    pass",
+        "|    1.03 |    pass |",
         "[growth.json](benchmarks/growth.json)",
         "compare.py --rows '*'",
     ):
@@ -132,9 +153,11 @@ def test_the_same_samples_give_the_same_files(files: list[Path], tmp_path: Path)
     assert first == second
     assert sorted(first) == [
         "benchmarks.md",
-        "benchmarks/growth-curves.svg",
+        "benchmarks/growth-memory.svg",
+        "benchmarks/growth-times.svg",
         "benchmarks/growth.json",
         "benchmarks/loops-latencies.svg",
         "benchmarks/loops-ratios.svg",
         "benchmarks/loops.json",
+        "benchmarks/memory.json",
     ]
