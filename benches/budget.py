@@ -6,6 +6,7 @@ shortened only if not even the least number of rounds would fit.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 # The CPU clock of a running process moves at each tick, of 1 to 10 ms.
@@ -26,6 +27,12 @@ class Budget:
             return number < self.rounds
         return number < self.least or elapsed + expected <= self.seconds
 
+    def share(self, number: int, elapsed: float) -> float:
+        """Return how long round `number` may take, that all which have to be measured fit."""
+        if self.rounds is not None:
+            return math.inf
+        return (self.seconds - elapsed) / max(self.least - number, 1)
+
     def window(
         self, seconds: float, number: int, elapsed: float, expected: float, cells: int
     ) -> float:
@@ -33,8 +40,7 @@ class Budget:
 
         The round is expected to take so long with the windows of the last one.
         """
-        left = self.least - number
-        if self.rounds is not None or left <= 0 or not cells:
+        if self.rounds is not None or number >= self.least or not cells:
             return seconds
-        excess = expected - (self.seconds - elapsed) / left
+        excess = expected - self.share(number, elapsed)
         return min(seconds, max(WINDOW_LEAST, seconds - max(excess, 0.0) / cells))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,6 +128,11 @@ def print_report(lines: list[Line], specs: list[str], about: dict[str, Any]) -> 
     print("\n\n" + "\n".join(report.summary(lines)))
 
 
+def end_as_interrupted() -> None:
+    """Have a SIGTERM end what runs and print what there is, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def main() -> None:
     options = parse_options()
     if options.list:
@@ -146,6 +152,7 @@ def main() -> None:
         about,
         options.json,
     )
+    end_as_interrupted()
     try:
         comparison.run()
     except KeyboardInterrupt:

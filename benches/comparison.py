@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from measurement import Bench
     from rows import Row
 
-# In a run of limited time a peer so much slower than the best is measured in one round only.
-CONTENDING = 0.75
+# In a run of limited time a peer that reached less than the first of these parts of the best rate
+# is measured in no further round. If a round would take too long, it is the second or third.
+CONTENDING = (0.75, 0.85, 0.9)
 
 
 def cells_of(row: Row, specs: list[str]) -> dict[str, Cell]:
@@ -32,10 +33,10 @@ def cells_of(row: Row, specs: list[str]) -> dict[str, Cell]:
     }
 
 
-def contenders(line: Line) -> list[str]:
-    """Return the loops that the verdict may depend on, as far as is known."""
+def contenders(line: Line, part: float) -> list[str]:
+    """Return the loops that the verdict may depend on: peers with that part of the best rate."""
     best = line.cells[line.best_peer].rate if line.best_peer else None
-    least = CONTENDING * (best or 0.0)
+    least = part * (best or 0.0)
     return [
         spec
         for spec, cell in line.cells.items()
@@ -56,6 +57,7 @@ class Comparison:
     file: Path | None = None  # takes all samples, anew after each row
     lines: list[Line] = field(init=False)
     costs: dict[tuple[str, str], float] = field(default_factory=dict)  # seconds by row and loop
+    contending: float = CONTENDING[0]
 
     def __post_init__(self) -> None:
         self.lines = [
@@ -68,7 +70,7 @@ class Comparison:
         number = 0
         while True:
             elapsed = time.monotonic() - started
-            expected = sum(self.costs.get((line.name, spec), 0.0) for line, spec in self.cells())
+            expected = self.choose(self.budget.share(number, elapsed))
             if not self.budget.has_round(number, elapsed, expected):
                 break
             self.shorten_windows(number, elapsed, expected)
@@ -78,13 +80,22 @@ class Comparison:
             took = time.monotonic() - started - elapsed
             progress(f"round {number} took {took:.0f} s\n")
 
+    def choose(self, share: float) -> float:
+        """Choose so many contenders that a round takes no longer; return how long it takes."""
+        expected = 0.0
+        for self.contending in CONTENDING:
+            expected = sum(self.costs.get((line.name, spec), 0.0) for line, spec in self.cells())
+            if expected <= share:
+                break
+        return expected
+
     def cells(self) -> list[tuple[Line, str]]:
         """Return what the next round measures."""
         return [(line, spec) for line in self.lines for spec in self.chosen(line)]
 
     def chosen(self, line: Line) -> list[str]:
         if self.budget.rounds is None:
-            return contenders(line)
+            return contenders(line, self.contending)
         return [spec for spec, cell in line.cells.items() if not cell.is_given_up]
 
     def shorten_windows(self, number: int, elapsed: float, expected: float) -> None:

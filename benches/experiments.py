@@ -32,6 +32,7 @@ from measurement import (
     TRIES,
     MeasurementError,
     environment,
+    reasons,
     run_to_json,
 )
 
@@ -149,7 +150,7 @@ def least_disturbed(
     for _ in range(TRIES if experiment.is_timed else 1):
         points: list[Point] = []
         try:
-            with Watch(bench.server_core, bench.client_core) as watch:
+            with Watch(bench.server_core, bench.client_core) as watch, reasons():
                 points.extend(experiment.measure(bench, spec))
         except MeasurementError as error:
             return points, error
@@ -224,6 +225,7 @@ def run(options: argparse.Namespace, experiments: list[Experiment]) -> None:
         if options.json is not None:
             write_whole(options.json, to_text(about, plots, rounds))
 
+    compare.end_as_interrupted()
     print_report(measure(bench, chosen, specs, budget_of(options), keep), specs, about)
 
 

@@ -61,13 +61,25 @@ class Line:
 
     @property
     def best_peer(self) -> str | None:
-        """The peer with the best median rate."""
+        """The peer with the best median rate.
+
+        One that was measured in too few rounds for an interval is it only if it was better than
+        the best of the others in those rounds: other rounds may have been slow ones for all.
+        """
         rates = {
             spec: cell.rate
             for spec, cell in self.cells.items()
             if cell.rate is not None and spec != FLOOR and not loops.is_subject(spec)
         }
-        return max(rates, key=lambda spec: rates[spec] or 0.0, default=None)
+        steady = [spec for spec in rates if len(self.cells[spec].samples) >= ratio.ROUNDS_LEAST]
+        best = max(steady, key=lambda spec: rates[spec], default=None)
+        found = [spec for spec in rates if spec == best or self.is_better(spec, best)]
+        return max(found, key=lambda spec: rates[spec], default=None)
+
+    def is_better(self, spec: str, other: str | None) -> bool:
+        """Tell whether a loop was the better one in the rounds of both; any is, of one alone."""
+        found = self.ratio(spec, other)
+        return found is None or found.value > 1
 
     @property
     def peer_ratio(self) -> Ratio | None:

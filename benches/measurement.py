@@ -29,6 +29,9 @@ HERE = Path(__file__).resolve().parent
 FILES_MOST = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 READY_TIMEOUT = 30.0
 RUN_TIMEOUT = 120.0
+# Of a row, beside its warm-up and window. Some loops hang, in more than one row; the slowest row
+# of a loop that does not takes 10 s on a quiet machine.
+ROW_TIMEOUT = 45.0
 # A sample that lost more than this part of a core to other machines is not kept, if a few more
 # tries give a better one.
 STOLEN_MOST = 0.05
@@ -57,6 +60,16 @@ class MeasurementError(Exception):
     @property
     def is_permanent(self) -> bool:
         return str(self).startswith((*UNSUPPORTED, *SILENT))
+
+
+@contextlib.contextmanager
+def reasons() -> Iterator[None]:
+    """Make a reason of whatever else fails than what is measured: it must not end a run."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
+        text = DIRECTORIES.sub("", f"{type(error).__name__}: {error}")
+        raise MeasurementError(text) from error
 
 
 @dataclass(frozen=True)
@@ -105,10 +118,14 @@ class Bench:
         """
         tries: list[Sample] = []
         while len(tries) < TRIES and all(sample.is_disturbed for sample in tries):
-            with Watch(self.server_core, self.client_core) as watch:
+            with Watch(self.server_core, self.client_core) as watch, reasons():
                 sample = self.measure_once(row, spec)
             tries.append(replace(sample, stolen=watch.stolen, others=watch.others))
         return min(tries, key=lambda sample: sample.stolen)
+
+    @property
+    def timeout(self) -> float:
+        return ROW_TIMEOUT + self.warmup + self.seconds
 
     def measure_once(self, row: rows.Row, spec: str) -> Sample:
         if row.endpoints is not None:
@@ -134,7 +151,7 @@ class Bench:
     def _measure_micro(self, name: str, spec: str) -> Sample:
         command: list[str | Path] = [self.python, HERE / "micro.py", "--benchmark", name]
         command += ["--loop", loops.base_name(spec), "--core", str(self.server_core)]
-        result = run_to_json(command, environment(spec))
+        result = run_to_json(command, environment(spec), self.timeout)
         return Sample(result["operations"] / result["cpu_seconds"], result["cpu_seconds"])
 
     def _measure_endpoints(self, row: rows.Endpoints, spec: str) -> Sample:
@@ -154,7 +171,7 @@ class Bench:
             command += ["--core", str(client_core), "--connect", address]
             command += ["--server-pid", str(pid)]
             command += ["--warmup", str(self.warmup), "--seconds", str(self.seconds)]
-            return sample_of(run_to_json(command, env))
+            return sample_of(run_to_json(command, env, self.timeout))
 
     def _measure_client(self, row: rows.Client, spec: str) -> Sample:
         server_loop, client_loop = ("asyncio", spec)
@@ -169,7 +186,8 @@ class Bench:
         with self._asked(row, server_loop, server_core) as (pid, address, directory):
             command += ["--address", address, "--certificate", directory / "certificate.pem"]
             command += ["--measured-pid", str(pid)] if row.is_server_measured else []
-            return sample_of(run_to_json(command, environment(client_loop)))
+            env = environment(client_loop)
+            return sample_of(run_to_json(command, env, self.timeout))
 
     @contextlib.contextmanager
     def _asked(self, row: rows.Client, spec: str, core: int) -> Iterator[tuple[int, str, Path]]:
@@ -223,7 +241,7 @@ class Bench:
             command += ["--body", rows.PLAINTEXT if spec == FLOOR else server.body]
         else:
             command += ["--size", str(server.size)]
-        return sample_of(run_to_json([*command, address], None))
+        return sample_of(run_to_json([*command, address], None, self.timeout))
 
 
 def floor_mode(server: rows.Server) -> list[str]:
@@ -266,14 +284,16 @@ def environment(spec: str) -> dict[str, str]:
     return kept
 
 
-def run_to_json(command: list[str | Path], env: dict[str, str] | None) -> dict[str, float]:
+def run_to_json(
+    command: list[str | Path], env: dict[str, str] | None, timeout: float = RUN_TIMEOUT
+) -> dict[str, float]:
     """Run a program to its end and return the JSON object it prints."""
     try:
         done = subprocess.run(
-            command, env=env, capture_output=True, text=True, timeout=RUN_TIMEOUT, check=False
+            command, env=env, capture_output=True, text=True, timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired as expired:
-        raise MeasurementError(f"no result after {RUN_TIMEOUT:.0f} s") from expired
+        raise MeasurementError(f"no result after {timeout:.0f} s") from expired
     if done.returncode:
         raise MeasurementError(reason(done.stderr, done.returncode))
     result: dict[str, float] = json.loads(done.stdout)

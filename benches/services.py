@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "services"
+START_TIMEOUT = 180.0  # they may have to be installed
 # What the script names them, by the kind of the client.
 VARIABLES = {
     "redis": "OXLOOP_TEST_REDIS",
@@ -36,13 +37,17 @@ def environment(core: int) -> dict[str, str] | str:
     """Start the services; return what the script says of them, or why it failed."""
     directory = tempfile.mkdtemp(prefix="bench-services-")
     atexit.register(stop, directory)
-    started = subprocess.run(
-        [SCRIPT, "start", directory],
-        check=False,
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
-    )
+    try:
+        started = subprocess.run(
+            [SCRIPT, "start", directory],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=START_TIMEOUT,
+            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        )
+    except subprocess.TimeoutExpired:
+        return f"services: not ready after {START_TIMEOUT:.0f} s"
     if started.returncode:
         words = started.stderr.strip().splitlines()
         return words[-1] if words else f"services: status {started.returncode}"

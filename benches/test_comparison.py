@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -42,8 +43,9 @@ def test_slow_peers_contend_no_more_but_failures_of_chance_do() -> None:
     rates = {"asyncio": 76.0, "uvloop": 74.0, "zuvloop": 100.0, "oxloop": 5.0}
     cells = {spec: Cell({0: Sample(rate, 1.0)}) for spec, rate in rates.items()}
     cells |= {"rloop": Cell(failure="lost"), "talyn": Cell(failure="no", is_given_up=True)}
-    found = comparison.contenders(Line("sleep-0", cells))
-    assert found == ["asyncio", "zuvloop", "oxloop", "rloop"]
+    line = Line("sleep-0", cells)
+    assert comparison.contenders(line, 0.75) == ["asyncio", "zuvloop", "oxloop", "rloop"]
+    assert comparison.contenders(line, 0.85) == ["zuvloop", "oxloop", "rloop"]
 
 
 class FakeBench(Bench):
@@ -93,6 +95,65 @@ def test_without_time_the_least_number_of_rounds_is_measured(bench: FakeBench) -
     compared = Comparison(bench, [row], ["asyncio", "oxloop"], Budget(seconds=0.0), {})
     compared.run()
     assert bench.asked == ["asyncio", "oxloop", "oxloop", "asyncio", "asyncio", "oxloop"]
+
+
+def test_contenders_are_fewer_if_a_round_would_take_too_long(bench: FakeBench) -> None:
+    [row] = rows.select("sleep-0")
+    compared = Comparison(bench, [row], ["asyncio", "rloop", "oxloop"], Budget(seconds=9.0), {})
+    cells = compared.lines[0].cells
+    for spec, rate in {"asyncio": 80.0, "rloop": 100.0, "oxloop": 5.0}.items():
+        cells[spec].samples[0] = Sample(rate, 1.0)
+        compared.costs[row.name, spec] = 2.0
+    assert compared.choose(9.0) == 6.0
+    assert compared.choose(5.0) == 4.0
+    assert compared.chosen(compared.lines[0]) == ["rloop", "oxloop"]
+    assert compared.choose(1.0) == 4.0
+
+
+def test_what_was_measured_before_an_interrupt_is_kept(tmp_path: Path) -> None:
+    class Interrupted(FakeBench):
+        def measure(self, row: rows.Row, spec: str) -> Sample:
+            if row.name == "queue":
+                raise KeyboardInterrupt
+            return Sample(1.0, 1.0)
+
+    file = tmp_path / "samples.json"
+    bench = Interrupted(Path(), Path(), 0.1, 0.1, 0, 0)
+    compared = Comparison(bench, rows.select("sleep-0,queue"), ["oxloop"], Budget(3), {}, file)
+    with pytest.raises(KeyboardInterrupt):
+        compared.run()
+    about, lines = comparison.from_text(file.read_text())
+    assert about["rounds"] == 1
+    assert [(line.name, line.cells["oxloop"].rates) for line in lines] == [
+        ("sleep-0", {0: 1.0}),
+        ("queue", {}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("no JSON"), "ValueError: no JSON"),
+        (
+            FileNotFoundError(2, "missing", "/a/b/load"),
+            "FileNotFoundError: [Errno 2] missing: 'load'",
+        ),
+        (MeasurementError("ImportError: none"), "ImportError: none"),
+    ],
+)
+def test_whatever_fails_is_a_reason_and_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, text: str
+) -> None:
+    def fail(*_: object) -> Sample:
+        raise error
+
+    monkeypatch.setattr(Bench, "measure_once", fail)
+    [row] = rows.select("sleep-0")
+    core = min(os.sched_getaffinity(0))
+    bench = Bench(Path(), Path(), 0.1, 0.1, core, core)
+    compared = Comparison(bench, [row], ["oxloop"], Budget(1), {})
+    compared.run()
+    assert compared.lines[0].cells["oxloop"].failure == text
 
 
 def test_a_command_is_told_without_places() -> None:

@@ -36,6 +36,19 @@ def test_the_best_peer_has_the_best_median_and_is_compared_round_by_round() -> N
     assert found.verdict == "lead"
 
 
+def test_a_peer_of_one_round_is_best_only_if_it_was_in_that_round() -> None:
+    oxloop = [60.0, 30.0, 30.0]
+    slower = line("sleep-0", rloop=[40.0], uvloop=[50.0, 20.0, 20.0], asyncio=[9.0], oxloop=oxloop)
+    assert (slower.best_peer, slower.verdict) == ("uvloop", "lead")
+    faster = line("sleep-0", rloop=[60.0], uvloop=[50.0, 20.0, 20.0], oxloop=oxloop)
+    assert (faster.best_peer, faster.verdict) == ("rloop", "-")
+    # Nothing is known of both if no round is.
+    apart = line("sleep-0", rloop=[], uvloop=[50.0, 20.0, 20.0], oxloop=oxloop)
+    apart.cells["rloop"].samples[7] = Sample(40.0, 1.0)
+    assert apart.best_peer == "rloop"
+    assert line("sleep-0", rloop=[40.0], uvloop=[50.0], oxloop=[60.0]).best_peer == "uvloop"
+
+
 def test_a_row_may_lead_its_peers_and_miss_its_target_against_the_floor() -> None:
     found = line(
         "echo-protocol-tcp-1k-x20", uvloop=[100.0] * 3, oxloop=[110.0] * 3, floor=[120.0] * 3
