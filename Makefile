@@ -14,6 +14,7 @@ CONFORMANCE_ARGS ?=
 UPSTREAM_ARGS    ?=
 BENCH_ARGS       ?=
 QUICK            ?=
+BENCH_PYTHONS    ?= python3.11 python3.15
 CARGO_TARGET_DIR ?= target
 FUZZ_SECONDS     ?= 60
 
@@ -42,7 +43,7 @@ help: ## List the targets
 	@echo
 	@echo "  Variables: PYTHON=$(PYTHON) VENV=$(VENV) PROFILE=$(PROFILE) LOOP=$(LOOP)"
 	@echo "             HOST=$(HOST) PORT=$(PORT) SELFTEST= PYTEST_ARGS= PYTEST_WORKERS= CONFORMANCE_ARGS="
-	@echo "             TEST_LOOPS=$(TEST_LOOPS) UPSTREAM_ARGS= DEBUG_TESTS= BENCH_ARGS= QUICK= FUZZ_SECONDS= CARGO_TARGET_DIR="
+	@echo "             TEST_LOOPS=$(TEST_LOOPS) UPSTREAM_ARGS= DEBUG_TESTS= BENCH_ARGS= QUICK= BENCH_PYTHONS= FUZZ_SECONDS= CARGO_TARGET_DIR="
 
 # --- build --------------------------------------------------------------------------------------
 
@@ -164,17 +165,50 @@ format: $(STAMPS)/tools ## Format Rust and Python
 # --- bench --------------------------------------------------------------------------------------
 
 IS_QUICK := $(filter-out 0,$(QUICK))
+ifeq ($(IS_QUICK),)
+BENCH_DIR := .cache/bench
+BENCH_TO := docs
+# Of 40 minutes on two cores these have 29; the others are for the build and the peers.
+BENCH_LOOPS := --minutes 20
+BENCH_SCALE := --minutes 6 --loops asyncio,zuvloop,oxloop \
+  --curves 'request,timer-*,queue-item,lookup,child,connections-*-tcp-*,handles-*'
+BENCH_MEMORY := --minutes 3 --loops asyncio,uvloop,zuvloop,oxloop
+BENCH_MAIN := --rows main --minutes 8
+else
+BENCH_DIR := .cache/bench-quick
+BENCH_TO := $(BENCH_DIR)
+BENCH_LOOPS := --rows main --minutes 3 --quick
+BENCH_SCALE := --quick --curves 'request,timer-*' --loops zuvloop,oxloop
+BENCH_MEMORY := --quick --loops zuvloop,oxloop
+BENCH_MAIN := $(BENCH_LOOPS)
+endif
 
-.PHONY: bench bench-instructions
-# Some 30 minutes of measuring, so that all of it with the build takes less than 40.
-bench: $(STAMPS)/oxloop-$(PROFILE) ## Compare event loops and write docs/benchmarks.md; QUICK=1: a look in 7 minutes
-	@mkdir -p .cache/bench
+.PHONY: bench bench-versions bench-main bench-page bench-instructions
+bench: $(STAMPS)/oxloop-$(PROFILE) ## Compare event loops and write docs/benchmarks.md; QUICK=1: a look in 8 minutes
+	@mkdir -p $(BENCH_DIR)
 	$(PY) benches/compare.py --setup --python $(abspath $(PY)) --oxloop $(VENV)/wheel/oxloop-*.whl \
-	  $(if $(IS_QUICK),--rows main --minutes 6 --quick,--minutes 26) --json .cache/bench/loops.json $(BENCH_ARGS)
-	$(if $(IS_QUICK),,$(PY) benches/scale.py --curves request --loops asyncio,uvloop,zuvloop,oxloop \
-	  --json .cache/bench/connections.json)
-	.cache/bench-venv/bin/python benches/document.py --to $(if $(IS_QUICK),.cache/bench,docs) \
-	  .cache/bench/loops.json $(if $(IS_QUICK),,.cache/bench/connections.json)
+	  --json $(BENCH_DIR)/loops.json $(BENCH_LOOPS) $(BENCH_ARGS)
+	$(PY) benches/scale.py --json $(BENCH_DIR)/scale.json $(BENCH_SCALE)
+	$(PY) benches/memory.py --json $(BENCH_DIR)/memory.json $(BENCH_MEMORY)
+	@$(MAKE) --no-print-directory bench-page
+
+bench-versions: ## The main rows on BENCH_PYTHONS too, 8 minutes each and the build; after `make bench`
+	@for python in $(BENCH_PYTHONS); do \
+	  $(MAKE) --no-print-directory bench-main PYTHON=$$python VENV=.venv-$${python##*python} || exit; \
+	done
+	@$(MAKE) --no-print-directory bench-page
+
+bench-main: $(STAMPS)/oxloop-$(PROFILE)
+	@mkdir -p $(BENCH_DIR)
+	version=$$($(PY) -c 'import sys; print("%d.%d" % sys.version_info[:2])') && \
+	  $(PY) benches/compare.py --setup --python $(abspath $(PY)) --venv .cache/bench-$$version \
+	  --oxloop $(VENV)/wheel/oxloop-*.whl --json $(BENCH_DIR)/loops-$$version.json \
+	  $(BENCH_MAIN) $(BENCH_ARGS)
+
+bench-page: ## The page and its plots, of whatever was measured
+	.cache/bench-venv/bin/python benches/document.py --to $(BENCH_TO) \
+	  $$(ls -d $(BENCH_DIR)/loops.json $(BENCH_DIR)/loops-*.json $(BENCH_DIR)/scale.json \
+	  $(BENCH_DIR)/memory.json 2>/dev/null)
 
 bench-instructions: $(STAMPS)/oxloop-$(PROFILE) ## Instructions of ten hot paths against the committed figures
 	valgrind=$$(scripts/get-valgrind .cache/valgrind) && \

@@ -7,6 +7,7 @@ where the samples go.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import sys
@@ -94,7 +95,7 @@ def measure(
     budget: Budget,
     keep: Callable[[list[Plot], int], None] = lambda plots, rounds: None,
 ) -> list[Plot]:
-    """Measure all curves. Loops take turns in an experiment; each round begins with another.
+    """Measure all curves, by rounds; the first experiments take part in the last if not all fit.
 
     What there is, and of how many rounds, is given to `keep` after each experiment.
     """
@@ -104,24 +105,35 @@ def measure(
         for curve in experiment.curves
     }
     found = list(plots.values())
+    costs: dict[Experiment, float] = {}  # seconds of the last round
     started = time.monotonic()
-    number, elapsed, took = 0, 0.0, 0.0
     try:
-        while budget.has_round(number, elapsed, took):
+        for number in itertools.count():
+            is_over = True
             for experiment in experiments:
-                measured = [spec for spec in specs if experiment.is_on(spec)]
-                first = number % max(len(measured), 1)
-                for spec in measured[first:] + measured[:first]:
-                    progress(f"round {number + 1} {experiment.curves[0].name} {spec}")
-                    measure_once(bench, experiment, spec, number, plots)
-                keep(found, number + 1)
-            number += 1
-            took = time.monotonic() - started - elapsed
-            elapsed += took
-            progress(f"round {number} took {took:.0f} s\n")
+                elapsed = time.monotonic() - started
+                if budget.has_round(number, elapsed, costs.get(experiment, 0.0)):
+                    is_over = False
+                    measure_round(bench, experiment, specs, number, plots)
+                    costs[experiment] = time.monotonic() - started - elapsed
+                    keep(found, number + 1)
+            if is_over:
+                break
+            progress(f"round {number + 1}: {time.monotonic() - started:.0f} s so far\n")
     except KeyboardInterrupt:
         progress("interrupted; what there is:\n")
     return found
+
+
+def measure_round(
+    bench: Bench, experiment: Experiment, specs: list[str], number: int, plots: dict[str, Plot]
+) -> None:
+    """Measure an experiment on all loops, of which each round begins with another."""
+    measured = [spec for spec in specs if experiment.is_on(spec)]
+    first = number % max(len(measured), 1)
+    for spec in measured[first:] + measured[:first]:
+        progress(f"round {number + 1} {experiment.curves[0].name} {spec}")
+        measure_once(bench, experiment, spec, number, plots)
 
 
 def measure_once(

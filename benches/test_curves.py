@@ -3,6 +3,7 @@
 import mmap
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -141,6 +142,30 @@ def test_a_loop_that_lacks_a_feature_is_not_tried_again() -> None:
     specs = ["rloop", "uvloop", "oxloop+memorybio", "floor"]
     experiments.measure(BENCH, [failing("NotImplementedError", calls)], specs, Budget(3))
     assert sorted(calls) == ["rloop", "uvloop"]
+
+
+def test_the_time_that_is_left_goes_to_the_first_experiments_that_fit() -> None:
+    def lasting(name: str, seconds: float) -> Experiment:
+        curve = Curve(name, "", "bytes", "")
+
+        def measure(bench: measurement.Bench, spec: str) -> Iterator[Point]:
+            time.sleep(seconds)
+            yield Point(curve, 1, 1.0)
+
+        return Experiment(measure, (curve,))
+
+    made = [lasting("short", 0.0), lasting("long", 0.2)]
+    kept: list[int] = []
+
+    def keep(plots: list[Plot], rounds: int) -> None:
+        kept.append(rounds)
+        if rounds == 3:
+            raise KeyboardInterrupt
+
+    plots = experiments.measure(BENCH, made, ["asyncio"], Budget(seconds=0.3, least=1), keep)
+    rounds = [[*plot.series["asyncio"].values[1]] for plot in plots]
+    assert rounds == [[0, 1, 2], [0]]
+    assert kept == [1, 1, 2, 3]
 
 
 def test_experiments_are_chosen_by_the_names_of_their_curves() -> None:
