@@ -329,7 +329,7 @@ def test_of_a_datagram_transport_that_is_closing(loop, run):
 
 AT_ONCE = {
     "write_eof": lambda transport: transport.write_eof(),
-    "more than the high-water mark": lambda transport: transport.write(bytes(100_000)),
+    "more than ever waits": lambda transport: transport.write(bytes(300_000)),
     "its size is asked for": lambda transport: (
         transport.write(b"second"),
         transport.get_write_buffer_size(),

@@ -304,3 +304,47 @@ fn what_is_not_connected_is_refused() {
     assert_eq!(errno(socket::send(-1, b"x")), Some(libc::EBADF));
     assert_eq!(errno(socket::accept(-1)), Some(libc::EBADF));
 }
+
+/// Sends what the kernel promises to take until it promises nothing.
+fn send_what_is_promised(near: RawFd, pieces: usize) -> usize {
+    let mut sent = 0;
+    loop {
+        let room = socket::send_room(near).expect("SO_MEMINFO");
+        if room == 0 {
+            return sent;
+        }
+        let bytes = vec![7; room];
+        let slices: Vec<_> = bytes
+            .chunks(room.div_ceil(pieces))
+            .map(IoSlice::new)
+            .collect();
+        let taken = socket::send_vectored(near, &slices).expect("a send");
+        assert_eq!(taken, room, "after {sent} bytes, in {pieces} pieces");
+        sent += taken;
+    }
+}
+
+#[test]
+fn all_that_send_room_promises_is_taken() {
+    for send_buffer in [None, Some(4096), Some(65_536), Some(1_000_000)] {
+        for pieces in [1, 7, 1000] {
+            let unix = socket::pair(AF_UNIX, SOCK_STREAM, 0).expect("a pair");
+            for (near, _far) in [unix, connected()] {
+                if let Some(bytes) = send_buffer {
+                    socket::set_option_int(near.as_raw_fd(), SOL_SOCKET, libc::SO_SNDBUF, bytes)
+                        .expect("SO_SNDBUF");
+                }
+                assert!(send_what_is_promised(near.as_raw_fd(), pieces) > 2000);
+            }
+        }
+    }
+}
+
+#[test]
+fn send_room_of_a_pipe_is_an_error() {
+    let (_reading, writing) = socket::pipe().expect("a pipe");
+    assert_eq!(
+        errno(socket::send_room(writing.as_raw_fd())),
+        Some(libc::ENOTSOCK)
+    );
+}

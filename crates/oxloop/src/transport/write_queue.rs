@@ -69,6 +69,11 @@ impl WriteQueue {
         self.size
     }
 
+    /// True if one system call can take all of it.
+    pub(super) fn fits_one_send(&self) -> bool {
+        self.chunks.len() <= SLICES_MOST
+    }
+
     pub(super) const fn is_blocked(&self) -> bool {
         self.blocked
     }

@@ -2,6 +2,7 @@
 
 use super::accept::Accept;
 use super::clients::Acceptor;
+use super::room::Room;
 use super::{Descriptor, StreamState, StreamThis, StreamTransport, by_object};
 use crate::error::{os_error, then_cleaned};
 use crate::event_loop::EventLoop;
@@ -90,6 +91,7 @@ pub(crate) fn start(
         peer: RefCell::new(peer),
         local: RefCell::new(local),
         queue: RefCell::new(WriteQueue::new()),
+        room: Room::default(),
         writable: Slot::default(),
         eof: Cell::new(false),
         sendfile: Cell::new(false),

@@ -6,6 +6,7 @@
 //! | feeding `asyncio.StreamReader` | `reader` |
 //! | feeding TLS | `read` |
 //! | write, writelines, write_eof | `write` |
+//! | how much may wait for the end of the batch | `room` |
 //! | connection_made | `connection` |
 //! | the task that accepts it, its server | `accept`, `clients` |
 //! | get_extra_info | `extra_info` |
@@ -36,6 +37,7 @@ mod connection;
 mod extra_info;
 mod read;
 mod reader;
+mod room;
 mod sendfile;
 mod write;
 
@@ -62,6 +64,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use accept::Accept;
+use room::Room;
 
 pub(crate) use clients::{Acceptor, Clients};
 pub(crate) use connection::{Connected, Peer, start};
@@ -104,6 +107,8 @@ struct StreamState {
     /// Known once the program could close the descriptor, see `remember_local`.
     local: RefCell<Option<SocketAddress>>,
     queue: RefCell<WriteQueue>,
+    /// What the kernel has promised to take of it.
+    room: Room,
     /// `sendfile`'s future, which is done when the queue is empty and the socket takes more.
     writable: Slot,
     /// `write_eof` was called.

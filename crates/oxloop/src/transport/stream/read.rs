@@ -17,6 +17,8 @@ use std::io::{self, ErrorKind};
 
 /// The most bytes of one read, as in asyncio.
 const READ_MOST: usize = 256 * 1024;
+/// The most bytes of one read in bulk while the protocol has never paused reading.
+const READ_MOST_UNPAUSED: usize = 1024 * 1024;
 /// From this size on, the next read goes straight into a `bytes`.
 const BULK: usize = 32 * 1024;
 
@@ -59,7 +61,7 @@ impl<'py> StreamThis<'_, 'py> {
                 Ok(PyBytes::new(py, &scratch[..count]))
             })
         } else {
-            let capacity = (inner.last_read.get() * 2).min(READ_MOST);
+            let capacity = (inner.last_read.get() * 2).min(self.read_most());
             bytes_filled_by(py, capacity, |memory| socket::recv(self.fd()?, memory))?
         };
         match received {
@@ -72,6 +74,16 @@ impl<'py> StreamThis<'_, 'py> {
                 })
             }
             Err(error) => self.read_failed(&error).map(|()| Received::Nothing),
+        }
+    }
+
+    /// A protocol that pauses gets no more at once than in asyncio: it bounds what it keeps. For
+    /// others a larger read means that more is read while it is in the processor's cache.
+    fn read_most(&self) -> usize {
+        if self.own().flags.reading.changes() == 0 {
+            READ_MOST_UNPAUSED
+        } else {
+            READ_MOST
         }
     }
 

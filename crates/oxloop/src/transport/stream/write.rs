@@ -129,7 +129,8 @@ impl<'py> StreamThis<'_, 'py> {
         if blocked {
             return self.maybe_pause_protocol();
         }
-        let waits = state.is_in_callback() && size <= inner.flow.high_water();
+        let waits =
+            state.is_in_callback() && (size <= inner.flow.high_water() || self.kernel_takes(size));
         if waits && !inner.descriptor.borrow().is_shared(self.py()) {
             self.flush_later();
             return Ok(());
@@ -159,14 +160,19 @@ impl<'py> StreamThis<'_, 'py> {
     fn try_flush(&self) -> PyResult<()> {
         let inner = self.own();
         inner.written.set(false);
-        {
+        let promised = {
             let queue = inner.queue.borrow();
             if queue.is_blocked() || queue.is_empty() {
                 return Ok(());
             }
+            inner.room.claim(queue.size())
+        };
+        if !self.send_some()? || !inner.queue.borrow().is_blocked() {
+            return Ok(());
         }
-        if self.send_some()? && inner.queue.borrow().is_blocked() {
-            return self.wait_to_send();
+        self.wait_to_send()?;
+        if promised {
+            return self.promise_broken();
         }
         Ok(())
     }

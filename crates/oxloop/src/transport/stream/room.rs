@@ -1,0 +1,84 @@
+//! `Room`: how much the kernel has promised to take, so that a large write may wait as well.
+//!
+//! asyncio decides in `write` whether the protocol has to pause: if the kernel has left more than
+//! the high-water mark. A write that waits for the end of the batch leaves nothing if the kernel
+//! has room for all of it. So the kernel is asked when the mark is crossed, and the next send is of
+//! up to `WAITING_MOST` bytes where it was of one write more than the mark: half as many sends in
+//! bulk, each of which wakes the peer.
+//!
+//! Invariants:
+//! - a promise is for what is queued since the last send, and ends with the next.
+//! - if the kernel breaks it (the system is short of memory), the protocol is told to pause when
+//!   that is seen, and the connection does not ask again.
+//!
+//! Cost: one getsockopt(2) for each send of more than the high-water mark. Differs from asyncio,
+//! which sends in `write`: see docs/compatibility.md.
+
+use super::StreamThis;
+use pyo3::prelude::*;
+use reactor::socket;
+use std::cell::Cell;
+
+/// The most bytes that wait: more does not stay in the processor's cache.
+const WAITING_MOST: usize = 256 * 1024;
+
+/// In place of a promise: the kernel cannot be asked, or has broken one.
+const NONE_EVER: u32 = u32::MAX;
+
+/// The bytes that the next send will take for certain.
+#[derive(Default)]
+pub(super) struct Room(Cell<u32>);
+
+impl Room {
+    fn holds(&self, size: usize) -> bool {
+        self.is_asked() && size <= self.0.get() as usize
+    }
+
+    fn is_asked(&self) -> bool {
+        self.0.get() != NONE_EVER
+    }
+
+    /// Ends the promise; true if it covered `size` bytes.
+    #[inline]
+    pub(super) fn claim(&self, size: usize) -> bool {
+        // Small writes need no promise.
+        if self.0.get() == 0 {
+            return false;
+        }
+        let held = self.holds(size);
+        if self.is_asked() {
+            self.0.set(0);
+        }
+        held
+    }
+}
+
+impl StreamThis<'_, '_> {
+    /// True if the kernel would take the `size` bytes that are queued, and they may wait.
+    #[inline(never)]
+    pub(super) fn kernel_takes(&self, size: usize) -> bool {
+        let room = &self.own().room;
+        if size >= WAITING_MOST || !self.own().queue.borrow().fits_one_send() {
+            return false;
+        }
+        if !room.is_asked() || room.holds(size) {
+            return room.is_asked();
+        }
+        match self.fd().and_then(socket::send_room) {
+            Ok(bytes) => room.0.set(bytes.min(WAITING_MOST) as u32),
+            Err(_cannot_tell) => room.0.set(NONE_EVER),
+        }
+        room.holds(size)
+    }
+
+    /// The kernel took less than it had promised: asyncio would have paused in `write`.
+    ///
+    /// # Errors
+    /// As `maybe_pause_protocol`.
+    #[cold]
+    pub(super) fn promise_broken(&self) -> PyResult<()> {
+        let inner = self.own();
+        inner.room.0.set(NONE_EVER);
+        inner.context.run(self.py(), || self.maybe_pause_protocol())
+    }
+}

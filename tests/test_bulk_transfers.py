@@ -1,0 +1,157 @@
+"""Large writes and reads: when the protocol is told to pause, how much it gets at once.
+
+A loop may send what several writes of a callback gave it in one call, and read more at once from a
+peer that sends in bulk. A protocol that bounds what it keeps must not see a difference.
+"""
+
+import asyncio
+import socket
+
+import pytest
+
+from support.peers import PAIRS, accepted, pattern, read_all, read_exactly, tcp_pair, until
+from support.protocols import Recorder
+
+HIGH = 64 * 1024
+READ_MOST = 256 * 1024
+TCP_NOTSENT_LOWAT = 25
+
+
+@pytest.fixture(params=PAIRS)
+def pair(request):
+    return PAIRS[request.param]
+
+
+@pytest.mark.parametrize("sndbuf", [None, 20_000, 65536, 500_000])
+@pytest.mark.parametrize("piece", [3_000, 20_000, 60_000, 66_000, 130_000, 250_000, 300_000])
+def test_the_write_that_crosses_the_mark_pauses(loop, run, pair, piece, sndbuf):
+    """In one callback, without a turn between the writes and without a peer that reads."""
+    data = pattern(piece)
+
+    def write_until_paused(transport, protocol):
+        written = 0
+        while not protocol.paused:
+            transport.write(data)
+            written += piece
+            assert written < 50_000_000
+        return written
+
+    async def main():
+        transport, protocol, far = await accepted(loop, Recorder, lambda: pair(sndbuf=sndbuf))
+        written = write_until_paused(transport, protocol)
+        left = transport.get_write_buffer_size()
+        transport.close()
+        received = await asyncio.to_thread(read_all, far)
+        await until(lambda: protocol.is_lost)
+        far.close()
+        return protocol.calls, left, received == data * (written // piece)
+
+    calls, left, is_complete = run(main())
+    assert HIGH < left <= HIGH + piece
+    assert is_complete
+    assert calls == ["made", "pause", "resume", "lost"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 40])
+def test_large_writes_of_a_callback_arrive_in_order(loop, run, pair, count):
+    pieces = [pattern(50_000 + 7 * number, b"%d" % number) for number in range(count)]
+
+    async def main():
+        transport, protocol, far = await accepted(loop, Recorder, pair)
+        for piece in pieces:
+            transport.write(piece)
+        transport.write_eof()
+        received = await asyncio.to_thread(read_all, far)
+        transport.abort()
+        await until(lambda: protocol.is_lost)
+        far.close()
+        return received
+
+    assert run(main()) == b"".join(pieces)
+
+
+def test_a_kernel_that_takes_less_than_it_has_room_for(loop, run):
+    """TCP_NOTSENT_LOWAT: the pause comes a little later then, but comes, and nothing is lost."""
+    data = pattern(60_000)
+
+    def pair():
+        near, far = tcp_pair(rcvbuf=8192)
+        near.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, 1)
+        return near, far
+
+    async def main():
+        transport, protocol, far = await accepted(loop, Recorder, pair)
+        for _ in range(4):
+            transport.write(data)
+        await asyncio.sleep(0)
+        paused = protocol.paused
+        written = 4
+        while not protocol.paused:
+            transport.write(data)
+            written += 1
+        received = await asyncio.to_thread(read_exactly, far, written * len(data))
+        await until(lambda: not protocol.paused)
+        transport.write(data)
+        transport.close()
+        received += await asyncio.to_thread(read_all, far)
+        await until(lambda: protocol.is_lost)
+        far.close()
+        return paused, received == data * (written + 1)
+
+    assert run(main()) == (True, True)
+
+
+class Pausing(asyncio.Protocol):
+    """Pauses at each read and resumes in the next turn; keeps the sizes."""
+
+    def __init__(self):
+        self.sizes = []
+        self.lost = False
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.sizes.append(len(data))
+        self.transport.pause_reading()
+        asyncio.get_running_loop().call_soon(self.resume)
+
+    def resume(self):
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def connection_lost(self, exc):
+        self.lost = True
+
+
+def send_all(far, data):
+    far.sendall(data)
+    far.close()
+
+
+def test_a_protocol_that_pauses_gets_no_more_than_in_asyncio(loop, run):
+    data = pattern(16 << 20)
+
+    async def main():
+        _, protocol, far = await accepted(loop, Pausing, tcp_pair)
+        await asyncio.to_thread(send_all, far, data)
+        await until(lambda: protocol.lost)
+        return protocol.sizes
+
+    sizes = run(main())
+    assert sum(sizes) == len(data)
+    assert max(sizes) <= READ_MOST
+
+
+def test_bulk_arrives_whole(loop, run, pair):
+    data = pattern(32 << 20)
+
+    async def main():
+        _, protocol, far = await accepted(loop, Recorder, pair)
+        await asyncio.to_thread(send_all, far, data)
+        await until(lambda: protocol.is_lost)
+        return protocol
+
+    protocol = run(main())
+    assert protocol.received == data
+    assert protocol.calls == ["made", "data", "eof", "lost"]
