@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import loops
+import ratio
 from line import Cell, Line
 from measurement import FLOOR, MeasurementError
+from rows import TARGETS_PYTHON
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,14 +36,23 @@ def cells_of(row: Row, specs: list[str]) -> dict[str, Cell]:
 
 
 def contenders(line: Line, part: float) -> list[str]:
-    """Return the loops that the verdict may depend on: peers with that part of the best rate."""
+    """Return the loops that the verdict may depend on: peers with that part of the best rate.
+
+    One that was measured again is measured until it has rounds enough for an interval.
+    """
     best = line.cells[line.best_peer].rate if line.best_peer else None
     least = part * (best or 0.0)
     return [
         spec
         for spec, cell in line.cells.items()
         if not cell.is_given_up
-        and (spec == FLOOR or loops.is_subject(spec) or cell.rate is None or cell.rate >= least)
+        and (
+            spec == FLOOR
+            or loops.is_subject(spec)
+            or cell.rate is None
+            or cell.rate >= least
+            or 1 < len(cell.samples) < ratio.ROUNDS_LEAST
+        )
     ]
 
 
@@ -60,8 +71,10 @@ class Comparison:
     contending: float = CONTENDING[0]
 
     def __post_init__(self) -> None:
+        has_targets = self.about.get("python", "").startswith(f"{TARGETS_PYTHON}.")
         self.lines = [
-            Line(row.name, cells_of(row, self.specs), row.floor_target) for row in self.rows
+            Line(row.name, cells_of(row, self.specs), row.floor_target if has_targets else None)
+            for row in self.rows
         ]
 
     def run(self) -> None:

@@ -79,9 +79,10 @@ def kept(plots: list[Plot]) -> list[str]:
             continue
         text = KEEPING[plot.verdict].format(name=plot.curve.name, limit=plot.curve.limit.words)
         first, last = plot.counts[0], plot.counts[-1]
+        rounds = "" if growth.interval else ", in too few rounds for an interval"
         found.append(
             f"{text}: {growth} times as much at {last:,} {plot.curve.counted} as at {first:,}, "
-            f"where {plot.growth_most:.2f} is the most."
+            f"where {plot.growth_most:.2f} is the most{rounds}."
         )
     return found
 

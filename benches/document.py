@@ -152,11 +152,13 @@ def headline(source: Source) -> str:
     mean = ratio.geometric_mean(line.peer_ratio.value for line in source.lines if line.peer_ratio)
     verdicts = [line.verdict for line in source.lines]
     lead, even, behind = (verdicts.count(each) for each in ("lead", "even", "behind"))
+    undecided = len(verdicts) - lead - even - behind
+    rest = f"; {undecided} have too few rounds for a verdict" if undecided else ""
     mean_text = "-" if mean is None else f"{mean:.2f}"
     return paragraph(
         f"On CPython {source.about['python']} oxloop leads the best other loop of a row in {lead} "
-        f"of {len(verdicts)} rows, is even with it in {even} and behind in {behind}. The geometric "
-        f"mean of the ratios is {mean_text}."
+        f"of {len(verdicts)} rows, is even with it in {even} and behind in {behind}{rest}. The "
+        f"geometric mean of the ratios is {mean_text}."
     )
 
 

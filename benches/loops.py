@@ -66,7 +66,12 @@ def factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     if name == "asyncio":
         return asyncio.SelectorEventLoop
     package, _, base = name.partition("-")
-    module = importlib.import_module(package)
+    try:
+        module = importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ImportError(f"{package} is not there for this version of Python") from None
     if base:
         wrapped: Callable[[], asyncio.AbstractEventLoop] = module.loop_factory(factory(base))
         return wrapped

@@ -103,15 +103,26 @@ def summary(lines: list[Line]) -> list[str]:
     return found
 
 
-def notes(lines: list[Line]) -> list[str]:
-    """Return why cells are empty, and which numbers not to lean on."""
+def failures(lines: list[Line]) -> list[str]:
+    """Return why cells are empty."""
     reasons: dict[tuple[str, str], list[str]] = {}
-    starved, disturbed = [], []
-    variants: dict[str, list[str]] = {}
     for line in lines:
         for spec, cell in line.cells.items():
             if cell.failure is not None:
                 reasons.setdefault((spec, cell.failure), []).append(line.name)
+    found = []
+    for (spec, reason), names in reasons.items():
+        where = "all rows" if 1 < len(names) == len(lines) else ", ".join(names)
+        found.append(f"{spec}: {reason} - {where}")
+    return found
+
+
+def notes(lines: list[Line]) -> list[str]:
+    """Return why cells are empty, and which numbers not to lean on."""
+    starved, disturbed = [], []
+    variants: dict[str, list[str]] = {}
+    for line in lines:
+        for spec, cell in line.cells.items():
             idle = max((sample.idle_connections for sample in cell.samples.values()), default=0)
             if idle:
                 starved.append(f"{line.name} {spec} {idle}")
@@ -121,7 +132,7 @@ def notes(lines: list[Line]) -> list[str]:
             ratios = f"{line.name} {ratio_text(peer)} / {ratio_text(floor)}"
             variants.setdefault(spec, []).append(ratios)
     found = [f"{spec}, to peer / to floor: {'; '.join(each)}" for spec, each in variants.items()]
-    found += [f"{spec}: {reason} - {', '.join(names)}" for (spec, reason), names in reasons.items()]
+    found += failures(lines)
     if starved:
         found.append(f"connections without an answer in the window: {'; '.join(starved)}")
     if disturbed:

@@ -18,7 +18,8 @@ JSON = '{"message":"Hello, world!"}'
 # Frameworks with a client and a server, and how many requests are under way.
 FRAMEWORKS = (("websockets", 32), ("grpc", 32), ("http3", 8))
 
-# What part of the rate of a server without a loop a row is meant to reach, on CPython 3.14.
+# What part of the rate of a server without a loop a row is meant to reach, on this CPython.
+TARGETS_PYTHON = "3.14"
 FLOOR_TARGETS = {
     "echo-protocol-tcp-1k-x20": 0.97,
     "echo-protocol-tls-1k-x20": 0.97,

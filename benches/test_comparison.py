@@ -46,6 +46,10 @@ def test_slow_peers_contend_no_more_but_failures_of_chance_do() -> None:
     line = Line("sleep-0", cells)
     assert comparison.contenders(line, 0.75) == ["asyncio", "zuvloop", "oxloop", "rloop"]
     assert comparison.contenders(line, 0.85) == ["zuvloop", "oxloop", "rloop"]
+    cells["uvloop"].samples[1] = Sample(74.0, 1.0)
+    assert "uvloop" in comparison.contenders(line, 0.85)
+    cells["uvloop"].samples[2] = Sample(74.0, 1.0)
+    assert "uvloop" not in comparison.contenders(line, 0.85)
 
 
 class FakeBench(Bench):
@@ -95,6 +99,17 @@ def test_without_time_the_least_number_of_rounds_is_measured(bench: FakeBench) -
     compared = Comparison(bench, [row], ["asyncio", "oxloop"], Budget(seconds=0.0), {})
     compared.run()
     assert bench.asked == ["asyncio", "oxloop", "oxloop", "asyncio", "asyncio", "oxloop"]
+
+
+@pytest.mark.parametrize(
+    ("python", "target"), [("3.14.1", 0.97), ("3.11.7", None), ("3.15.0", None)]
+)
+def test_targets_are_stated_for_one_version(
+    bench: FakeBench, python: str, target: float | None
+) -> None:
+    chosen = rows.select("echo-protocol-tcp-1k-x20")
+    compared = Comparison(bench, chosen, ["oxloop"], Budget(1), {"python": python})
+    assert [line.floor_target for line in compared.lines] == [target]
 
 
 def test_contenders_are_fewer_if_a_round_would_take_too_long(bench: FakeBench) -> None:

@@ -46,6 +46,11 @@ def test_growth_is_judged_in_words(last: list[float], text: str) -> None:
     assert found.endswith("10 idle connections as at 1, where 1.03 is the most.")
 
 
+def test_growth_without_an_interval_is_told_so() -> None:
+    [found] = costs.kept([growth(1.0)])
+    assert found.endswith("where 1.03 is the most, in too few rounds for an interval.")
+
+
 def test_verdicts_are_counted_where_there_is_a_limit() -> None:
     plots = [growth(1.0), growth(1.0), growth(2.0), Plot(CLOSING, {"oxloop": series([1.0])})]
     assert costs.headline(plots) == (

@@ -120,6 +120,14 @@ def test_the_page_has_numbers_reasons_pictures_and_the_machine(files: list[Path]
     assert max(map(len, prose)) <= document.COLUMNS
 
 
+def test_rows_without_a_verdict_are_counted_too(tmp_path: Path) -> None:
+    file = tmp_path / "loops.json"
+    hasty = Line("queue", {"uvloop": cell([10]), "oxloop": cell([8])})
+    file.write_text(comparison.to_text(ABOUT, [*compared(), hasty]))
+    text = document.headline(Source.read(file)).replace("\n", " ")
+    assert "behind in 1; 1 have too few rounds for a verdict. The geometric" in text
+
+
 def test_main_rows_have_their_latencies_drawn_or_else_the_first() -> None:
     others = [Line(f"row-{number}", {"asyncio": cell([1.0], 1.0)}) for number in range(20)]
     assert plots.panel_lines([*others, *compared()]) == compared()[1:]

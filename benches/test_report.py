@@ -83,6 +83,18 @@ def test_an_empty_cell_has_its_reason_in_the_notes() -> None:
     assert "| sleep-0 |     1.0 |      - |" in report.rates_table([found], ["asyncio", "oxloop"])
 
 
+def test_a_loop_that_fails_everywhere_has_one_short_note() -> None:
+    absent = [line(name, asyncio=[1.0], talyn=[]) for name in ("sleep-0", "queue")]
+    for each in absent:
+        each.cells["talyn"].failure = "ImportError: none"
+    assert "talyn: ImportError: none - all rows" in report.notes(absent)
+
+
+def test_a_loop_that_is_not_installed_says_so() -> None:
+    with pytest.raises(ImportError, match=r"^nowhere is not there for this version of Python$"):
+        loops.factory("nowhere")
+
+
 def test_what_was_taken_from_samples_is_in_the_notes() -> None:
     found = line("sleep-0", asyncio=[1.0, 1.0], oxloop=[1.0])
     found.cells["asyncio"].samples[1] = Sample(1.0, 1.0, stolen=0.2, others=0.03)
