@@ -169,10 +169,10 @@ ifeq ($(IS_QUICK),)
 BENCH_DIR := .cache/bench
 BENCH_TO := docs
 # Of 40 minutes on two cores these have 29; the others are for the build and the peers.
-BENCH_LOOPS := --minutes 20
-BENCH_SCALE := --minutes 6 --loops asyncio,zuvloop,oxloop \
+BENCH_LOOPS := --minutes 22
+BENCH_SCALE := --minutes 5 --loops asyncio,zuvloop,oxloop \
   --curves 'request,timer-*,queue-item,lookup,child,connections-*-tcp-*,handles-*'
-BENCH_MEMORY := --minutes 3 --loops asyncio,uvloop,zuvloop,oxloop
+BENCH_MEMORY := --minutes 2 --loops asyncio,uvloop,zuvloop,oxloop
 BENCH_MAIN := --rows main --minutes 8
 else
 BENCH_DIR := .cache/bench-quick
