@@ -207,8 +207,7 @@ bench-main: $(STAMPS)/oxloop-$(PROFILE)
 
 bench-page: ## The page and its plots, of whatever was measured
 	.cache/bench-venv/bin/python benches/document.py --to $(BENCH_TO) \
-	  $$(ls -d $(BENCH_DIR)/loops.json $(BENCH_DIR)/loops-*.json $(BENCH_DIR)/scale.json \
-	  $(BENCH_DIR)/memory.json 2>/dev/null)
+	  $(wildcard $(addprefix $(BENCH_DIR)/,loops.json loops-*.json scale.json memory.json))
 
 bench-instructions: $(STAMPS)/oxloop-$(PROFILE) ## Instructions of ten hot paths against the committed figures
 	valgrind=$$(scripts/get-valgrind .cache/valgrind) && \
