@@ -1,12 +1,14 @@
 //! `MemoryBio`: the data path through the `ssl` module's own objects, used if libssl cannot be
 //! called directly.
 //!
-//! Cost: asyncio's calls of `SSLObject.read` and `write` and two copies through a MemoryBIO,
-//! without the Python code around them.
+//! Cost: a call of `SSLObject.read` or `write` for each record, and two copies through a MemoryBIO.
+//! Differs from asyncio: a call has no more than one record's worth, which is all that it would
+//! take or give; and once everything that arrived is decrypted, there is no call more whose only
+//! result would be an exception.
 
 use super::chunks::Chunks;
 use super::outcome::{Decrypted, Encrypted, ReadEnd};
-use super::records::{READ_MOST, is_again};
+use super::records::is_again;
 use crate::py::buffer::{WritableBuffer, append_to_bytearray};
 use crate::py::class::{Visit, VisitStopped};
 use crate::py::imports;
@@ -14,6 +16,9 @@ use crate::py::object::call_method;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyInt, PyMemoryView, PySlice, PyString};
+
+/// The most plaintext of a record (RFC 8446, 5.1).
+const RECORD: usize = 16 * 1024;
 
 /// An SSLObject between two MemoryBIOs.
 pub(super) struct MemoryBio {
@@ -74,24 +79,37 @@ impl MemoryBio {
         &self,
         py: Python<'py>,
     ) -> PyResult<Decrypted<Option<Bound<'py, PyBytes>>>> {
-        let most = PyInt::new(py, READ_MOST);
         let mut chunks = Chunks::default();
-        let end = loop {
-            match self.call(intern!(py, "read"), &[most.as_any()]) {
-                Ok(chunk) => {
-                    let chunk = chunk.cast_into::<PyBytes>()?;
-                    if chunk.as_bytes().is_empty() {
-                        break ReadEnd::CloseNotify;
-                    }
-                    chunks.push(chunk);
-                }
-                Err(error) => break end_of(py, error)?,
-            }
-        };
+        let end = self.decrypt_each(py, |chunk| {
+            chunks.push(chunk);
+            Ok(())
+        })?;
         Ok(Decrypted {
             plaintext: chunks.joined(py)?,
             end,
         })
+    }
+
+    /// Decrypts all that has arrived and passes it on, a record's plaintext at a time.
+    fn decrypt_each<'py>(
+        &self,
+        py: Python<'py>,
+        mut taken: impl FnMut(Bound<'py, PyBytes>) -> PyResult<()>,
+    ) -> PyResult<ReadEnd> {
+        let most = PyInt::new(py, RECORD);
+        loop {
+            let chunk = match self.call(intern!(py, "read"), &[most.as_any()]) {
+                Ok(chunk) => chunk.cast_into::<PyBytes>()?,
+                Err(error) => return end_of(py, error),
+            };
+            if chunk.as_bytes().is_empty() {
+                return Ok(ReadEnd::CloseNotify);
+            }
+            taken(chunk)?;
+            if self.unread(py)? == 0 {
+                return Ok(ReadEnd::WantsMore);
+            }
+        }
     }
 
     pub(super) fn decrypt_into(&self, buffer: &Bound<'_, PyAny>) -> PyResult<Decrypted<usize>> {
@@ -123,10 +141,13 @@ impl MemoryBio {
         &self,
         buffer: &Bound<'_, PyByteArray>,
     ) -> PyResult<Decrypted<Option<usize>>> {
-        let Decrypted { plaintext, end } = self.decrypt(buffer.py())?;
-        let size = plaintext.map(|bytes| append_to_bytearray(buffer, bytes.as_bytes()));
+        let mut size = None;
+        let end = self.decrypt_each(buffer.py(), |chunk| {
+            size = Some(append_to_bytearray(buffer, chunk.as_bytes())?);
+            Ok(())
+        })?;
         Ok(Decrypted {
-            plaintext: size.transpose()?,
+            plaintext: size,
             end,
         })
     }
@@ -146,8 +167,9 @@ impl MemoryBio {
     pub(super) fn encrypt(&self, py: Python<'_>, data: &[u8]) -> PyResult<Encrypted> {
         let mut taken = 0;
         while taken < data.len() {
-            let rest = PyBytes::new(py, &data[taken..]);
-            match self.call(intern!(py, "write"), &[rest.as_any()]) {
+            let end = data.len().min(taken + RECORD);
+            let record = PyBytes::new(py, &data[taken..end]);
+            match self.call(intern!(py, "write"), &[record.as_any()]) {
                 Ok(count) => taken += count.extract::<usize>()?,
                 Err(error) if is_again(py, &error)? => break,
                 Err(error) => return Ok(Encrypted::Failed(error)),
