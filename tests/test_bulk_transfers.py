@@ -101,6 +101,50 @@ def test_a_kernel_that_takes_less_than_it_has_room_for(loop, run):
     assert run(main()) == (True, True)
 
 
+class Producer(asyncio.Protocol):
+    """Writes until it is told to pause, and goes on inside resume_writing; closes at the end."""
+
+    left = 20
+    piece = bytes(150_000)
+    paused = False
+
+    def connection_made(self, transport):
+        self.transport = transport
+        asyncio.get_running_loop().call_soon(self.produce)
+
+    def produce(self):
+        while self.left and not self.paused:
+            self.left -= 1
+            self.transport.write(self.piece)
+        if not self.left:
+            self.transport.close()
+
+    def pause_writing(self):
+        self.paused = True
+
+    def resume_writing(self):
+        self.paused = False
+        self.produce()
+
+
+@pytest.mark.parametrize("lowat", [None, 1, 16384])
+@pytest.mark.parametrize("rcvbuf", [4096, 65536])
+def test_who_writes_when_it_may_go_on_is_told_each_time(loop, run, lowat, rcvbuf):
+    def pair():
+        near, far = tcp_pair(sndbuf=100_000, rcvbuf=rcvbuf)
+        if lowat is not None:
+            near.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, lowat)
+        return near, far
+
+    async def main():
+        _, protocol, far = await accepted(loop, Producer, pair)
+        received = await asyncio.to_thread(read_all, far)
+        far.close()
+        return len(received), protocol.left
+
+    assert run(main()) == (20 * len(Producer.piece), 0)
+
+
 class Pausing(asyncio.Protocol):
     """Pauses at each read and resumes in the next turn; keeps the sizes."""
 

@@ -178,14 +178,14 @@ pub fn get_option_int(fd: RawFd, level: i32, name: i32) -> io::Result<i32> {
 
 /// How many bytes a send would take now for certain; see SO_MEMINFO in Linux's asm/socket.h.
 ///
-/// The kernel counts its own structures as well, so this is three quarters of what is left. It
-/// takes less only if the whole system is short of memory, or with TCP_NOTSENT_LOWAT. ENOPROTOOPT:
-/// the kernel cannot tell.
+/// The kernel counts its own structures as well, so this is half of what is left. It takes less
+/// only if the whole system is short of memory, with TCP_NOTSENT_LOWAT, or if the peer's window is
+/// so small that the structures are most of it. ENOPROTOOPT: the kernel cannot tell.
 pub fn send_room(fd: RawFd) -> io::Result<usize> {
     let figures = sys::socket::memory_info(fd)?;
     // TCP counts in one way, Unix sockets in the other.
     let used = figures[WRITE_ALLOCATED].max(figures[WRITE_QUEUED]);
-    Ok((figures[SEND_BUFFER].saturating_sub(used) / 4 * 3) as usize)
+    Ok((figures[SEND_BUFFER].saturating_sub(used) / 2) as usize)
 }
 
 /// SOCK_STREAM, SOCK_DGRAM, … (SO_TYPE in socket(7)). ENOTSOCK: it is no socket.

@@ -8,8 +8,8 @@
 //!
 //! Invariants:
 //! - a promise is for what is queued since the last send, and ends with the next.
-//! - if the kernel breaks it (the system is short of memory), the protocol is told to pause when
-//!   that is seen, and the connection does not ask again.
+//! - if the kernel breaks it (the system is short of memory, the peer's window is tiny), the
+//!   protocol is told to pause when that is seen, and the connection does not ask again.
 //!
 //! Cost: one getsockopt(2) for each send of more than the high-water mark. Differs from asyncio,
 //! which sends in `write`: see docs/compatibility.md.
@@ -73,12 +73,13 @@ impl StreamThis<'_, '_> {
 
     /// The kernel took less than it had promised: asyncio would have paused in `write`.
     ///
+    /// In the context of whoever sends now, which may be the connection's already.
+    ///
     /// # Errors
     /// As `maybe_pause_protocol`.
     #[cold]
     pub(super) fn promise_broken(&self) -> PyResult<()> {
-        let inner = self.own();
-        inner.room.0.set(NONE_EVER);
-        inner.context.run(self.py(), || self.maybe_pause_protocol())
+        self.own().room.0.set(NONE_EVER);
+        self.maybe_pause_protocol()
     }
 }
