@@ -1,35 +1,38 @@
 //! Lookups on resolver threads, and how their results come back.
 //!
-//! The coroutine waits for a future; the thread schedules the future's result as
-//! `call_soon_threadsafe` does. Dropping the `Pending` (its task was cancelled, or the coroutine
-//! closed) cancels the lookup: no result is delivered any more, though the thread may go on waiting
-//! for the C library.
+//! The coroutine waits for a future; its end is scheduled as `call_soon_threadsafe` would. Dropping
+//! the `Pending` (its task was cancelled, or the coroutine closed) cancels the lookup: no result is
+//! delivered any more, though the thread may go on waiting for the C library.
 //!
 //! Invariants:
 //! - a result that arrives after the loop was closed is dropped silently.
-//! - the resolver's threads hold the GIL only to deliver a result or to run a Python function.
+//! - the resolver's threads hold the GIL only for a Python function: to run it and to deliver its
+//!   result. What the C library found goes to the loop without it (see `event_loop::lookups`).
 
 use super::answer;
 use super::native::NativeQuestion;
+use crate::error::os_error;
 use crate::event_loop::EventLoop;
-use crate::event_loop::schedule::soon_from_thread;
+use crate::event_loop::lookups::{Lookup, end_soon};
 use crate::py::coroutine::await_python;
 use crate::py::object::call_with_tuple;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyString, PyTuple};
+use pyo3::types::PyTuple;
 use reactor::resolver::{Job, SubmitError, Ticket};
+use reactor::token::Token;
 
 /// A lookup that is under way.
-pub(super) struct Pending {
+pub(super) struct Pending<'a> {
     /// Taken by `wait`.
     future: Option<Py<PyAny>>,
     ticket: Ticket,
+    /// None if a Python function is called.
+    _expected: Option<Expected<'a>>,
 }
 
-impl Pending {
+impl Pending<'_> {
     /// # Errors
     /// The lookup's own, and what the task throws in.
     pub(super) async fn wait(mut self) -> PyResult<Py<PyAny>> {
@@ -39,37 +42,66 @@ impl Pending {
     }
 }
 
-impl Drop for Pending {
+impl Drop for Pending<'_> {
     fn drop(&mut self) {
         // Too late is fine: then the result was delivered.
         let _in_time = self.ticket.cancel();
     }
 }
 
+/// The loop expects a result for the future until this is dropped.
+struct Expected<'a> {
+    event_loop: &'a Py<EventLoop>,
+    token: Token,
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        let _forgotten = Python::try_attach(|py| {
+            self.event_loop.get().state(py).forget_lookup(self.token);
+        });
+    }
+}
+
 /// Looks a name up without Python.
-pub(super) fn look_up(this: &Bound<'_, EventLoop>, question: NativeQuestion) -> PyResult<Pending> {
-    let future = this.call_method0(intern!(this.py(), "create_future"))?;
-    let answering = Answering::new(this, &future);
+pub(super) fn look_up<'a>(
+    py: Python<'_>,
+    this: &'a Py<EventLoop>,
+    question: NativeQuestion,
+) -> PyResult<Pending<'a>> {
+    let future = this.call_method0(py, intern!(py, "create_future"))?;
+    let lookup = Lookup {
+        future: future.clone_ref(py),
+        outcome: answer::outcome,
+    };
+    let begun = this.get().state(py).lookup_begins(lookup);
+    let (token, answers) = begun.map_err(|error| os_error(&error))?;
+    let expected = Expected {
+        event_loop: this,
+        token,
+    };
     let job = Job::new(
         move || question.look_up(),
-        move |found| {
-            answering.deliver(|py| match found {
-                Ok(found) => answer::to_python(py, &found),
-                Err(error) => Err(answer::to_error(py, error)),
-            });
-        },
+        move |found| answers.give((token, found)),
     );
-    submit(this, &future, job)
+    Ok(Pending {
+        future: Some(future),
+        ticket: submit(py, this, job)?,
+        _expected: Some(expected),
+    })
 }
 
 /// Calls a blocking Python function.
-pub(super) fn call_in_thread<'py>(
-    this: &Bound<'py, EventLoop>,
-    function: &Bound<'py, PyAny>,
-    arguments: Bound<'py, PyTuple>,
-) -> PyResult<Pending> {
-    let future = this.call_method0(intern!(this.py(), "create_future"))?;
-    let answering = Answering::new(this, &future);
+pub(super) fn call_in_thread<'a>(
+    this: &'a Py<EventLoop>,
+    function: &Bound<'_, PyAny>,
+    arguments: Bound<'_, PyTuple>,
+) -> PyResult<Pending<'a>> {
+    let py = function.py();
+    let future = this.call_method0(py, intern!(py, "create_future"))?;
+    let answering = Answering {
+        to: Some((this.clone_ref(py), future.clone_ref(py))),
+    };
     let (function, arguments) = (function.clone().unbind(), arguments.unbind());
     // None: the interpreter is about to end, and nobody waits any more.
     let job = Job::new(
@@ -80,57 +112,38 @@ pub(super) fn call_in_thread<'py>(
         },
         move |outcome| {
             if let Some(outcome) = outcome {
-                answering.deliver(|_py| outcome);
+                answering.deliver(outcome);
             }
         },
     );
-    submit(this, &future, job)
+    Ok(Pending {
+        future: Some(future),
+        ticket: submit(py, this, job)?,
+        _expected: None,
+    })
 }
 
-fn submit(this: &Bound<'_, EventLoop>, future: &Bound<'_, PyAny>, job: Job) -> PyResult<Pending> {
-    let resolver = this.get().state(this.py()).resolver();
-    match resolver.submit(job) {
-        Ok(ticket) => Ok(Pending {
-            future: Some(future.clone().unbind()),
-            ticket,
-        }),
-        Err(error @ (SubmitError::Spawn(_) | SubmitError::Closed)) => {
-            Err(PyRuntimeError::new_err(error.to_string()))
-        }
-    }
+fn submit(py: Python<'_>, this: &Py<EventLoop>, job: Job) -> PyResult<Ticket> {
+    let resolver = this.get().state(py).resolver();
+    let resolver = resolver.map_err(|error| os_error(&error))?;
+    resolver
+        .submit(job)
+        .map_err(|error @ (SubmitError::Spawn(_) | SubmitError::Closed)| {
+            PyRuntimeError::new_err(error.to_string())
+        })
 }
 
-/// The receiver of a thread's result.
+/// The receiver of a Python function's result.
 struct Answering {
     /// The loop, and the future that is waited for; taken by `deliver` or by the end.
     to: Option<(Py<EventLoop>, Py<PyAny>)>,
 }
 
 impl Answering {
-    fn new(this: &Bound<'_, EventLoop>, future: &Bound<'_, PyAny>) -> Self {
-        Self {
-            to: Some((this.clone().unbind(), future.clone().unbind())),
-        }
-    }
-
-    fn deliver(mut self, outcome: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>>) {
+    fn deliver(mut self, outcome: PyResult<Py<PyAny>>) {
         let _delivered = Python::try_attach(move |py| {
-            let Some((event_loop, future)) = self.to.take() else {
-                return;
-            };
-            let (name, value) = match outcome(py) {
-                Ok(value) => (intern!(py, "set_result"), value),
-                Err(error) => (
-                    intern!(py, "set_exception"),
-                    error.into_value(py).into_any(),
-                ),
-            };
-            let arguments: [&Bound<'_, PyAny>; 3] =
-                [future.bind(py), name.as_any(), value.bind(py)];
-            let scheduled = settler(py)
-                .and_then(|settle| soon_from_thread(event_loop.bind(py), settle, &arguments));
-            if let Err(error) = scheduled {
-                error.write_unraisable(py, None);
+            if let Some((event_loop, future)) = self.to.take() {
+                end_soon(event_loop.bind(py), future.bind(py), outcome);
             }
         });
     }
@@ -145,24 +158,4 @@ impl Drop for Answering {
             let _dropped = Python::try_attach(move |_py| drop(to));
         }
     }
-}
-
-/// The function that gives a future its outcome, unless it was cancelled.
-fn settler(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    #[pyfunction]
-    fn _settle(
-        future: &Bound<'_, PyAny>,
-        name: &Bound<'_, PyString>,
-        value: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        if future.call_method0("done")?.is_truthy()? {
-            return Ok(());
-        }
-        future.call_method1(name, (value,)).map(drop)
-    }
-    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let function = CELL.get_or_try_init(py, || {
-        Ok::<_, PyErr>(wrap_pyfunction!(_settle, py)?.into_any().unbind())
-    })?;
-    Ok(function.bind(py))
 }

@@ -35,8 +35,9 @@ impl EventLoop {
             proto: proto.or(py, 0)?,
             flags: flags.or(py, 0)?,
         };
-        let answer = dns::getaddrinfo(slf.clone().unbind(), question);
-        Coroutine::object(py, "EventLoop.getaddrinfo", answer)
+        Coroutine::method(slf, "EventLoop.getaddrinfo", |this| {
+            dns::getaddrinfo(this, question)
+        })
     }
 
     /// socket.getnameinfo() without blocking the loop.
@@ -49,8 +50,9 @@ impl EventLoop {
         sockaddr: Py<PyAny>,
         flags: Number,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        let answer = dns::getnameinfo(slf.clone().unbind(), sockaddr, flags.or(py, 0)?);
-        Coroutine::object(py, "EventLoop.getnameinfo", answer)
+        let flags = flags.or(slf.py(), 0)?;
+        Coroutine::method(slf, "EventLoop.getnameinfo", |this| {
+            dns::getnameinfo(this, sockaddr, flags)
+        })
     }
 }
