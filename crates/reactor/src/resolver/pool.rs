@@ -149,6 +149,8 @@ struct State {
     running: Vec<(ThreadId, Ticket)>,
     threads: Vec<JoinHandle<()>>,
     idle: usize,
+    /// True if a thread was started or woken that has not looked at the queue yet.
+    called: bool,
     closed: bool,
 }
 
@@ -157,13 +159,13 @@ struct Shared {
     state: Mutex<State>,
     work: Condvar,
     idle_time: Duration,
+    threads_max: usize,
 }
 
 /// A pool of threads that make blocking calls.
 #[derive(Debug)]
 pub struct Resolver {
     shared: Arc<Shared>,
-    threads_max: usize,
     process: u32,
 }
 
@@ -178,10 +180,10 @@ impl Resolver {
             state: Mutex::default(),
             work: Condvar::new(),
             idle_time,
+            threads_max: threads_max.max(THREADS_MIN),
         };
         Self {
             shared: Arc::new(shared),
-            threads_max: threads_max.max(THREADS_MIN),
             process: process::id(),
         }
     }
@@ -196,19 +198,12 @@ impl Resolver {
         if state.closed {
             return Err(SubmitError::Closed);
         }
-        // Idle threads that were woken but have not taken their job yet still count as idle, so the
-        // queue's length says whether one is left for this job.
-        if state.idle > state.queue.len() {
-            self.shared.work.notify_one();
-        } else if state.threads.len() < self.threads_max {
-            match self.spawn() {
-                Ok(thread) => state.threads.push(thread),
-                Err(error) if state.threads.is_empty() => return Err(SubmitError::Spawn(error)),
-                // A thread that exists takes the job when it has time.
-                Err(_) => {}
-            }
+        match self.shared.call(&mut state) {
+            Err(error) if state.threads.is_empty() => return Err(SubmitError::Spawn(error)),
+            // A thread that exists takes the job when it has time.
+            Ok(()) | Err(_) => state.queue.push_back(ticket.clone()),
         }
-        state.queue.push_back(ticket.clone());
+        drop(state);
         Ok(ticket)
     }
 
@@ -255,14 +250,6 @@ impl Resolver {
         }
     }
 
-    fn spawn(&self) -> io::Result<JoinHandle<()>> {
-        let shared = Arc::clone(&self.shared);
-        let _blocked = SignalsBlocked::new();
-        thread::Builder::new()
-            .name(THREAD_NAME.to_owned())
-            .spawn(move || shared.serve())
-    }
-
     /// Whether this process is a child of the one that made the pool: the threads are not here, and
     /// one of them may have held the lock when the process was copied.
     fn is_parents(&self) -> bool {
@@ -277,30 +264,62 @@ impl Drop for Resolver {
 }
 
 impl Shared {
+    /// Makes sure that a thread will look at the queue soon: one that was called before, an idle
+    /// one or a new one, unless as many as there may be are at work.
+    ///
+    /// A thread that finds more than one job calls the next: so there are soon as many as there are
+    /// jobs that take long, and one or two take all that are short, without being woken for each.
+    fn call(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
+        if state.called {
+            return Ok(());
+        }
+        if state.idle > 0 {
+            self.work.notify_one();
+        } else if state.threads.len() < self.threads_max {
+            state.threads.push(self.spawn()?);
+        } else {
+            return Ok(());
+        }
+        state.called = true;
+        Ok(())
+    }
+
+    fn spawn(self: &Arc<Self>) -> io::Result<JoinHandle<()>> {
+        let shared = Arc::clone(self);
+        let _blocked = SignalsBlocked::new();
+        thread::Builder::new()
+            .name(THREAD_NAME.to_owned())
+            .spawn(move || shared.serve())
+    }
+
     /// The life of a thread.
-    fn serve(&self) {
+    fn serve(self: &Arc<Self>) {
         let this = thread::current().id();
+        lock(&self.state).called = false;
         while let Some(ticket) = self.next(this) {
             if let Some(Job(work)) = ticket.start() {
                 // The panic hook has told about it; the thread goes on with the next job.
                 drop(catch_unwind(AssertUnwindSafe(|| work(&ticket))));
                 ticket.finish();
             }
-            lock(&self.state)
-                .running
-                .retain(|(thread, _)| *thread != this);
         }
     }
 
-    /// The next job for the thread `this`, or `None` when the thread is to end.
-    fn next(&self, this: ThreadId) -> Option<Ticket> {
+    /// The next job for the thread `this`, which has ended the one before; or `None` when the
+    /// thread is to end.
+    fn next(self: &Arc<Self>, this: ThreadId) -> Option<Ticket> {
         let mut state = lock(&self.state);
+        state.running.retain(|(thread, _)| *thread != this);
         loop {
             if state.closed {
                 return None;
             }
             if let Some(ticket) = state.queue.pop_front() {
                 state.running.push((this, ticket.clone()));
+                if !state.queue.is_empty() {
+                    // Without another thread, this one goes on when it has time.
+                    let _called = self.call(&mut state);
+                }
                 return Some(ticket);
             }
             state.idle += 1;
@@ -308,6 +327,7 @@ impl Shared {
             let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             state = woken;
             state.idle -= 1;
+            state.called = false;
             if timeout.timed_out() && state.queue.is_empty() && !state.closed {
                 // Ends on its own: nobody is going to join it.
                 state.threads.retain(|thread| thread.thread().id() != this);
@@ -352,6 +372,28 @@ mod tests {
             }
         }
         assert_eq!(resolver.threads(), 1);
+    }
+
+    #[test]
+    fn no_thread_is_called_while_one_is_on_its_way() {
+        let resolver = Resolver::new(16);
+        let mut state = lock(&resolver.shared.state);
+        for _ in 0..3 {
+            resolver.shared.call(&mut state).expect("a thread");
+        }
+        assert_eq!(state.threads.len(), 1);
+        drop(state);
+        while lock(&resolver.shared.state).called {
+            pause();
+        }
+        // It waits for a job, and is the one that is called next.
+        while lock(&resolver.shared.state).idle == 0 {
+            pause();
+        }
+        let mut state = lock(&resolver.shared.state);
+        resolver.shared.call(&mut state).expect("a thread");
+        assert!(state.called);
+        assert_eq!(state.threads.len(), 1);
     }
 
     #[test]
