@@ -101,6 +101,62 @@ def test_a_kernel_that_takes_less_than_it_has_room_for(loop, run):
     assert run(main()) == (True, True)
 
 
+def write_small(transport):
+    for _ in range(1100):
+        transport.write(b"x")
+
+
+def write_many(transport):
+    for _ in range(3000):
+        transport.write(b"x" * 100)
+
+
+def write_lines(transport):
+    for _ in range(6):
+        transport.writelines([b"x" * 100] * 500)
+
+
+def write_before_lines(transport):
+    for _ in range(1000):
+        transport.write(b"x" * 100)
+    transport.writelines([b"x" * 100] * 1000)
+
+
+@pytest.mark.parametrize("write", [write_small, write_many, write_lines, write_before_lines])
+@pytest.mark.parametrize("high", [0, 10, None])
+def test_what_the_kernel_takes_pauses_nobody(loop, run, write, high):
+    """More pieces than one sendmsg takes (1024), and room for all of them."""
+
+    async def main():
+        transport, protocol, far = await accepted(loop, Recorder, tcp_pair)
+        transport.set_write_buffer_limits(high)
+        loop.call_soon(write, transport)
+        await asyncio.sleep(0)
+        left = transport.get_write_buffer_size()
+        transport.close()
+        received = await asyncio.to_thread(read_all, far)
+        await until(lambda: protocol.is_lost)
+        far.close()
+        return protocol.calls, left, set(received)
+
+    assert run(main()) == (["made", "lost"], 0, set(b"x"))
+
+
+def test_marks_count_from_when_they_are_set(loop, run):
+    async def main():
+        transport, protocol, far = await accepted(loop, Recorder, lambda: tcp_pair(sndbuf=20_000))
+        transport.write(bytes(240_000))
+        transport.set_write_buffer_limits(10_000_000)
+        transport.write(bytes(240_000))
+        transport.close()
+        received = await asyncio.to_thread(read_all, far)
+        await until(lambda: protocol.is_lost)
+        far.close()
+        return protocol.calls, len(received)
+
+    assert run(main()) == (["made", "pause", "resume", "lost"], 480_000)
+
+
 class Producer(asyncio.Protocol):
     """Writes until it is told to pause, and goes on inside resume_writing; closes at the end."""
 

@@ -72,6 +72,11 @@ impl State {
         }
     }
 
+    /// How many transports wait.
+    pub(crate) fn unsent_count(&self) -> usize {
+        self.unsent.transports.borrow().len()
+    }
+
     /// Flushes `transport` when the batch ends.
     #[inline]
     pub(crate) fn flush_later(&self, transport: Held) {

@@ -247,8 +247,9 @@ pub(super) fn add_methods<T: FlowControlled>(methods: &mut Methods<OfNative<T>>)
         c"set_write_buffer_limits",
         "high=None, low=None",
         |this, args| {
-            this.payload().flow(this.py()).set_limits(&args)?;
+            // By the marks that held when it was written.
             T::send_written(this)?;
+            this.payload().flow(this.py()).set_limits(&args)?;
             this.maybe_pause_protocol()
         },
         c"Set the water marks in bytes; low defaults to a quarter of high.",

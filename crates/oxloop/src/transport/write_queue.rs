@@ -69,9 +69,9 @@ impl WriteQueue {
         self.size
     }
 
-    /// True if one system call can take all of it.
-    pub(super) fn fits_one_send(&self) -> bool {
-        self.chunks.len() <= SLICES_MOST
+    /// True if one system call can take all of it, and `more` chunks.
+    pub(super) fn has_slices_for(&self, more: usize) -> bool {
+        self.chunks.len() + more <= SLICES_MOST
     }
 
     pub(super) const fn is_blocked(&self) -> bool {

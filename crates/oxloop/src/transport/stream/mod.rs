@@ -268,7 +268,10 @@ impl Polled for StreamTransport {
     }
 
     fn protocol_changes(this: &StreamThis<'_, '_>, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
-        this.own().delivery.set(Delivery::of(protocol)?);
+        let delivery = Delivery::of(protocol)?;
+        // The old one is the one to pause.
+        this.send_now()?;
+        this.own().delivery.set(delivery);
         Ok(())
     }
 

@@ -22,6 +22,9 @@ use std::cell::Cell;
 /// The most bytes that wait: more does not stay in the processor's cache.
 const WAITING_MOST: usize = 256 * 1024;
 
+/// While more transports have something unsent, large writes do not wait: memory would grow.
+const TRANSPORTS_MOST: usize = 16;
+
 /// In place of a promise: the kernel cannot be asked, or has broken one.
 const NONE_EVER: u32 = u32::MAX;
 
@@ -58,7 +61,7 @@ impl StreamThis<'_, '_> {
     #[inline(never)]
     pub(super) fn kernel_takes(&self, size: usize) -> bool {
         let room = &self.own().room;
-        if size >= WAITING_MOST || !self.own().queue.borrow().fits_one_send() {
+        if size >= WAITING_MOST || self.loop_state().unsent_count() > TRANSPORTS_MOST {
             return false;
         }
         if !room.is_asked() || room.holds(size) {

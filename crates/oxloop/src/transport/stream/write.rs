@@ -122,15 +122,16 @@ impl<'py> StreamThis<'_, 'py> {
     #[inline]
     fn queued_more(&self) -> PyResult<()> {
         let (inner, state) = (self.own(), self.loop_state());
-        let (blocked, size) = {
+        let (blocked, size, has_slices) = {
             let queue = inner.queue.borrow();
-            (queue.is_blocked(), queue.size())
+            (queue.is_blocked(), queue.size(), queue.has_slices_for(1))
         };
         if blocked {
             return self.maybe_pause_protocol();
         }
-        let waits =
-            state.is_in_callback() && (size <= inner.flow.high_water() || self.kernel_takes(size));
+        let waits = state.is_in_callback()
+            && has_slices
+            && (size <= inner.flow.high_water() || self.kernel_takes(size));
         if waits && !inner.descriptor.borrow().is_shared(self.py()) {
             self.flush_later();
             return Ok(());
@@ -321,6 +322,11 @@ fn writelines<'py>(this: &StreamThis<'_, 'py>, args: Args<'_, 'py>) -> PyResult<
     }
     if chunks.is_empty() || this.is_lost()? {
         return Ok(());
+    }
+    let fits = this.own().queue.borrow().has_slices_for(chunks.len());
+    if !fits {
+        // asyncio has sent what was written before, and queues what one call does not take of this.
+        this.send_now()?;
     }
     {
         let mut queue = this.own().queue.borrow_mut();
