@@ -101,7 +101,7 @@ test: test-rust test-concurrency test-python test-conformance ## Rust tests, the
 test-rust: $(STAMPS)/venv ## The Rust part of `make test`
 	$(CARGO_ENV) cargo test $(LOCKED) --workspace
 
-test-concurrency: ## Every interleaving of the wake-ups' lock-free state, by loom
+test-concurrency: ## Every interleaving of the notifier's lock-free state, by loom
 	cargo test $(LOCKED) -p reactor --lib --features loom loom_
 
 test-python: $(STAMPS)/oxloop-$(PROFILE) $(STAMPS)/tests ## The Python suite, on asyncio and on oxloop; TLS on both data paths

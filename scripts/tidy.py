@@ -48,7 +48,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("addr",),
         ("sys",),
         ("clock", "file", "notifier", "resolver", "socket", "timer", "token"),
-        ("datagram", "mailbox", "poller"),
+        ("datagram", "poller"),
         ("busy_poll",),
         ("lib",),
     ),

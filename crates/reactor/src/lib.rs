@@ -10,7 +10,6 @@
 //! | [`poller`] | readiness of descriptors (epoll, level-triggered) |
 //! | [`busy_poll`] | asking the poller for a while before waiting |
 //! | [`notifier`] | waking a waiting poller from another thread |
-//! | [`mailbox`] | what threads give to whom they wake |
 //! | [`timer`] | deadlines, earliest first |
 //! | [`addr`] | socket addresses and their kernel form |
 //! | [`socket`] | non-blocking socket and pipe calls |
@@ -29,7 +28,6 @@ pub mod busy_poll;
 pub mod clock;
 pub mod datagram;
 pub mod file;
-pub mod mailbox;
 pub mod notifier;
 pub mod poller;
 pub mod resolver;

@@ -2,24 +2,12 @@
 
 use crate::address;
 use crate::error::errno_error;
-use crate::event_loop::lookups::Found;
 use crate::py::imports;
 use pyo3::exceptions::PyUnicodeDecodeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyString};
 use reactor::resolver::{AddrInfo, ResolveError};
-
-/// What a thread found, as `socket.getaddrinfo` returns or raises it.
-///
-/// # Errors
-/// What `to_error` makes; UnicodeDecodeError, as `to_python`.
-pub(super) fn outcome(py: Python<'_>, found: Found) -> PyResult<Py<PyAny>> {
-    match found {
-        Ok(found) => to_python(py, &found),
-        Err(error) => Err(to_error(py, error)),
-    }
-}
 
 /// A list of (family, type, proto, canonname, sockaddr).
 ///
@@ -93,7 +81,7 @@ fn canonical_name<'py>(py: Python<'py>, info: &AddrInfo) -> PyResult<Bound<'py, 
 }
 
 /// `socket.gaierror`, or OSError if the C library says that errno has the error.
-fn to_error(py: Python<'_>, error: ResolveError) -> PyErr {
+pub(super) fn to_error(py: Python<'_>, error: ResolveError) -> PyErr {
     if let Some(errno) = error.errno {
         return errno_error(errno);
     }

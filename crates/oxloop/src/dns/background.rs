@@ -1,38 +1,35 @@
 //! Lookups on resolver threads, and how their results come back.
 //!
-//! The coroutine waits for a future; its end is scheduled as `call_soon_threadsafe` would. Dropping
-//! the `Pending` (its task was cancelled, or the coroutine closed) cancels the lookup: no result is
-//! delivered any more, though the thread may go on waiting for the C library.
+//! The coroutine waits for a future; the thread schedules the future's result as
+//! `call_soon_threadsafe` does. Dropping the `Pending` (its task was cancelled, or the coroutine
+//! closed) cancels the lookup: no result is delivered any more, though the thread may go on waiting
+//! for the C library.
 //!
 //! Invariants:
 //! - a result that arrives after the loop was closed is dropped silently.
-//! - the resolver's threads hold the GIL only for a Python function: to run it and to deliver its
-//!   result. What the C library found goes to the loop without it (see `event_loop::lookups`).
+//! - the resolver's threads hold the GIL only to deliver a result or to run a Python function.
 
 use super::answer;
 use super::native::NativeQuestion;
-use crate::error::os_error;
 use crate::event_loop::EventLoop;
-use crate::event_loop::lookups::{Lookup, end_soon};
+use crate::event_loop::schedule::soon_from_thread;
 use crate::py::coroutine::await_python;
 use crate::py::object::call_with_tuple;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyString, PyTuple};
 use reactor::resolver::{Job, SubmitError, Ticket};
-use reactor::token::Token;
 
 /// A lookup that is under way.
-pub(super) struct Pending<'a> {
+pub(super) struct Pending {
     /// Taken by `wait`.
     future: Option<Py<PyAny>>,
     ticket: Ticket,
-    /// None if a Python function is called.
-    _expected: Option<Expected<'a>>,
 }
 
-impl Pending<'_> {
+impl Pending {
     /// # Errors
     /// The lookup's own, and what the task throws in.
     pub(super) async fn wait(mut self) -> PyResult<Py<PyAny>> {
@@ -42,66 +39,37 @@ impl Pending<'_> {
     }
 }
 
-impl Drop for Pending<'_> {
+impl Drop for Pending {
     fn drop(&mut self) {
         // Too late is fine: then the result was delivered.
         let _in_time = self.ticket.cancel();
     }
 }
 
-/// The loop expects a result for the future until this is dropped.
-struct Expected<'a> {
-    event_loop: &'a Py<EventLoop>,
-    token: Token,
-}
-
-impl Drop for Expected<'_> {
-    fn drop(&mut self) {
-        let _forgotten = Python::try_attach(|py| {
-            self.event_loop.get().state(py).forget_lookup(self.token);
-        });
-    }
-}
-
 /// Looks a name up without Python.
-pub(super) fn look_up<'a>(
-    py: Python<'_>,
-    this: &'a Py<EventLoop>,
-    question: NativeQuestion,
-) -> PyResult<Pending<'a>> {
-    let future = this.call_method0(py, intern!(py, "create_future"))?;
-    let lookup = Lookup {
-        future: future.clone_ref(py),
-        outcome: answer::outcome,
-    };
-    let begun = this.get().state(py).lookup_begins(lookup);
-    let (token, answers) = begun.map_err(|error| os_error(&error))?;
-    let expected = Expected {
-        event_loop: this,
-        token,
-    };
+pub(super) fn look_up(this: &Bound<'_, EventLoop>, question: NativeQuestion) -> PyResult<Pending> {
+    let future = this.call_method0(intern!(this.py(), "create_future"))?;
+    let answering = Answering::new(this, &future);
     let job = Job::new(
         move || question.look_up(),
-        move |found| answers.give((token, found)),
+        move |found| {
+            answering.deliver(|py| match found {
+                Ok(found) => answer::to_python(py, &found),
+                Err(error) => Err(answer::to_error(py, error)),
+            });
+        },
     );
-    Ok(Pending {
-        future: Some(future),
-        ticket: submit(py, this, job)?,
-        _expected: Some(expected),
-    })
+    submit(this, &future, job)
 }
 
 /// Calls a blocking Python function.
-pub(super) fn call_in_thread<'a>(
-    this: &'a Py<EventLoop>,
-    function: &Bound<'_, PyAny>,
-    arguments: Bound<'_, PyTuple>,
-) -> PyResult<Pending<'a>> {
-    let py = function.py();
-    let future = this.call_method0(py, intern!(py, "create_future"))?;
-    let answering = Answering {
-        to: Some((this.clone_ref(py), future.clone_ref(py))),
-    };
+pub(super) fn call_in_thread<'py>(
+    this: &Bound<'py, EventLoop>,
+    function: &Bound<'py, PyAny>,
+    arguments: Bound<'py, PyTuple>,
+) -> PyResult<Pending> {
+    let future = this.call_method0(intern!(this.py(), "create_future"))?;
+    let answering = Answering::new(this, &future);
     let (function, arguments) = (function.clone().unbind(), arguments.unbind());
     // None: the interpreter is about to end, and nobody waits any more.
     let job = Job::new(
@@ -112,38 +80,57 @@ pub(super) fn call_in_thread<'a>(
         },
         move |outcome| {
             if let Some(outcome) = outcome {
-                answering.deliver(outcome);
+                answering.deliver(|_py| outcome);
             }
         },
     );
-    Ok(Pending {
-        future: Some(future),
-        ticket: submit(py, this, job)?,
-        _expected: None,
-    })
+    submit(this, &future, job)
 }
 
-fn submit(py: Python<'_>, this: &Py<EventLoop>, job: Job) -> PyResult<Ticket> {
-    let resolver = this.get().state(py).resolver();
-    let resolver = resolver.map_err(|error| os_error(&error))?;
-    resolver
-        .submit(job)
-        .map_err(|error @ (SubmitError::Spawn(_) | SubmitError::Closed)| {
-            PyRuntimeError::new_err(error.to_string())
-        })
+fn submit(this: &Bound<'_, EventLoop>, future: &Bound<'_, PyAny>, job: Job) -> PyResult<Pending> {
+    let resolver = this.get().state(this.py()).resolver();
+    match resolver.submit(job) {
+        Ok(ticket) => Ok(Pending {
+            future: Some(future.clone().unbind()),
+            ticket,
+        }),
+        Err(error @ (SubmitError::Spawn(_) | SubmitError::Closed)) => {
+            Err(PyRuntimeError::new_err(error.to_string()))
+        }
+    }
 }
 
-/// The receiver of a Python function's result.
+/// The receiver of a thread's result.
 struct Answering {
     /// The loop, and the future that is waited for; taken by `deliver` or by the end.
     to: Option<(Py<EventLoop>, Py<PyAny>)>,
 }
 
 impl Answering {
-    fn deliver(mut self, outcome: PyResult<Py<PyAny>>) {
+    fn new(this: &Bound<'_, EventLoop>, future: &Bound<'_, PyAny>) -> Self {
+        Self {
+            to: Some((this.clone().unbind(), future.clone().unbind())),
+        }
+    }
+
+    fn deliver(mut self, outcome: impl FnOnce(Python<'_>) -> PyResult<Py<PyAny>>) {
         let _delivered = Python::try_attach(move |py| {
-            if let Some((event_loop, future)) = self.to.take() {
-                end_soon(event_loop.bind(py), future.bind(py), outcome);
+            let Some((event_loop, future)) = self.to.take() else {
+                return;
+            };
+            let (name, value) = match outcome(py) {
+                Ok(value) => (intern!(py, "set_result"), value),
+                Err(error) => (
+                    intern!(py, "set_exception"),
+                    error.into_value(py).into_any(),
+                ),
+            };
+            let arguments: [&Bound<'_, PyAny>; 3] =
+                [future.bind(py), name.as_any(), value.bind(py)];
+            let scheduled = settler(py)
+                .and_then(|settle| soon_from_thread(event_loop.bind(py), settle, &arguments));
+            if let Err(error) = scheduled {
+                error.write_unraisable(py, None);
             }
         });
     }
@@ -158,4 +145,24 @@ impl Drop for Answering {
             let _dropped = Python::try_attach(move |_py| drop(to));
         }
     }
+}
+
+/// The function that gives a future its outcome, unless it was cancelled.
+fn settler(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    #[pyfunction]
+    fn _settle(
+        future: &Bound<'_, PyAny>,
+        name: &Bound<'_, PyString>,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        if future.call_method0("done")?.is_truthy()? {
+            return Ok(());
+        }
+        future.call_method1(name, (value,)).map(drop)
+    }
+    static CELL: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let function = CELL.get_or_try_init(py, || {
+        Ok::<_, PyErr>(wrap_pyfunction!(_settle, py)?.into_any().unbind())
+    })?;
+    Ok(function.bind(py))
 }

@@ -35,9 +35,8 @@ impl EventLoop {
             proto: proto.or(py, 0)?,
             flags: flags.or(py, 0)?,
         };
-        Coroutine::method(slf, "EventLoop.getaddrinfo", |this| {
-            dns::getaddrinfo(this, question)
-        })
+        let answer = dns::getaddrinfo(slf.clone().unbind(), question);
+        Coroutine::object(py, "EventLoop.getaddrinfo", answer)
     }
 
     /// socket.getnameinfo() without blocking the loop.
@@ -50,9 +49,8 @@ impl EventLoop {
         sockaddr: Py<PyAny>,
         flags: Number,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let flags = flags.or(slf.py(), 0)?;
-        Coroutine::method(slf, "EventLoop.getnameinfo", |this| {
-            dns::getnameinfo(this, sockaddr, flags)
-        })
+        let py = slf.py();
+        let answer = dns::getnameinfo(slf.clone().unbind(), sockaddr, flags.or(py, 0)?);
+        Coroutine::object(py, "EventLoop.getnameinfo", answer)
     }
 }

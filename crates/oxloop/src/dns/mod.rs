@@ -4,8 +4,8 @@
 //! - a plain numeric host and port are answered at once (`numeric`);
 //! - other numeric hosts are answered by the C library at once, on the loop's thread: with
 //!   AI_NUMERICHOST it contacts no name service (`native`);
-//! - other ordinary arguments are looked up on a resolver thread, without the GIL (`native`,
-//!   `background`);
+//! - other ordinary arguments are looked up on a resolver thread, which needs the GIL only to
+//!   deliver the answer (`native`, `background`);
 //! - for everything else, the `socket` module's function is called on such a thread: for arguments
 //!   that it will refuse, and if the program replaced the function (`background`).
 //!
@@ -32,7 +32,6 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 use reactor::clock;
-use std::rc::Rc;
 
 pub(crate) use literal::{Wanted, ensure_resolved, is_resolved};
 pub(crate) use question::Question;
@@ -40,9 +39,9 @@ pub(crate) use question::Question;
 static GETADDRINFO: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 /// An answer, or the wait for one.
-enum Answer<'a> {
+enum Found {
     Now(Py<PyAny>),
-    Later(Pending<'a>),
+    Later(Pending),
 }
 
 /// Remembers the socket module's own `getaddrinfo`; called once, at import. A function that was
@@ -60,10 +59,7 @@ pub(crate) fn remember_original(py: Python<'_>) -> PyResult<()> {
 ///
 /// # Errors
 /// What `socket.getaddrinfo` raises; CancelledError.
-pub(crate) async fn getaddrinfo(
-    this: Rc<Py<EventLoop>>,
-    question: Question,
-) -> PyResult<Py<PyAny>> {
+pub(crate) async fn getaddrinfo(this: Py<EventLoop>, question: Question) -> PyResult<Py<PyAny>> {
     let debug = Python::attach(|py| this.get().state(py).is_debug());
     if !debug {
         return answer(&this, &question).await;
@@ -79,13 +75,14 @@ pub(crate) async fn getaddrinfo(
 }
 
 async fn answer(this: &Py<EventLoop>, question: &Question) -> PyResult<Py<PyAny>> {
-    match Python::attach(|py| ask(py, this, question))? {
-        Answer::Now(found) => Ok(found),
-        Answer::Later(pending) => pending.wait().await,
+    match Python::attach(|py| ask(this.bind(py), question))? {
+        Found::Now(found) => Ok(found),
+        Found::Later(pending) => pending.wait().await,
     }
 }
 
-fn ask<'a>(py: Python<'_>, this: &'a Py<EventLoop>, question: &Question) -> PyResult<Answer<'a>> {
+fn ask(this: &Bound<'_, EventLoop>, question: &Question) -> PyResult<Found> {
+    let py = this.py();
     this.get().state(py).check_closed()?;
     let function = imports::socket(py)?.getattr(intern!(py, "getaddrinfo"))?;
     let own = GETADDRINFO
@@ -93,17 +90,17 @@ fn ask<'a>(py: Python<'_>, this: &'a Py<EventLoop>, question: &Question) -> PyRe
         .is_some_and(|original| function.is(original));
     if own && let Some(found) = numeric::answer(py, question) {
         question.audit(py)?;
-        return found.map(Answer::Now);
+        return found.map(Found::Now);
     }
     let native = if own { question.to_native(py) } else { None };
     let Some(native) = native else {
         let pending = call_in_thread(this, &function, question.arguments(py)?)?;
-        return Ok(Answer::Later(pending));
+        return Ok(Found::Later(pending));
     };
     question.audit(py)?;
     match native.answer_now(py) {
-        Some(found) => found.map(Answer::Now),
-        None => background::look_up(py, this, native).map(Answer::Later),
+        Some(found) => found.map(Found::Now),
+        None => background::look_up(this, native).map(Found::Later),
     }
 }
 
@@ -129,15 +126,16 @@ fn log_answer(
 /// # Errors
 /// What `socket.getnameinfo` raises; CancelledError.
 pub(crate) async fn getnameinfo(
-    this: Rc<Py<EventLoop>>,
+    this: Py<EventLoop>,
     address: Py<PyAny>,
     flags: Py<PyAny>,
 ) -> PyResult<Py<PyAny>> {
     let pending = Python::attach(|py| {
+        let this = this.bind(py);
         this.get().state(py).check_closed()?;
         let function = imports::socket(py)?.getattr("getnameinfo")?;
         let arguments = PyTuple::new(py, [address, flags])?;
-        call_in_thread(&this, &function, arguments)
+        call_in_thread(this, &function, arguments)
     })?;
     pending.wait().await
 }

@@ -133,7 +133,7 @@ fn start_anew(py: Python<'_>, state: &State) -> io::Result<()> {
     drop(old);
     state.resolver.take();
     let renewals = renewals(py, state, notifier.as_raw_fd(), true);
-    state.waker.renew(notifier);
+    *state.waker.notifier.borrow_mut() = Some(Arc::new(notifier));
     register_again(state, renewals);
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! Making, running, stopping and closing a loop.
 
 use super::kernel::Kernel;
-use super::lookups::Lookups;
 use super::memory::Memory;
 use super::numbers::Numbers;
 use super::queues::Queues;
@@ -44,7 +43,6 @@ pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
         run: Run::default(),
         unsent: Unsent::default(),
         waker: Waker::new(notifier),
-        lookups: Lookups::default(),
         memory: Memory::new(),
         settings: Settings::new(py)?,
         resolver: RefCell::new(None),
@@ -65,7 +63,6 @@ impl State {
         if let Ok(signals) = self.signals.try_borrow() {
             signals.traverse(visit)?;
         }
-        self.lookups.traverse(visit)?;
         self.settings.traverse(visit)?;
         self.run.interruption.traverse(visit)
     }
@@ -78,7 +75,6 @@ pub(super) fn release_all(py: Python<'_>, state: &State) {
     let sources = std::mem::replace(&mut *state.kernel.sources.borrow_mut(), Registry::new());
     drop(sources);
     drop(state.signals.take());
-    state.lookups.release();
     state.settings.clear();
     drop(state.run.interruption.take());
     drop(state.kernel.poller.take());
@@ -220,7 +216,6 @@ fn close_kernel_side(py: Python<'_>, state: &State) -> PyResult<()> {
     if let Some(resolver) = resolver {
         py.detach(|| resolver.close());
     }
-    state.lookups.release();
     dropped
 }
 

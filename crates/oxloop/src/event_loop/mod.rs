@@ -9,14 +9,14 @@
 //! | add_signal_handler, remove_signal_handler | `signals`, `wakeup_fd` |
 //! | run_in_executor and the default executor | `executor` |
 //! | exception handlers | `exceptions` |
-//! | getaddrinfo, getnameinfo | `dns/`, `lookups` |
+//! | getaddrinfo, getnameinfo | `dns/` |
 //! | create_*, connect_*, start_tls, subprocess_* | `create/` |
 //! | sock_recv and every other sock_* | `sock/`, `readiness` |
 //! | debug mode | `debug` |
 //! | asynchronous generators | `asyncgens` |
 //!
 //! A loop's state is `State`, in groups: `queues`, `kernel`, `signals`, `run`, `unsent`, `waker`,
-//! `lookups`, `memory`, `settings`.
+//! `memory`, `settings`.
 //!
 //! The Python class `oxloop.EventLoop` inherits from this class and from `AbstractEventLoop`; it
 //! has the `__dict__`, so any attribute can be assigned on an instance.
@@ -37,7 +37,6 @@ pub(crate) mod handle;
 pub(crate) mod held;
 mod kernel;
 pub(crate) mod lifecycle;
-pub(crate) mod lookups;
 pub(crate) mod memory;
 mod numbers;
 mod poll;

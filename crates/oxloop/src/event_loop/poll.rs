@@ -80,10 +80,8 @@ fn poll(this: &Bound<'_, EventLoop>, state: &State, timeout: Option<Duration>) -
     state.leave_parent().map_err(|error| os_error(&error))?;
     let mut events = state.kernel.events.take().unwrap_or_default();
     events.reserve(state.kernel.sources.borrow().len());
-    let outcome = poll_into(py, state, &mut events, timeout).and_then(|count| {
-        state.look_for_answers(this.as_any());
-        dispatch_all(this, state, &events).map(|()| count)
-    });
+    let outcome = poll_into(py, state, &mut events, timeout)
+        .and_then(|count| dispatch_all(this, state, &events).map(|()| count));
     state.kernel.events.set(Some(events));
     state.drop_orphans(py);
     outcome
@@ -108,13 +106,6 @@ fn poll_into(
             return state.check_closed().map(|()| 0);
         };
         state.waker.waiting.set(true);
-        let looks_up = state.lookups.any.get();
-        let arrived = looks_up && !state.waker.answers.borrow().begin_wait();
-        let timeout = if arrived {
-            Some(Duration::ZERO)
-        } else {
-            timeout
-        };
         let waited = match state.kernel.busy_poll.get() {
             None => py.detach(|| poller.wait(events, timeout)),
             before @ Some(mut busy) => {
@@ -127,9 +118,6 @@ fn poll_into(
             }
         };
         state.waker.waiting.set(false);
-        if looks_up {
-            state.waker.answers.borrow().end_wait();
-        }
         waited
     };
     let count = waited.map_err(|error| os_error(&error))?;

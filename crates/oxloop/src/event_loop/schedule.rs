@@ -21,7 +21,6 @@ use pyo3::types::{PyFloat, PyInt, PyString};
 use pyo3::{Borrowed, intern};
 use reactor::clock;
 use reactor::resolver::Resolver;
-use std::io;
 use std::sync::Arc;
 
 /// Most lookups that run at once; more wait.
@@ -115,14 +114,9 @@ impl State {
     }
 
     /// The loop's resolver, made when it is first needed.
-    ///
-    /// # Errors
-    /// In the child of a fork, as `leave_parent`.
-    pub(crate) fn resolver(&self) -> io::Result<Arc<Resolver>> {
-        self.leave_parent()?;
+    pub(crate) fn resolver(&self) -> Arc<Resolver> {
         let mut resolver = self.resolver.borrow_mut();
-        let resolver = resolver.get_or_insert_with(|| Arc::new(Resolver::new(THREADS_MOST)));
-        Ok(Arc::clone(resolver))
+        Arc::clone(resolver.get_or_insert_with(|| Arc::new(Resolver::new(THREADS_MOST))))
     }
 }
 
@@ -154,7 +148,6 @@ fn call_soon_threadsafe<'py>(
     }
     let handle = scheduled.handle(this.object())?;
     handle.set_thread_safe();
-    state.look_for_answers(&this.object());
     state.trace_source(py, &handle)?;
     let object = handle.object(py);
     state.enqueue(handle);

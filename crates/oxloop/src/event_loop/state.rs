@@ -4,7 +4,6 @@
 //! while Python code can run.
 
 use super::kernel::Kernel;
-use super::lookups::Lookups;
 use super::memory::Memory;
 use super::queues::Queues;
 use super::run::Run;
@@ -25,7 +24,6 @@ pub(crate) struct State {
     pub(super) run: Run,
     pub(super) unsent: Unsent,
     pub(super) waker: Waker,
-    pub(super) lookups: Lookups,
     pub(crate) memory: Memory,
     pub(crate) settings: Settings,
     pub(super) resolver: RefCell<Option<Arc<Resolver>>>,

@@ -35,7 +35,6 @@ pub(super) fn run(this: &Bound<'_, EventLoop>) -> PyResult<()> {
     state.queues.batch.set(None);
     loop {
         super::signals::look(this)?;
-        state.look_for_answers(this.as_any());
         let now = if state.has_work() {
             super::poll::ask(this)?;
             None
