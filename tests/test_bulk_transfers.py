@@ -163,6 +163,7 @@ class Producer(asyncio.Protocol):
     left = 20
     piece = bytes(150_000)
     paused = False
+    lost = False
 
     def connection_made(self, transport):
         self.transport = transport
@@ -173,7 +174,8 @@ class Producer(asyncio.Protocol):
             self.left -= 1
             self.transport.write(self.piece)
         if not self.left:
-            self.transport.close()
+            # Not inside resume_writing: asyncio would call connection_lost twice.
+            asyncio.get_running_loop().call_soon(self.transport.close)
 
     def pause_writing(self):
         self.paused = True
@@ -181,6 +183,9 @@ class Producer(asyncio.Protocol):
     def resume_writing(self):
         self.paused = False
         self.produce()
+
+    def connection_lost(self, exc):
+        self.lost = True
 
 
 @pytest.mark.parametrize("lowat", [None, 1, 16384])
@@ -195,6 +200,7 @@ def test_who_writes_when_it_may_go_on_is_told_each_time(loop, run, lowat, rcvbuf
     async def main():
         _, protocol, far = await accepted(loop, Producer, pair)
         received = await asyncio.to_thread(read_all, far)
+        await until(lambda: protocol.lost)
         far.close()
         return len(received), protocol.left
 

@@ -3,7 +3,7 @@
 use crate::address;
 use crate::error::errno_error;
 use crate::py::imports;
-use pyo3::exceptions::PyUnicodeDecodeError;
+use pyo3::exceptions::{PyUnicodeDecodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyString};
@@ -64,9 +64,13 @@ fn kept<'py>(
 
 /// The member of an IntEnum, or the number where there is none.
 fn enum_member<'py>(class: &Bound<'py, PyAny>, value: i32) -> PyResult<Bound<'py, PyAny>> {
+    let py = class.py();
     match class.call1((value,)) {
-        Ok(member) => Ok(member),
-        Err(_) => Ok(value.into_pyobject(class.py())?.into_any()),
+        // Not what a signal handler raises, which may run in here.
+        Err(error) if error.is_instance_of::<PyValueError>(py) => {
+            Ok(value.into_pyobject(py)?.into_any())
+        }
+        member => member,
     }
 }
 

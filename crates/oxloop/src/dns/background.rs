@@ -11,6 +11,7 @@
 
 use super::answer;
 use super::native::NativeQuestion;
+use crate::error::os_error;
 use crate::event_loop::EventLoop;
 use crate::event_loop::schedule::soon_from_thread;
 use crate::py::coroutine::await_python;
@@ -89,6 +90,7 @@ pub(super) fn call_in_thread<'py>(
 
 fn submit(this: &Bound<'_, EventLoop>, future: &Bound<'_, PyAny>, job: Job) -> PyResult<Pending> {
     let resolver = this.get().state(this.py()).resolver();
+    let resolver = resolver.map_err(|error| os_error(&error))?;
     match resolver.submit(job) {
         Ok(ticket) => Ok(Pending {
             future: Some(future.clone().unbind()),

@@ -21,6 +21,7 @@ use pyo3::types::{PyFloat, PyInt, PyString};
 use pyo3::{Borrowed, intern};
 use reactor::clock;
 use reactor::resolver::Resolver;
+use std::io;
 use std::sync::Arc;
 
 /// Most lookups that run at once; more wait.
@@ -114,9 +115,14 @@ impl State {
     }
 
     /// The loop's resolver, made when it is first needed.
-    pub(crate) fn resolver(&self) -> Arc<Resolver> {
+    ///
+    /// # Errors
+    /// In the child of a fork, as `leave_parent`.
+    pub(crate) fn resolver(&self) -> io::Result<Arc<Resolver>> {
+        self.leave_parent()?;
         let mut resolver = self.resolver.borrow_mut();
-        Arc::clone(resolver.get_or_insert_with(|| Arc::new(Resolver::new(THREADS_MOST))))
+        let resolver = resolver.get_or_insert_with(|| Arc::new(Resolver::new(THREADS_MOST)));
+        Ok(Arc::clone(resolver))
     }
 }
 

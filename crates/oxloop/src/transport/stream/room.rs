@@ -33,7 +33,8 @@ const NONE_EVER: u32 = u32::MAX;
 pub(super) struct Room(Cell<u32>);
 
 impl Room {
-    fn holds(&self, size: usize) -> bool {
+    /// True if there is a promise for `size` bytes.
+    pub(super) fn holds(&self, size: usize) -> bool {
         self.is_asked() && size <= self.0.get() as usize
     }
 
@@ -41,18 +42,12 @@ impl Room {
         self.0.get() != NONE_EVER
     }
 
-    /// Ends the promise; true if it covered `size` bytes.
+    /// Ends the promise: what it was for is sent.
     #[inline]
-    pub(super) fn claim(&self, size: usize) -> bool {
-        // Small writes need no promise.
-        if self.0.get() == 0 {
-            return false;
-        }
-        let held = self.holds(size);
-        if self.is_asked() {
+    pub(super) fn end(&self) {
+        if self.0.get() != 0 && self.is_asked() {
             self.0.set(0);
         }
-        held
     }
 }
 

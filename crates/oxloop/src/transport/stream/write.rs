@@ -161,20 +161,28 @@ impl<'py> StreamThis<'_, 'py> {
     fn try_flush(&self) -> PyResult<()> {
         let inner = self.own();
         inner.written.set(false);
-        let promised = {
+        let size = {
             let queue = inner.queue.borrow();
             if queue.is_blocked() || queue.is_empty() {
                 return Ok(());
             }
-            inner.room.claim(queue.size())
+            queue.size()
         };
-        if !self.send_some()? || !inner.queue.borrow().is_blocked() {
-            return Ok(());
+        if self.send_some()? && inner.queue.borrow().is_blocked() {
+            return self.refused_some(size);
         }
+        inner.room.end();
+        Ok(())
+    }
+
+    /// The kernel took less than all `size` bytes.
+    #[cold]
+    fn refused_some(&self, size: usize) -> PyResult<()> {
         self.wait_to_send()?;
-        if promised {
+        if self.own().room.holds(size) {
             return self.promise_broken();
         }
+        self.own().room.end();
         Ok(())
     }
 
