@@ -6,6 +6,9 @@
 //! up to `WAITING_MOST` bytes where it was of one write more than the mark: half as many sends in
 //! bulk, each of which wakes the peer.
 //!
+//! Only a connection that has written before in this turn, and is the only one, waits like that:
+//! the large messages of many connections would leave the processor's cache, and take memory.
+//!
 //! Invariants:
 //! - a promise is for what is queued since the last send, and ends with the next.
 //! - if the kernel breaks it (the system is short of memory, the peer's window is tiny), the
@@ -21,9 +24,6 @@ use std::cell::Cell;
 
 /// The most bytes that wait: more does not stay in the processor's cache.
 const WAITING_MOST: usize = 256 * 1024;
-
-/// While more transports have something unsent, large writes do not wait: memory would grow.
-const TRANSPORTS_MOST: usize = 16;
 
 /// In place of a promise: the kernel cannot be asked, or has broken one.
 const NONE_EVER: u32 = u32::MAX;
@@ -56,7 +56,8 @@ impl StreamThis<'_, '_> {
     #[inline(never)]
     pub(super) fn kernel_takes(&self, size: usize) -> bool {
         let room = &self.own().room;
-        if size >= WAITING_MOST || self.loop_state().unsent_count() > TRANSPORTS_MOST {
+        let alone = self.own().written.get() && self.loop_state().unsent_count() == 1;
+        if size >= WAITING_MOST || !alone {
             return false;
         }
         if !room.is_asked() || room.holds(size) {
