@@ -17,6 +17,14 @@ READ_MOST = 256 * 1024
 TCP_NOTSENT_LOWAT = 25
 
 
+async def rest(protocol, far):
+    """What arrives at the far end until the connection's end, when both ends are closed."""
+    received = await asyncio.to_thread(read_all, far)
+    await until(lambda: protocol.is_lost)
+    far.close()
+    return received
+
+
 @pytest.fixture(params=PAIRS)
 def pair(request):
     return PAIRS[request.param]
@@ -41,9 +49,7 @@ def test_the_write_that_crosses_the_mark_pauses(loop, run, pair, piece, sndbuf):
         written = write_until_paused(transport, protocol)
         left = transport.get_write_buffer_size()
         transport.close()
-        received = await asyncio.to_thread(read_all, far)
-        await until(lambda: protocol.is_lost)
-        far.close()
+        received = await rest(protocol, far)
         return protocol.calls, left, received == data * (written // piece)
 
     calls, left, is_complete = run(main())
@@ -93,9 +99,7 @@ def test_a_kernel_that_takes_less_than_it_has_room_for(loop, run):
         await until(lambda: not protocol.paused)
         transport.write(data)
         transport.close()
-        received += await asyncio.to_thread(read_all, far)
-        await until(lambda: protocol.is_lost)
-        far.close()
+        received += await rest(protocol, far)
         return paused, received == data * (written + 1)
 
     assert run(main()) == (True, True)
@@ -134,9 +138,7 @@ def test_what_the_kernel_takes_pauses_nobody(loop, run, write, high):
         await asyncio.sleep(0)
         left = transport.get_write_buffer_size()
         transport.close()
-        received = await asyncio.to_thread(read_all, far)
-        await until(lambda: protocol.is_lost)
-        far.close()
+        received = await rest(protocol, far)
         return protocol.calls, left, set(received)
 
     assert run(main()) == (["made", "lost"], 0, set(b"x"))
@@ -149,25 +151,21 @@ def test_marks_count_from_when_they_are_set(loop, run):
         transport.set_write_buffer_limits(10_000_000)
         transport.write(bytes(240_000))
         transport.close()
-        received = await asyncio.to_thread(read_all, far)
-        await until(lambda: protocol.is_lost)
-        far.close()
+        received = await rest(protocol, far)
         return protocol.calls, len(received)
 
     assert run(main()) == (["made", "pause", "resume", "lost"], 480_000)
 
 
-class Producer(asyncio.Protocol):
+class Producer(Recorder):
     """Writes until it is told to pause, and goes on inside resume_writing; closes at the end."""
 
     left = 20
     piece = bytes(150_000)
-    paused = False
-    lost = False
 
     def connection_made(self, transport):
-        self.transport = transport
-        asyncio.get_running_loop().call_soon(self.produce)
+        super().connection_made(transport)
+        self.loop.call_soon(self.produce)
 
     def produce(self):
         while self.left and not self.paused:
@@ -175,17 +173,11 @@ class Producer(asyncio.Protocol):
             self.transport.write(self.piece)
         if not self.left:
             # Not inside resume_writing: asyncio would call connection_lost twice.
-            asyncio.get_running_loop().call_soon(self.transport.close)
-
-    def pause_writing(self):
-        self.paused = True
+            self.loop.call_soon(self.transport.close)
 
     def resume_writing(self):
-        self.paused = False
+        super().resume_writing()
         self.produce()
-
-    def connection_lost(self, exc):
-        self.lost = True
 
 
 @pytest.mark.parametrize("lowat", [None, 1, 16384])
@@ -199,35 +191,27 @@ def test_who_writes_when_it_may_go_on_is_told_each_time(loop, run, lowat, rcvbuf
 
     async def main():
         _, protocol, far = await accepted(loop, Producer, pair)
-        received = await asyncio.to_thread(read_all, far)
-        await until(lambda: protocol.lost)
-        far.close()
-        return len(received), protocol.left
+        return len(await rest(protocol, far)), protocol.left
 
     assert run(main()) == (20 * len(Producer.piece), 0)
 
 
-class Pausing(asyncio.Protocol):
+class Pausing(Recorder):
     """Pauses at each read and resumes in the next turn; keeps the sizes."""
 
     def __init__(self):
+        super().__init__()
         self.sizes = []
-        self.lost = False
-
-    def connection_made(self, transport):
-        self.transport = transport
 
     def data_received(self, data):
+        super().data_received(data)
         self.sizes.append(len(data))
         self.transport.pause_reading()
-        asyncio.get_running_loop().call_soon(self.resume)
+        self.loop.call_soon(self.resume)
 
     def resume(self):
         if not self.transport.is_closing():
             self.transport.resume_reading()
-
-    def connection_lost(self, exc):
-        self.lost = True
 
 
 def send_all(far, data):
@@ -241,7 +225,7 @@ def test_a_protocol_that_pauses_gets_no_more_than_in_asyncio(loop, run):
     async def main():
         _, protocol, far = await accepted(loop, Pausing, tcp_pair)
         await asyncio.to_thread(send_all, far, data)
-        await until(lambda: protocol.lost)
+        await until(lambda: protocol.is_lost)
         return protocol.sizes
 
     sizes = run(main())

@@ -24,11 +24,6 @@ pub use libc::{
 use crate::addr::SocketAddress;
 use crate::sys;
 
-/// Indices of SO_MEMINFO's figures: SK_MEMINFO_* in Linux's linux/sock_diag.h.
-const WRITE_ALLOCATED: usize = 2;
-const SEND_BUFFER: usize = 3;
-const WRITE_QUEUED: usize = 5;
-
 /// Which half of a connection [`shutdown`] ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
@@ -173,7 +168,8 @@ pub fn set_option_int(fd: RawFd, level: i32, name: i32, value: i32) -> io::Resul
 
 /// Reads an option whose value is an int; see getsockopt(2).
 pub fn get_option_int(fd: RawFd, level: i32, name: i32) -> io::Result<i32> {
-    sys::socket::option_int(fd, level, name)
+    let [value] = sys::socket::option_ints(fd, level, name)?;
+    Ok(value)
 }
 
 /// How many bytes a send would take now for certain; see SO_MEMINFO in Linux's asm/socket.h.
@@ -182,10 +178,12 @@ pub fn get_option_int(fd: RawFd, level: i32, name: i32) -> io::Result<i32> {
 /// only if the whole system is short of memory, with TCP_NOTSENT_LOWAT, or if the peer's window is
 /// so small that the structures are most of it. ENOPROTOOPT: the kernel cannot tell.
 pub fn send_room(fd: RawFd) -> io::Result<usize> {
-    let figures = sys::socket::memory_info(fd)?;
-    // TCP counts in one way, Unix sockets in the other.
-    let used = figures[WRITE_ALLOCATED].max(figures[WRITE_QUEUED]);
-    Ok((figures[SEND_BUFFER].saturating_sub(used) / 2) as usize)
+    // In the order of libc's SK_MEMINFO_*. TCP counts what is queued in one way, Unix sockets in
+    // the other.
+    let [_, _, allocated, buffer, _, queued] =
+        sys::socket::option_ints(fd, SOL_SOCKET, libc::SO_MEMINFO)?;
+    let left = buffer.saturating_sub(allocated.max(queued));
+    Ok(usize::try_from(left / 2).unwrap_or(0))
 }
 
 /// SOCK_STREAM, SOCK_DGRAM, … (SO_TYPE in socket(7)). ENOTSOCK: it is no socket.

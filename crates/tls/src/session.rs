@@ -30,7 +30,7 @@ use crate::sys::borrowed::BorrowedSsl;
 use crate::sys::cursor::Cursor;
 
 /// The plaintext of one record, at most.
-const RECORD: usize = 16 * 1024;
+pub const RECORD: usize = 16 * 1024;
 /// What a record adds to it: 22 bytes in TLS 1.3, 29 with the ciphers of TLS 1.2 that are in use.
 const RECORD_OVERHEAD: usize = 32;
 const SENT_SHUTDOWN: i32 = 1;

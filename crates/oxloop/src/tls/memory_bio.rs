@@ -16,9 +16,7 @@ use crate::py::object::call_method;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyInt, PyMemoryView, PySlice, PyString};
-
-/// The most plaintext of a record (RFC 8446, 5.1).
-const RECORD: usize = 16 * 1024;
+use tls::session::RECORD;
 
 /// An SSLObject between two MemoryBIOs.
 pub(super) struct MemoryBio {
@@ -129,6 +127,10 @@ impl MemoryBio {
                     count => filled += count,
                 },
                 Err(error) => break end_of(py, error)?,
+            }
+            // Of a record that did not fit the SSLObject has the rest; then the buffer is full.
+            if filled < wanted && self.unread(py)? == 0 {
+                break ReadEnd::WantsMore;
             }
         };
         Ok(Decrypted {

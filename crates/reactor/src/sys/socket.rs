@@ -20,11 +20,6 @@ const SEND_NOW: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 /// writev(2) and sendmsg(2) take no more slices than this.
 const IOV_MAX: usize = libc::UIO_MAXIOV as usize;
 
-/// Not in the libc crate for every target.
-const SO_MEMINFO: c_int = 55;
-/// How many figures SO_MEMINFO has (SK_MEMINFO_VARS).
-const MEMORY_FIGURES: usize = 9;
-
 pub(crate) fn socket(family: c_int, kind: c_int, protocol: c_int) -> io::Result<OwnedFd> {
     // SAFETY: takes no pointer.
     let fd = check(unsafe { libc::socket(family, kind | NEW_SOCKET, protocol) })?;
@@ -191,23 +186,19 @@ pub(crate) fn write_vectored(fd: RawFd, slices: &[IoSlice<'_>]) -> io::Result<us
     transfer(|| unsafe { libc::writev(fd, start, count) })
 }
 
+/// The first `N` ints of an option's value.
 #[inline]
-pub(crate) fn option_int(fd: RawFd, level: c_int, name: c_int) -> io::Result<c_int> {
-    let mut value: c_int = 0;
-    let mut len = size_of::<c_int>() as socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes to `value`; both are alive during the call.
-    check(unsafe { libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut len) })?;
-    Ok(value)
-}
-
-/// What SO_MEMINFO tells: the kernel's SK_MEMINFO_* are its indices.
-pub(crate) fn memory_info(fd: RawFd) -> io::Result<[u32; MEMORY_FIGURES]> {
-    let mut figures = [0; MEMORY_FIGURES];
-    let mut len = size_of_val(&figures) as socklen_t;
-    let start = figures.as_mut_ptr().cast();
-    // SAFETY: the kernel writes at most `len` bytes to `figures`; both are alive during the call.
-    check(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, SO_MEMINFO, start, &raw mut len) })?;
-    Ok(figures)
+pub(crate) fn option_ints<const N: usize>(
+    fd: RawFd,
+    level: c_int,
+    name: c_int,
+) -> io::Result<[c_int; N]> {
+    let mut values = [0; N];
+    let mut len = size_of_val(&values) as socklen_t;
+    let start = values.as_mut_ptr().cast();
+    // SAFETY: the kernel writes at most `len` bytes to `values`; both are alive during the call.
+    check(unsafe { libc::getsockopt(fd, level, name, start, &raw mut len) })?;
+    Ok(values)
 }
 
 #[inline]

@@ -57,11 +57,11 @@ impl StreamThis<'_, '_> {
     pub(super) fn kernel_takes(&self, size: usize) -> bool {
         let room = &self.own().room;
         let alone = self.own().written.get() && self.loop_state().unsent_count() == 1;
-        if size >= WAITING_MOST || !alone {
+        if size >= WAITING_MOST || !alone || !room.is_asked() {
             return false;
         }
-        if !room.is_asked() || room.holds(size) {
-            return room.is_asked();
+        if room.holds(size) {
+            return true;
         }
         match self.fd().and_then(socket::send_room) {
             Ok(bytes) => room.0.set(bytes.min(WAITING_MOST) as u32),
