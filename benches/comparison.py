@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import loops
 import ratio
+import turns
 from line import Cell, Line
-from measurement import FLOOR, MeasurementError
+from measurement import FLOOR
 from rows import TARGETS_PYTHON
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from budget import Budget
-    from measurement import Bench
+    from measurement import Bench, Outcome
     from rows import Row
 
 # In a run of limited time a peer that reached less than the first of these parts of the best rate
@@ -27,12 +29,17 @@ CONTENDING = (0.75, 0.85, 0.9)
 
 
 def cells_of(row: Row, specs: list[str]) -> dict[str, Cell]:
-    """Return the empty cells of a row; only some rows have a floor, and TLS rows variants."""
-    return {
-        spec: Cell()
-        for spec in specs
-        if (row.has_floor if spec == FLOOR else row.is_tls or not loops.variant(spec))
-    }
+    """Return the empty cells of a row."""
+    return {spec: Cell() for spec in specs if has_cell(row, spec)}
+
+
+def has_cell(row: Row, spec: str) -> bool:
+    """Tell whether a row is measured on a loop: not what another loop's cell shows already."""
+    if spec == FLOOR:
+        return row.has_floor
+    if loops.is_wrapper(spec):
+        return row.has_transports
+    return row.is_tls or not loops.variant(spec)
 
 
 def contenders(line: Line, part: float) -> list[str]:
@@ -123,19 +130,23 @@ class Comparison:
             progress(f"round {number + 1} {row.name}")
             specs = self.chosen(line)
             first = number % max(len(specs), 1)
-            for spec in specs[first:] + specs[:first]:
-                self.measure(number, row, spec, line.cells[spec])
+            for spec, found in self.measure(row, specs[first:] + specs[:first]):
+                line.cells[spec].keep(number, found)
             self.about["elapsed_seconds"] = round(time.monotonic() - started)
             self.write()
 
-    def measure(self, number: int, row: Row, spec: str, cell: Cell) -> None:
-        started = time.monotonic()
-        try:
-            cell.samples[number] = self.bench.measure(row, spec)
-        except MeasurementError as error:
-            cell.failure = str(error)
-            cell.is_given_up = error.is_permanent
-        self.costs[row.name, spec] = time.monotonic() - started
+    def measure(self, row: Row, specs: list[str]) -> Iterator[tuple[str, Outcome]]:
+        """Yield what each loop shows, and keep how long that took."""
+        is_joint = turns.has_turns(row)
+        for group in [specs] if is_joint else [[spec] for spec in specs]:
+            started = time.monotonic()
+            if is_joint:
+                found = turns.measure(self.bench, row, group)
+            else:
+                found = {spec: self.bench.outcome(row, spec) for spec in group}
+            took = time.monotonic() - started
+            self.costs |= {(row.name, spec): took / len(group) for spec in group}
+            yield from found.items()
 
     def write(self) -> None:
         """Write what there is: a run that is killed keeps it."""

@@ -13,6 +13,7 @@ from measurement import FLOOR, Sample
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from measurement import Outcome
     from ratio import Ratio
 
 
@@ -23,6 +24,14 @@ class Cell:
     samples: dict[int, Sample] = field(default_factory=dict)
     failure: str | None = None
     is_given_up: bool = False
+
+    def keep(self, number: int, found: Outcome) -> None:
+        """Keep what a round showed: a sample, or why there is none."""
+        if isinstance(found, Sample):
+            self.samples[number] = found
+            return
+        self.failure = str(found)
+        self.is_given_up = found.is_permanent
 
     @property
     def rate(self) -> float | None:

@@ -61,6 +61,11 @@ def is_subject(spec: str) -> bool:
     return base_name(spec) == SUBJECT
 
 
+def is_wrapper(spec: str) -> bool:
+    """Tell a package with transports of its own for another loop, which is measured as well."""
+    return "-" in base_name(spec)
+
+
 def factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
     """Return what makes a loop of that name; ImportError when it is not installed."""
     if name == "asyncio":

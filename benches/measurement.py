@@ -13,7 +13,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import loops
 import rows
@@ -22,7 +22,7 @@ import tls_files
 from disturbance import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 HERE = Path(__file__).resolve().parent
 # What the system lets a process open: rows with idle connections raise a server's limit to it.
@@ -30,8 +30,8 @@ FILES_MOST = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 READY_TIMEOUT = 30.0
 RUN_TIMEOUT = 120.0
 # Of a row, beside its warm-up and window. Some loops hang, in more than one row; the slowest row
-# of a loop that does not takes 10 s on a quiet machine.
-ROW_TIMEOUT = 45.0
+# of a loop that does not takes 18 s on a quiet machine.
+ROW_TIMEOUT = 40.0
 # A sample that lost more than this part of a core to other machines is not kept, if a few more
 # tries give a better one.
 STOLEN_MOST = 0.05
@@ -100,6 +100,9 @@ class Sample:
         return cls(**{name: value for name, value in found.items() if name in known})
 
 
+Outcome: TypeAlias = Sample | MeasurementError
+
+
 @dataclass(frozen=True)
 class Bench:
     """Where and how long measurements run."""
@@ -116,10 +119,21 @@ class Bench:
 
         It is measured again while too much time is stolen from it; the best try is kept.
         """
+        return self.undisturbed(lambda: self.measure_once(row, spec))
+
+    def outcome(self, row: rows.Row, spec: str) -> Outcome:
+        """Measure a row on a loop; return the reason if that cannot be."""
+        try:
+            return self.measure(row, spec)
+        except MeasurementError as error:
+            return error
+
+    def undisturbed(self, measure: Callable[[], Sample]) -> Sample:
+        """Return what is measured, with the least stolen of some tries."""
         tries: list[Sample] = []
         while len(tries) < TRIES and all(sample.is_disturbed for sample in tries):
             with Watch(self.server_core, self.client_core) as watch, reasons():
-                sample = self.measure_once(row, spec)
+                sample = measure()
             tries.append(replace(sample, stolen=watch.stolen, others=watch.others))
         return min(tries, key=lambda sample: sample.stolen)
 
@@ -135,7 +149,7 @@ class Bench:
         if row.server is None:
             return self._measure_micro(row.name, spec)
         with self.serving(row.server, spec) as (pid, address, directory):
-            return self._load(row.server, spec, pid, address, directory)
+            return self.load(row.server, spec, pid, address, directory)
 
     @contextlib.contextmanager
     def serving(self, server: rows.Server, spec: str) -> Iterator[tuple[int, str, Path]]:
@@ -223,9 +237,10 @@ class Bench:
         command += ["--tls", directory] if is_tls else []
         return [*command, "--size", str(server.size), "--address", address]
 
-    def _load(
+    def load(
         self, server: rows.Server, spec: str, pid: int, address: str, directory: Path
     ) -> Sample:
+        """Run the load generator against a row's server."""
         command: list[str | Path] = [self.programs / "load", "--core", str(self.client_core)]
         command += ["--connections", str(server.connections), "--mode", server.mode]
         command += ["--warmup", str(self.warmup), "--seconds", str(self.seconds)]

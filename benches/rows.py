@@ -25,6 +25,8 @@ FLOOR_TARGETS = {
     "echo-protocol-tls-1k-x20": 0.97,
     "echo-streams-read-tcp-1k-x20": 0.78,
 }
+# Micro benchmarks with connections or pipes.
+WITH_TRANSPORTS = ("connect-close", "echo-beside-thread-x32", "cat-4m", *bulk.BENCHMARKS)
 # Twelve that stand for the others, where there is no time for all.
 MAIN = (
     "call_soon_threadsafe",
@@ -92,6 +94,11 @@ class Row:
     @property
     def is_micro(self) -> bool:
         return self.server is None and self.endpoints is None and self.client is None
+
+    @property
+    def has_transports(self) -> bool:
+        """Tell whether there are connections in it, and not only the loop."""
+        return not self.is_micro or self.name in WITH_TRANSPORTS
 
     @property
     def has_floor(self) -> bool:

@@ -201,7 +201,7 @@ BENCHMARKS: dict[str, tuple[Callable[[int], Awaitable[float]], int]] = {
     "connect-close": (connect_close, 3_000),
     "add_reader-query": (add_reader_query, 10_000),
     "signal": (signal_handled, 20_000),
-    "echo-beside-thread-x32": (echo_beside_thread, 6_400),
+    "echo-beside-thread-x32": (echo_beside_thread, 1_280),
     "spawn-wait": (spawn_wait, 200),
     "cat-4m": (cat_4m, 20),
 }
