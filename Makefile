@@ -168,8 +168,8 @@ IS_QUICK := $(filter-out 0,$(QUICK))
 ifeq ($(IS_QUICK),)
 BENCH_DIR := .cache/bench
 BENCH_TO := docs
-# Of 40 minutes on two cores these have 29; the others are for the build and the peers.
-BENCH_LOOPS := --minutes 22
+# Of 40 minutes on two cores these have 33; the others are for the build and the peers.
+BENCH_LOOPS := --minutes 26
 BENCH_SCALE := --minutes 5 --loops asyncio,zuvloop,oxloop \
   --curves 'request,timer-*,queue-item,lookup,child,connections-*-tcp-*,handles-*'
 BENCH_MEMORY := --minutes 2 --loops asyncio,uvloop,zuvloop,oxloop

@@ -134,6 +134,6 @@ def within_a_loop(connect: Connect) -> Callable[[int], Awaitable[float]]:
 
 # Writes a sample.
 BENCHMARKS: dict[str, tuple[Callable[[int], Awaitable[float]], int]] = {
-    f"bulk-{name}-within": (within_a_loop(connect), 8_000)
+    f"bulk-{name}-within": (within_a_loop(connect), 3_000)
     for name, connect in (("tcp", tcp), ("unix", unix), ("pipe", pipe))
 }

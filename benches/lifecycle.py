@@ -77,9 +77,9 @@ def import_packages(name: str, count: int) -> float:
     return seconds
 
 
-# Operations a sample.
+# Operations a turn.
 BENCHMARKS: dict[str, tuple[Callable[[str, int], float], int]] = {
-    "loop-make-close": (make_and_close, 2_000),
-    "loop-close": (close, 2_000),
-    "import": (import_packages, 10),
+    "loop-make-close": (make_and_close, 700),
+    "loop-close": (close, 700),
+    "import": (import_packages, 4),
 }

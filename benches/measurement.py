@@ -101,6 +101,7 @@ class Sample:
 
 
 Outcome: TypeAlias = Sample | MeasurementError
+Program: TypeAlias = "subprocess.Popen[bytes]"
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ class Bench:
         if row.client is not None:
             return self._measure_client(row.client, spec)
         if row.server is None:
-            return self._measure_micro(row.name, spec)
+            with self.benchmarking(row.name, spec) as process:
+                return self.run_part(process)
         with self.serving(row.server, spec) as (pid, address, directory):
             return self.load(row.server, spec, pid, address, directory)
 
@@ -159,13 +161,30 @@ class Bench:
             if server.transport == "tls":
                 tls_files.make_certificate(self.programs, directory)
             command = self._server_command(server, spec, directory)
-            with running_server(command, environment(spec), directory) as (pid, address):
-                yield pid, address, directory
+            with running_server(command, environment(spec), directory) as (process, address):
+                yield process.pid, address, directory
 
-    def _measure_micro(self, name: str, spec: str) -> Sample:
+    @contextlib.contextmanager
+    def benchmarking(self, name: str, spec: str) -> Iterator[Program]:
+        """Start a micro benchmark; yield it when it is warm, and awaits its first turn."""
         command: list[str | Path] = [self.python, HERE / "micro.py", "--benchmark", name]
         command += ["--loop", loops.base_name(spec), "--core", str(self.server_core)]
-        result = run_to_json(command, environment(spec), self.timeout)
+        with (
+            tempfile.TemporaryDirectory(prefix="bench-") as directory,
+            running_server(command, environment(spec), Path(directory)) as (process, _),
+        ):
+            yield process
+
+    def run_part(self, benchmark: Program) -> Sample:
+        """Have a micro benchmark run its operations once."""
+        assert benchmark.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and its last words say why
+            benchmark.stdin.write(b"\n")
+            benchmark.stdin.flush()
+        answer = await_line(benchmark, self.timeout)
+        if not answer:
+            raise MeasurementError("ended in the middle")
+        result = json.loads(answer)
         return Sample(result["operations"] / result["cpu_seconds"], result["cpu_seconds"])
 
     def _measure_endpoints(self, row: rows.Endpoints, spec: str) -> Sample:
@@ -180,10 +199,10 @@ class Bench:
         server = [*command, "--core", str(server_core)]
         with (
             tempfile.TemporaryDirectory(prefix="bench-") as directory,
-            running_server(server, env, Path(directory)) as (pid, address),
+            running_server(server, env, Path(directory)) as (process, address),
         ):
             command += ["--core", str(client_core), "--connect", address]
-            command += ["--server-pid", str(pid)]
+            command += ["--server-pid", str(process.pid)]
             command += ["--warmup", str(self.warmup), "--seconds", str(self.seconds)]
             return sample_of(run_to_json(command, env, self.timeout))
 
@@ -220,8 +239,8 @@ class Bench:
                 command = [self.python, HERE / "servers.py", "--kind", row.kind]
                 command += ["--loop", loops.base_name(spec), "--tls", directory]
             command += ["--core", str(core)]
-            with running_server(command, environment(spec), directory) as (pid, address):
-                yield pid, address, directory
+            with running_server(command, environment(spec), directory) as (process, address):
+                yield process.pid, address, directory
 
     def _server_command(self, server: rows.Server, spec: str, directory: Path) -> list[str | Path]:
         address = f"{directory}/server" if server.transport == "unix" else "127.0.0.1:0"
@@ -318,14 +337,15 @@ def run_to_json(
 @contextlib.contextmanager
 def running_server(
     command: list[str | Path], env: dict[str, str], directory: Path
-) -> Iterator[tuple[int, str]]:
-    """Start a server, yield its pid and address, and kill it; add its last words to errors."""
+) -> Iterator[tuple[Program, str]]:
+    """Start a server, yield it and its address, and kill it; add its last words to errors."""
+    pipe = subprocess.PIPE
     with (
         (directory / "stderr").open("w+") as stderr,
-        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=stderr) as process,
+        subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, stderr=stderr) as process,
     ):
         try:
-            yield process.pid, await_address(process)
+            yield process, await_address(process)
         except MeasurementError as error:
             process.kill()
             status = process.wait()
@@ -341,15 +361,24 @@ def running_server(
             process.kill()
 
 
-def await_address(process: subprocess.Popen[bytes], seconds: float = READY_TIMEOUT) -> str:
+def await_address(process: Program, seconds: float = READY_TIMEOUT) -> str:
     """Return the address that a server prints when it is ready."""
-    assert process.stdout is not None
-    if not select.select([process.stdout], [], [], seconds)[0]:
-        raise MeasurementError(f"not ready after {seconds:.0f} s")
-    word, _, address = process.stdout.readline().decode().strip().partition(" ")
+    try:
+        answer = await_line(process, seconds)
+    except MeasurementError as error:
+        raise MeasurementError(f"not ready after {seconds:.0f} s") from error
+    word, _, address = answer.strip().partition(" ")
     if word != "ready":
         raise MeasurementError("ended before it was ready")
     return address
+
+
+def await_line(process: Program, seconds: float) -> str:
+    """Return the line that a program prints, or nothing if it ends."""
+    assert process.stdout is not None
+    if not select.select([process.stdout], [], [], seconds)[0]:
+        raise MeasurementError(f"no result after {seconds:.0f} s")
+    return process.stdout.readline().decode()
 
 
 def reason(stderr: str, status: int) -> str:

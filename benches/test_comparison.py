@@ -75,7 +75,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> FakeBench:
 def test_loops_take_turns_and_what_cannot_be_is_not_tried_again(
     bench: FakeBench, tmp_path: Path
 ) -> None:
-    [row] = rows.select("sleep-0")
+    [row] = rows.select("client-httpx-x8")
     file = tmp_path / "samples.json"
     compared = Comparison(bench, [row], SPECS, Budget(3), {"python": "3.x"}, file)
     compared.run()
@@ -95,7 +95,7 @@ def test_loops_take_turns_and_what_cannot_be_is_not_tried_again(
 
 
 def test_without_time_the_least_number_of_rounds_is_measured(bench: FakeBench) -> None:
-    [row] = rows.select("sleep-0")
+    [row] = rows.select("client-httpx-x8")
     compared = Comparison(bench, [row], ["asyncio", "oxloop"], Budget(seconds=0.0), {})
     compared.run()
     assert bench.asked == ["asyncio", "oxloop", "oxloop", "asyncio", "asyncio", "oxloop"]
@@ -113,7 +113,7 @@ def test_targets_are_stated_for_one_version(
 
 
 def test_contenders_are_fewer_if_a_round_would_take_too_long(bench: FakeBench) -> None:
-    [row] = rows.select("sleep-0")
+    [row] = rows.select("client-httpx-x8")
     compared = Comparison(bench, [row], ["asyncio", "rloop", "oxloop"], Budget(seconds=9.0), {})
     cells = compared.lines[0].cells
     for spec, rate in {"asyncio": 80.0, "rloop": 100.0, "oxloop": 5.0}.items():
@@ -128,20 +128,21 @@ def test_contenders_are_fewer_if_a_round_would_take_too_long(bench: FakeBench) -
 def test_what_was_measured_before_an_interrupt_is_kept(tmp_path: Path) -> None:
     class Interrupted(FakeBench):
         def measure(self, row: rows.Row, spec: str) -> Sample:
-            if row.name == "queue":
+            if row.name == "client-redis-x32":
                 raise KeyboardInterrupt
             return Sample(1.0, 1.0)
 
     file = tmp_path / "samples.json"
     bench = Interrupted(Path(), Path(), 0.1, 0.1, 0, 0)
-    compared = Comparison(bench, rows.select("sleep-0,queue"), ["oxloop"], Budget(3), {}, file)
+    chosen = rows.select("client-redis-x32,client-httpx-x8")
+    compared = Comparison(bench, chosen, ["oxloop"], Budget(3), {}, file)
     with pytest.raises(KeyboardInterrupt):
         compared.run()
     about, lines = comparison.from_text(file.read_text())
     assert about["rounds"] == 1
     assert [(line.name, line.cells["oxloop"].rates) for line in lines] == [
-        ("sleep-0", {0: 1.0}),
-        ("queue", {}),
+        ("client-httpx-x8", {0: 1.0}),
+        ("client-redis-x32", {}),
     ]
 
 
@@ -163,7 +164,7 @@ def test_whatever_fails_is_a_reason_and_ends_nothing(
         raise error
 
     monkeypatch.setattr(Bench, "measure_once", fail)
-    [row] = rows.select("sleep-0")
+    [row] = rows.select("client-httpx-x8")
     core = min(os.sched_getaffinity(0))
     bench = Bench(Path(), Path(), 0.1, 0.1, core, core)
     compared = Comparison(bench, [row], ["oxloop"], Budget(1), {})

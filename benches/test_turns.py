@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -89,6 +90,17 @@ def test_one_runs_at_a_time_and_each_has_its_windows(monkeypatch: pytest.MonkeyP
         assert not Path(f"/proc/{pid}").exists()
 
 
+def test_a_micro_benchmark_runs_once_a_turn_and_says_why_it_ends() -> None:
+    core = min(os.sched_getaffinity(0))
+    bench = Bench(Path(sys.executable), Path(), 0.1, 0.1, core, core)
+    [row] = rows.select("run_in_executor")
+    found = turns.measure(bench, row, ["asyncio", "talyn"])
+    sample = found["asyncio"]
+    assert isinstance(sample, Sample)
+    assert sample.rate * sample.cpu_seconds == pytest.approx(turns.TURNS * 4_000)
+    assert str(found["talyn"]).startswith("ImportError")
+
+
 def test_windows_together_weigh_as_much_as_they_took() -> None:
     windows = [
         Sample(100.0, 0.5, wall_rate=50.0, p50_us=1.0, p99_us=10.0, p999_us=100.0, others=0.2),
@@ -107,10 +119,10 @@ def test_bulk_has_no_latencies() -> None:
     assert (found.rate, found.p50_us) == (75.0, None)
 
 
-def test_rows_of_servers_have_turns_but_those_beside_idle_connections() -> None:
+def test_clients_and_idle_connections_have_no_turns() -> None:
     named = {row.name: turns.has_turns(row) for row in rows.select("standard")}
     assert named["echo-protocol-tls-1k-x20"]
     assert named["http-uvicorn-x32"]
     assert not named["echo-protocol-tcp-1k-x20-idle-10000"]
-    assert not named["sleep-0"]
+    assert named["sleep-0"]
     assert not named["client-redis-x32"]

@@ -1,13 +1,15 @@
-"""Turns: a server row on several loops, whose servers all live while they are measured in turns.
+"""Turns: a row on several loops, whose processes all live while they are measured in turns.
 
 What else happens on the machine and its host changes from second to second, so what is compared
-must be measured within one. The servers of a row are all started; each is then asked for a short
-window, again and again, and is stopped (SIGSTOP) while another one is: it takes neither time nor
-the GIL of anybody. A sample is what its windows have in all.
+must be measured within one. The processes of a row are all started; each then has a short turn,
+again and again, and is stopped (SIGSTOP) while another one has: it takes neither time nor the GIL
+of anybody. A server's turn is a window of the load generator, a micro benchmark's is its
+operations once. A sample is what its turns have in all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import statistics
@@ -18,10 +20,10 @@ from typing import TYPE_CHECKING
 from measurement import MeasurementError, Sample, reasons
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from measurement import Bench, Outcome
-    from rows import Row, Server
+    from rows import Row
 
 TURNS = 3
 # A shorter window may end before a slow server has answered once.
@@ -29,52 +31,62 @@ WINDOW_LEAST = 0.1
 
 
 def has_turns(row: Row) -> bool:
-    """Tell whether a row is measured so: idle connections would be opened anew for each turn."""
-    return row.server is not None and not row.server.idle
+    """Tell whether a row is measured so.
+
+    Idle connections would be opened anew for each turn, and clients have one window a process.
+    """
+    if row.server is not None:
+        return not row.server.idle
+    return row.is_micro
+
+
+@contextlib.contextmanager
+def opened(bench: Bench, row: Row, spec: str) -> Iterator[tuple[int, Callable[[], Sample]]]:
+    """Start a row's process on a loop; yield its pid and what measures it once."""
+    if row.server is None:
+        with bench.benchmarking(row.name, spec) as process:
+            yield process.pid, lambda: bench.run_part(process)
+        return
+    server = row.server
+    with bench.serving(server, spec) as (pid, address, directory):
+        yield pid, lambda: bench.load(server, spec, pid, address, directory)
 
 
 @dataclass
 class Candidate:
-    """A server that waits for its turn, and what it has shown so far."""
+    """A loop whose process waits for its turn, and what it has shown so far."""
 
-    bench: Bench
-    server: Server
     spec: str
-    stack: ExitStack = field(default_factory=ExitStack)  # ends the server
-    windows: list[Sample] = field(default_factory=list)
+    stack: ExitStack = field(default_factory=ExitStack)  # ends the process
+    samples: list[Sample] = field(default_factory=list)
     failure: MeasurementError | None = None
     pid: int = 0
-    place: tuple[str, Path] | None = None  # its address and its directory
+    measure: Callable[[], Sample] | None = None
 
-    def start(self) -> None:
+    def start(self, bench: Bench, row: Row) -> None:
         try:
             with reasons():
-                found = self.stack.enter_context(self.bench.serving(self.server, self.spec))
+                found = self.stack.enter_context(opened(bench, row, self.spec))
         except MeasurementError as error:
             self.failure = error
             return
-        self.pid, address, directory = found
-        self.place = (address, directory)
+        self.pid, self.measure = found
         os.kill(self.pid, signal.SIGSTOP)
 
-    def take_turn(self) -> None:
-        if self.failure is not None or self.place is None:
+    def take_turn(self, bench: Bench) -> None:
+        if self.failure is not None or self.measure is None:
             return
         os.kill(self.pid, signal.SIGCONT)
         try:
-            window = self.bench.undisturbed(self.ask)
+            sample = bench.undisturbed(self.measure)
         except MeasurementError as error:
             self.fail(error)
             return
         os.kill(self.pid, signal.SIGSTOP)
-        self.windows.append(window)
-
-    def ask(self) -> Sample:
-        assert self.place is not None
-        return self.bench.load(self.server, self.spec, self.pid, *self.place)
+        self.samples.append(sample)
 
     def fail(self, error: MeasurementError) -> None:
-        """End the server, which may say more of the reason than its client."""
+        """End the process, which may say more of the reason than who asked it."""
         try:
             with self.stack:
                 raise error
@@ -82,43 +94,42 @@ class Candidate:
             self.failure = found
 
     @property
-    def result(self) -> Outcome:
-        return joined(self.windows) if self.failure is None else self.failure
+    def outcome(self) -> Outcome:
+        return joined(self.samples) if self.failure is None else self.failure
 
 
 def measure(bench: Bench, row: Row, specs: list[str]) -> dict[str, Outcome]:
-    """Measure a server row on each of the loops; their windows share the time of one."""
-    assert row.server is not None
+    """Measure a row on each of the loops; the windows of one share the time of one."""
     window = max(bench.seconds / TURNS, WINDOW_LEAST)
     part = replace(bench, warmup=bench.warmup / TURNS, seconds=window)
-    candidates = [Candidate(part, row.server, spec) for spec in specs]
+    candidates = [Candidate(spec) for spec in specs]
     with ExitStack() as stack:
         for candidate in candidates:
             stack.enter_context(candidate.stack)
-            candidate.start()
+            candidate.start(part, row)
         for _ in range(TURNS):
             for candidate in candidates:
-                candidate.take_turn()
-    return {candidate.spec: candidate.result for candidate in candidates}
+                candidate.take_turn(part)
+    return {candidate.spec: candidate.outcome for candidate in candidates}
 
 
-def joined(windows: list[Sample]) -> Sample:
-    """Return the sample that some windows are together; of their latencies the medians."""
-    requests = sum(window.rate * window.cpu_seconds for window in windows)
-    cpu_seconds = sum(window.cpu_seconds for window in windows)
-    seconds = sum(window.rate * window.cpu_seconds / (window.wall_rate or 1) for window in windows)
-    latencies = {name: median(windows, name) for name in ("p50_us", "p99_us", "p999_us")}
+def joined(samples: list[Sample]) -> Sample:
+    """Return the sample that those of some turns are together; of latencies the medians."""
+    requests = sum(sample.rate * sample.cpu_seconds for sample in samples)
+    cpu_seconds = sum(sample.cpu_seconds for sample in samples)
+    seconds = sum(sample.rate * sample.cpu_seconds / (sample.wall_rate or 1) for sample in samples)
+    latencies = {name: median(samples, name) for name in ("p50_us", "p99_us", "p999_us")}
     return Sample(
         rate=requests / cpu_seconds,
         cpu_seconds=cpu_seconds,
-        wall_rate=requests / seconds if windows[0].wall_rate else None,
-        idle_connections=max(window.idle_connections for window in windows),
-        stolen=statistics.fmean(window.stolen for window in windows),
-        others=statistics.fmean(window.others for window in windows),
+        wall_rate=requests / seconds if samples[0].wall_rate else None,
+        idle_connections=max(sample.idle_connections for sample in samples),
+        stolen=statistics.fmean(sample.stolen for sample in samples),
+        others=statistics.fmean(sample.others for sample in samples),
         **latencies,
     )
 
 
-def median(windows: list[Sample], name: str) -> float | None:
-    values = [getattr(window, name) for window in windows]
+def median(samples: list[Sample], name: str) -> float | None:
+    values = [getattr(sample, name) for sample in samples]
     return None if None in values else statistics.median(values)
