@@ -5,13 +5,16 @@ import functools
 import warnings
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from oxloop import (
     _oxloop,
     _server,  # noqa: F401 (the native loop would import it while it runs)
 )
 from oxloop._sendfile import SendfileMethods
+
+if TYPE_CHECKING:
+    from oxloop._metrics import LoopMetrics
 
 _FunctionT = TypeVar("_FunctionT")
 
@@ -42,6 +45,15 @@ class EventLoop(  # type: ignore[misc]
         except BaseException:
             self.close()
             raise
+
+    def metrics(self) -> "LoopMetrics":
+        """Return what the loop has counted, from any thread, while it runs or waits.
+
+        It never waits for the loop. It costs a look at each transport of the loop.
+        """
+        from oxloop import _metrics  # noqa: PLC0415 (most programs never ask)
+
+        return _metrics.of_numbers(self._metrics())
 
     # Both check the arguments, log, and call _make_subprocess_transport, which is ours.
     subprocess_exec = _documented(

@@ -37,7 +37,7 @@ impl Timers for TimerHeap<u64> {
     }
 
     fn pop(&mut self, end: f64) -> Option<u64> {
-        self.pop_due(end)
+        self.pop_due(end).map(|(_, item)| item)
     }
 }
 

@@ -114,10 +114,10 @@ impl<T> TimerHeap<T> {
     /// Takes out the earliest timer when its deadline is before `end`. If it had been counted as
     /// cancelled, say so with [`TimerHeap::note_cancelled_popped`].
     #[inline]
-    pub fn pop_due(&mut self, end: f64) -> Option<T> {
+    pub fn pop_due(&mut self, end: f64) -> Option<(f64, T)> {
         let (deadline, _) = self.peek()?;
         if deadline < end {
-            self.pop_entry().map(|entry| entry.item)
+            self.pop_entry().map(|entry| (deadline, entry.item))
         } else {
             None
         }
@@ -148,6 +148,11 @@ impl<T> TimerHeap<T> {
     #[inline]
     pub fn len(&self) -> usize {
         self.run.len() + self.heap.len()
+    }
+
+    /// How many of them are not counted as cancelled.
+    pub fn live_len(&self) -> usize {
+        self.len() - self.cancelled
     }
 
     /// Whether there is no timer, not even a cancelled one.

@@ -95,11 +95,8 @@ impl Pair {
             Step::PopDue(end) => {
                 let due = self.list.first().filter(|(deadline, _)| deadline < end);
                 let popped = self.heap.pop_due(*end);
-                assert_eq!(
-                    popped.as_ref().map(|timer| timer.number),
-                    due.map(|(_, number)| number)
-                );
-                self.popped(popped);
+                assert_eq!(popped.as_ref().map(|(at, timer)| (*at, timer.number)), due);
+                self.popped(popped.map(|(_, timer)| timer));
             }
             Step::Cancel(index) if !self.list.0.is_empty() => {
                 let (_, timer) = index.get(&self.list.0);
@@ -191,7 +188,7 @@ fn a_timer_whose_deadline_is_the_end_is_not_due() {
     let mut heap = TimerHeap::new();
     heap.push(1.0, 'a');
     assert_eq!(heap.pop_due(1.0), None);
-    assert_eq!(heap.pop_due(1.0_f64.next_up()), Some('a'));
+    assert_eq!(heap.pop_due(1.0_f64.next_up()), Some((1.0, 'a')));
     assert_eq!(heap.pop_due(f64::INFINITY), None);
 }
 
@@ -208,8 +205,8 @@ fn nan_is_last_and_holds_nothing_up() {
     }
     heap.push(1.0, 'a');
     assert_eq!(heap.pop_due(f64::NAN), None);
-    assert_eq!(heap.pop_due(10.0), Some('a'));
-    assert_eq!(heap.pop_due(10.0), Some('b'));
+    assert_eq!(heap.pop_due(10.0), Some((1.0, 'a')));
+    assert_eq!(heap.pop_due(10.0), Some((2.0, 'b')));
     assert_eq!(heap.pop_due(f64::INFINITY), None);
     let rest: String = std::iter::from_fn(|| heap.pop())
         .map(|(_, name)| name)

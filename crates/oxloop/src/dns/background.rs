@@ -91,11 +91,15 @@ pub(super) fn call_in_thread<'py>(
 fn submit(this: &Bound<'_, EventLoop>, future: &Bound<'_, PyAny>, job: Job) -> PyResult<Pending> {
     let resolver = this.get().state(this.py()).resolver();
     let resolver = resolver.map_err(|error| os_error(&error))?;
+    let jobs = &this.get().state(this.py()).metrics().jobs;
     match resolver.submit(job) {
-        Ok(ticket) => Ok(Pending {
-            future: Some(future.clone().unbind()),
-            ticket,
-        }),
+        Ok(ticket) => {
+            jobs.lookups_begun.add(1);
+            Ok(Pending {
+                future: Some(future.clone().unbind()),
+                ticket,
+            })
+        }
         Err(error @ (SubmitError::Spawn(_) | SubmitError::Closed)) => {
             Err(PyRuntimeError::new_err(error.to_string()))
         }
@@ -120,6 +124,7 @@ impl Answering {
             let Some((event_loop, future)) = self.to.take() else {
                 return;
             };
+            count_ended(py, &event_loop);
             let (name, value) = match outcome(py) {
                 Ok(value) => (intern!(py, "set_result"), value),
                 Err(error) => (
@@ -142,11 +147,18 @@ impl Drop for Answering {
     /// A lookup that was cancelled: its references are released now, not when this thread attaches
     /// again.
     fn drop(&mut self) {
-        let to = self.to.take();
-        if to.is_some() {
-            let _dropped = Python::try_attach(move |_py| drop(to));
+        if let Some((event_loop, future)) = self.to.take() {
+            let _dropped = Python::try_attach(move |py| {
+                count_ended(py, &event_loop);
+                drop((event_loop, future));
+            });
         }
     }
+}
+
+fn count_ended(py: Python<'_>, event_loop: &Py<EventLoop>) {
+    let jobs = &event_loop.get().state(py).metrics().jobs;
+    jobs.lookups_ended.add(1);
 }
 
 /// The function that gives a future its outcome, unless it was cancelled.

@@ -66,6 +66,7 @@ impl EventLoop {
     /// Give the context to the handler that was set, or to the default one.
     fn call_exception_handler(slf: &Bound<'_, Self>, context: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
+        slf.get().state(py).metrics.work.exceptions.add(1);
         let Some(handler) = slf.get().state(py).settings.exception_handler.get(py) else {
             return run_default(slf, context, "Exception in default exception handler");
         };

@@ -5,7 +5,7 @@ use crate::py::args::{Args, missing_argument};
 use crate::py::coroutine::{Coroutine, await_python};
 use crate::py::imports;
 use crate::py::method::{Methods, OfPyClass};
-use crate::py::object::{call_with_keyword, warn};
+use crate::py::object::{call_method, call_with_keyword, warn};
 use pyo3::exceptions::{
     PyException, PyRuntimeError, PyRuntimeWarning, PyTimeoutError, PyTypeError,
 };
@@ -19,6 +19,16 @@ pub(super) fn add_methods(methods: &mut Methods<OfPyClass<EventLoop>>) {
         "executor, func, *args",
         run_in_executor,
         c"Run func(*args) in the executor (None: the default one); return a future.",
+    );
+    methods.procedure(
+        c"_executor_call_ended",
+        "future",
+        |this, _args| {
+            let jobs = &this.payload().state(this.py()).metrics().jobs;
+            jobs.calls_ended.add(1);
+            Ok(())
+        },
+        c"A call of run_in_executor has ended, in whichever thread.",
     );
 }
 
@@ -45,12 +55,26 @@ fn run_in_executor<'py>(
     // The function may wait for what was written before to have an effect.
     state.flush(py);
     let submitted = executor.call_method1(intern!(py, "submit"), arguments)?;
+    count_call(this, &submitted)?;
     call_with_keyword(
         imports::wrap_future(py)?,
         &submitted,
         intern!(py, "loop"),
         &this.object(),
     )
+}
+
+/// Counts a call, and has its end counted. Not of an executor whose `submit` returns something else
+/// than `wrap_future` asks for.
+fn count_call<'py>(this: &LoopThis<'_, 'py>, submitted: &Bound<'py, PyAny>) -> PyResult<()> {
+    let py = this.py();
+    if !submitted.is_instance(imports::concurrent_future(py)?)? {
+        return Ok(());
+    }
+    let jobs = &this.payload().state(py).metrics().jobs;
+    jobs.calls_begun.add(1);
+    let ended = this.object().getattr(intern!(py, "_executor_call_ended"))?;
+    call_method(submitted, intern!(py, "add_done_callback"), &[&ended]).map(drop)
 }
 
 fn default_executor<'py>(this: &LoopThis<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {

@@ -4,6 +4,7 @@
 //! a table. An event costs one indirect call, and sending what was written costs another.
 
 use super::registration::Renewal;
+use super::snapshot::Backlog;
 use crate::py::class::{Visit, VisitStopped};
 use pyo3::prelude::*;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
@@ -36,6 +37,8 @@ pub(crate) struct TransportKind {
     /// Its number gets another user: a transport that lost its descriptor ends, and one that is
     /// closing goes on with a duplicate. Raises what either raises.
     pub(crate) number_taken: fn(&Bound<'_, PyAny>) -> PyResult<()>,
+    /// What it has queued.
+    pub(crate) backlog: fn(&Bound<'_, PyAny>) -> Backlog,
 }
 
 impl Kind {

@@ -2,6 +2,7 @@
 
 use super::kernel::Kernel;
 use super::memory::Memory;
+use super::metrics::Metrics;
 use super::numbers::Numbers;
 use super::queues::Queues;
 use super::run::Run;
@@ -44,6 +45,7 @@ pub(super) fn new_state(py: Python<'_>) -> PyResult<State> {
         unsent: Unsent::default(),
         waker: Waker::new(notifier),
         memory: Memory::new(),
+        metrics: Metrics::default(),
         settings: Settings::new(py)?,
         resolver: RefCell::new(None),
         closed: Cell::new(false),
@@ -92,7 +94,9 @@ impl EventLoop {
         }
         let outcome = begun.and_then(|()| {
             super::fork::run_begins(slf);
+            state.metrics.time.run_begins();
             let outcome = turn::run(slf);
+            state.metrics.time.run_ends();
             super::fork::run_ends(slf);
             state.run.stopping.set(false);
             outcome

@@ -15,8 +15,10 @@
 //! | debug mode | `debug` |
 //! | asynchronous generators | `asyncgens` |
 //!
+//! What oxloop adds: `metrics` and `snapshot`, what a loop counts and how that is shown.
+//!
 //! A loop's state is `State`, in groups: `queues`, `kernel`, `signals`, `run`, `unsent`, `waker`,
-//! `memory`, `settings`.
+//! `memory`, `metrics`, `settings`.
 //!
 //! The Python class `oxloop.EventLoop` inherits from this class and from `AbstractEventLoop`; it
 //! has the `__dict__`, so any attribute can be assigned on an instance.
@@ -35,9 +37,11 @@ mod executor;
 pub(crate) mod fork;
 pub(crate) mod handle;
 pub(crate) mod held;
+mod histogram;
 mod kernel;
 pub(crate) mod lifecycle;
 pub(crate) mod memory;
+pub(crate) mod metrics;
 mod numbers;
 mod poll;
 mod queues;
@@ -48,6 +52,7 @@ pub(crate) mod schedule;
 pub(crate) mod sendfile;
 mod settings;
 mod signals;
+pub(crate) mod snapshot;
 pub(crate) mod source;
 mod state;
 mod tasks;

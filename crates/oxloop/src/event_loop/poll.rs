@@ -96,7 +96,10 @@ fn poll_into(
 ) -> PyResult<usize> {
     let waited = if timeout == Some(Duration::ZERO) {
         match &*state.kernel.poller.borrow() {
-            Some(poller) => poller.wait(events, timeout),
+            Some(poller) => {
+                state.metrics.time.turn_ends();
+                poller.wait(events, timeout)
+            }
             None => return state.check_closed().map(|()| 0),
         }
     } else {
@@ -105,11 +108,12 @@ fn poll_into(
         let Some(poller) = poller else {
             return state.check_closed().map(|()| 0);
         };
+        let time = &state.metrics.time;
         state.waker.waiting.set(true);
         let waited = match state.kernel.busy_poll.get() {
-            None => py.detach(|| poller.wait(events, timeout)),
+            None => time.detached(py, || poller.wait(events, timeout)),
             before @ Some(mut busy) => {
-                let waited = py.detach(|| busy.wait(&poller, events, timeout));
+                let waited = time.detached(py, || busy.wait(&poller, events, timeout));
                 // Another thread may have set it meanwhile.
                 if state.kernel.busy_poll.get() == before {
                     state.kernel.busy_poll.set(Some(busy));
@@ -132,6 +136,7 @@ fn dispatch_all(this: &Bound<'_, EventLoop>, state: &State, events: &Events) -> 
     if events.is_empty() {
         return Ok(());
     }
+    state.metrics.work.events.add(events.len() as u64);
     let queue = state.must_queue(this.py(), events);
     if !queue {
         super::turn::begin_batch(this, state, None)?;

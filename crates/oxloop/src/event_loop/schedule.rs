@@ -318,6 +318,7 @@ pub(crate) fn timer_cancelled(owner: &Bound<'_, PyAny>) {
         return;
     };
     let state = event_loop.get().state(py);
+    state.metrics.work.timers_cancelled.add(1);
     let dead = {
         let mut timers = state.queues.timers.borrow_mut();
         timers.note_cancelled();

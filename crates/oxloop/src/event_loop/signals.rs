@@ -241,6 +241,7 @@ pub(super) fn arrived(this: &Bound<'_, EventLoop>, number: i32) -> bool {
         }
         signals.arrived.push(number);
     }
+    state.metrics.work.signals.add(1);
     state.wake();
     true
 }

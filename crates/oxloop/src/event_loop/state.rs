@@ -5,6 +5,7 @@
 
 use super::kernel::Kernel;
 use super::memory::Memory;
+use super::metrics::Metrics;
 use super::queues::Queues;
 use super::run::Run;
 use super::settings::Settings;
@@ -25,6 +26,7 @@ pub(crate) struct State {
     pub(super) unsent: Unsent,
     pub(super) waker: Waker,
     pub(crate) memory: Memory,
+    pub(super) metrics: Metrics,
     pub(crate) settings: Settings,
     pub(super) resolver: RefCell<Option<Arc<Resolver>>>,
     pub(super) closed: Cell<bool>,

@@ -137,10 +137,16 @@ fn queue_timers_due_at(state: &State, now: f64) {
     let end = now + CLOCK_RESOLUTION.max(step);
     let mut timers = state.queues.timers.borrow_mut();
     let mut ready = state.queues.ready.borrow_mut();
-    while let Some(handle) = timers.pop_due(end) {
+    while let Some((deadline, handle)) = timers.pop_due(end) {
         handle.set_scheduled(false);
         if handle.is_cancelled() {
             timers.note_cancelled_popped();
+        } else {
+            state
+                .metrics
+                .time
+                .timers
+                .record(((now - deadline) * 1e9) as u64);
         }
         ready.push_back(handle);
     }
@@ -150,6 +156,7 @@ fn queue_timers_due_at(state: &State, now: f64) {
 #[inline]
 fn run_batch(this: &Bound<'_, EventLoop>, state: &State) -> PyResult<()> {
     let count = state.queues.batch.take().unwrap_or(0);
+    state.metrics.work.batch_begins(count);
     state.run.in_callback.set(true);
     let outcome = run_handles(this, state, count);
     state.run.in_callback.set(false);

@@ -29,6 +29,7 @@ impl State {
         if self.waker.waiting.replace(false)
             && let Some(notifier) = &*self.waker.notifier.borrow()
         {
+            self.metrics.work.wakeups.add(1);
             notifier.notify();
         }
     }

@@ -125,6 +125,7 @@ imported! {
 }
 
 imported! {
+    concurrent_future = "concurrent.futures"."Future";
     thread_pool_executor = "concurrent.futures"."ThreadPoolExecutor";
     server = "oxloop._server"."Server";
     accepting = "oxloop._accepting"."Accepting";

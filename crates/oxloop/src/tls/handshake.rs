@@ -5,6 +5,7 @@ use super::protocol::{AppState, HandshakeWaiter, ProtocolState, TlsProtocol, Tls
 use super::records::is_again;
 use crate::error::caught;
 use crate::event_loop::exceptions;
+use crate::event_loop::metrics::ConnectionKind;
 use crate::py::class::OfNative;
 use crate::py::future::end_unless_cancelled;
 use crate::py::imports;
@@ -15,6 +16,7 @@ use pyo3::exceptions::{PyConnectionAbortedError, PyException};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use reactor::clock;
 
 pub(super) fn add_methods(methods: &mut Methods<OfNative<TlsProtocol>>) {
     methods.nullary_procedure(
@@ -32,6 +34,7 @@ impl<'py> TlsThis<'_, 'py> {
             inner.handshake_start.set(Some(self.now()?));
         }
         inner.state.set(ProtocolState::DoHandshake);
+        inner.flags.handshake_began.set(clock::now_ns());
         let check = self
             .object()
             .getattr(intern!(py, "_check_handshake_timeout"))?;
@@ -98,6 +101,7 @@ impl<'py> TlsThis<'_, 'py> {
             learned => learned?,
         }
         self.log_duration()?;
+        self.count_handshake();
         if inner.app_state.get() == AppState::Init
             && let (Some(protocol), Some(transport)) = (self.app_protocol(), self.app_transport())
         {
@@ -111,6 +115,15 @@ impl<'py> TlsThis<'_, 'py> {
         }
         self.wake_waiter(None)?;
         self.do_read(&[])
+    }
+
+    fn count_handshake(&self) {
+        let (inner, metrics) = (self.own(), self.loop_state().metrics());
+        let took = clock::now_ns().saturating_sub(inner.flags.handshake_began.get());
+        metrics.tls.handshakes.add(1);
+        metrics.tls.handshaking.add(took);
+        metrics.connection_made(ConnectionKind::Tls, inner.server_side);
+        inner.flags.secured.set(true);
     }
 
     /// The extra information that a handshake brings.

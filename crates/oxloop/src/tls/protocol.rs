@@ -115,6 +115,10 @@ pub(super) struct TlsFlags {
     pub(super) eof_received: Cell<bool>,
     /// The program closed the transport: what still arrives is not delivered.
     pub(super) app_closed: Cell<bool>,
+    /// For the loop's metrics: when the handshake began, in nanoseconds of the kernel's clock, and
+    /// whether it succeeded.
+    pub(super) handshake_began: Cell<u64>,
+    pub(super) secured: Cell<bool>,
     /// Counts the connection's end and writes after it.
     pub(super) conn_lost: Cell<u32>,
 }

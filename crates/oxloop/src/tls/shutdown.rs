@@ -5,6 +5,7 @@ use super::handshake::cancel;
 use super::lower::Lower;
 use super::protocol::{AppState, ProtocolState, TlsProtocol, TlsThis};
 use super::records::is_again;
+use crate::event_loop::metrics::ConnectionKind;
 use crate::py::class::OfNative;
 use crate::py::imports;
 use crate::py::method::Methods;
@@ -179,6 +180,15 @@ impl<'py> TlsThis<'_, 'py> {
         self.own().transport.borrow().is_none() && self.own().flags.conn_lost.get() > 0
     }
 
+    fn count_lost(&self, failed: bool) {
+        let metrics = self.loop_state().metrics();
+        if self.own().flags.secured.get() {
+            metrics.connection_lost(ConnectionKind::Tls, failed);
+        } else {
+            metrics.tls.handshakes_failed.add(1);
+        }
+    }
+
     /// The transport below is gone: calls the program's `connection_lost` and releases everything.
     fn connection_lost(&self, error: &Bound<'py, PyAny>) -> PyResult<()> {
         let (py, inner) = (self.py(), self.own());
@@ -187,6 +197,7 @@ impl<'py> TlsThis<'_, 'py> {
         drop(inner.records.take_ciphertext(py)?);
         let lost = &inner.flags.conn_lost;
         lost.set(lost.get().saturating_add(1));
+        self.count_lost(!error.is_none());
         if let Some(transport) = self.app_transport() {
             transport.this(py).connection_lost();
         }

@@ -2,6 +2,7 @@
 //! `FlowControlled`: a transport with such a queue.
 
 use super::base::BaseTransport;
+use crate::event_loop::snapshot::Backlog;
 use crate::py::args::Args;
 use crate::py::class::{OfNative, This};
 use crate::py::method::Methods;
@@ -191,6 +192,13 @@ impl<'py, T: FlowControlled> This<'_, 'py, T> {
     #[inline]
     pub(crate) fn queued(&self) -> usize {
         T::queued(self)
+    }
+
+    pub(super) fn backlog_of_queue(&self) -> Backlog {
+        Backlog {
+            bytes: self.queued(),
+            paused: self.payload().flow(self.py()).is_paused(),
+        }
     }
 
     /// Tells the protocol to pause if more than the high-water mark is queued.

@@ -9,7 +9,9 @@ use super::reading_switch::ReadingSwitch;
 use crate::error::{os_error, then_cleaned};
 use crate::event_loop::exceptions;
 use crate::event_loop::held::{Held, Kind, TransportKind};
+use crate::event_loop::metrics::ConnectionKind;
 use crate::event_loop::registration::Registration;
+use crate::event_loop::snapshot::Backlog;
 use crate::py::class::{Native, OfNative, This};
 use crate::py::context::Captured;
 use crate::py::file::{Known, has_descriptor};
@@ -84,11 +86,22 @@ pub(crate) trait Polled: Native {
             number_taken: |object| {
                 This::<Self>::of(object).map_or(Ok(()), |this| this.number_taken())
             },
+            backlog: |object| {
+                This::<Self>::of(object).map_or_else(Backlog::default, |this| Self::backlog(&this))
+            },
         }),
         ..Kind::NONE
     };
 
     fn polled(&self, py: Python<'_>) -> &PolledState;
+
+    /// What it goes over, for the loop's metrics.
+    fn connection_kind(this: &This<'_, '_, Self>) -> ConnectionKind;
+
+    /// What it has queued, for the loop's metrics. Runs no Python code.
+    fn backlog(_this: &This<'_, '_, Self>) -> Backlog {
+        Backlog::default()
+    }
 
     /// Serves an event of the descriptor. The transport may have changed since the poll, so its
     /// state is checked again.
@@ -230,6 +243,8 @@ impl<'py, T: Polled> This<'_, 'py, T> {
     /// Calls the protocol's `connection_lost`, then ends the registration, closes the socket or
     /// file, and drops the rest.
     pub(super) fn call_connection_lost(&self, error: &Bound<'py, PyAny>) -> PyResult<()> {
+        let metrics = self.loop_state().metrics();
+        metrics.connection_lost(T::connection_kind(self), !error.is_none());
         let told = self.tell_connection_lost(error);
         // The peer, which may be on this loop too, sees the end: what was written comes before.
         self.loop_state().flush(self.py());

@@ -32,6 +32,8 @@ mod queue;
 mod receive;
 mod send;
 
+use crate::event_loop::metrics::ConnectionKind;
+use crate::event_loop::snapshot::Backlog;
 use crate::py::attached::Attached;
 use crate::py::class::{Class, Native, OfNative, Slots, This, Visit, VisitStopped, create};
 use crate::py::file::Known;
@@ -139,6 +141,14 @@ impl Polled for DatagramTransport {
     #[inline]
     fn polled(&self, py: Python<'_>) -> &PolledState {
         &self.inner.get(py).polled
+    }
+
+    fn connection_kind(_this: &DatagramThis<'_, '_>) -> ConnectionKind {
+        ConnectionKind::Datagram
+    }
+
+    fn backlog(this: &DatagramThis<'_, '_>) -> Backlog {
+        this.backlog_of_queue()
     }
 
     #[inline]

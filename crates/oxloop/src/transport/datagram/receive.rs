@@ -138,6 +138,12 @@ impl<'py> DatagramThis<'_, 'py> {
         self.loop_state().with_scratch(|scratch| {
             let received = datagram::receive(fd, scratch)?;
             let bytes = &scratch[..received.len];
+            let runs = received
+                .segment
+                .map_or(1, |size| bytes.len().div_ceil(size));
+            let traffic = &self.loop_state().metrics().traffic;
+            traffic.bytes_received.add(bytes.len() as u64);
+            traffic.datagrams_received.add(runs as u64);
             let arrived = match received.segment {
                 None => Arrived::One(PyBytes::new(py, bytes)),
                 Some(size) => Arrived::Run(

@@ -183,7 +183,9 @@ impl<'py> DatagramThis<'_, 'py> {
                 let mut queue = inner.queue.borrow_mut();
                 for _ in 0..count {
                     // A bytes object has no destructor that could come back here.
-                    drop(queue.pop(py));
+                    if let Some(datagram) = queue.pop(py) {
+                        self.count_sent(datagram.data.as_bytes(py).len());
+                    }
                 }
                 Ok(())
             }
@@ -202,6 +204,13 @@ impl<'py> DatagramThis<'_, 'py> {
                 self.error_received(os_error(&error), flusher)
             }
         }
+    }
+
+    #[inline(always)]
+    fn count_sent(&self, bytes: usize) {
+        let traffic = &self.loop_state().metrics().traffic;
+        traffic.datagrams_sent.add(1);
+        traffic.bytes_sent.add(bytes as u64);
     }
 
     /// Sends the first datagram with the socket object's own method, as asyncio does.
@@ -225,6 +234,7 @@ impl<'py> DatagramThis<'_, 'py> {
             None => socket.call_method1(intern!(py, "send"), (data,)),
         };
         let Err(error) = sent else {
+            self.count_sent(data.as_bytes().len());
             return Ok(());
         };
         if asks_to_wait(py, &error) {

@@ -102,7 +102,11 @@ impl<'py> ReadThis<'_, 'py> {
         });
         match received {
             Ok(data) if data.as_bytes().is_empty() => self.on_eof(),
-            Ok(data) => self.deliver(&data),
+            Ok(data) => {
+                let traffic = &self.loop_state().metrics().traffic;
+                traffic.bytes_received.add(data.as_bytes().len() as u64);
+                self.deliver(&data)
+            }
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {

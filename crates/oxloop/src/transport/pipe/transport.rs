@@ -4,7 +4,9 @@
 use super::{FileKind, extra_of, kind_of, set_nonblocking};
 use crate::error::os_error;
 use crate::event_loop::EventLoop;
+use crate::event_loop::metrics::ConnectionKind;
 use crate::event_loop::registration::Registration;
+use crate::event_loop::snapshot::Backlog;
 use crate::py::attached::Attached;
 use crate::py::class::{Class, Native, OfNative, Ref, This, Visit, VisitStopped};
 use crate::py::context::Captured;
@@ -78,6 +80,11 @@ pub(crate) trait PipeSide: Sized + 'static {
     fn bufsize(_this: &PipeThis<'_, '_, Self>) -> Option<usize> {
         None
     }
+
+    /// As `Polled::backlog`.
+    fn backlog(_this: &PipeThis<'_, '_, Self>) -> Backlog {
+        Backlog::default()
+    }
 }
 
 /// The payload of a pipe's transport.
@@ -122,6 +129,14 @@ impl<S: PipeSide> Native for PipeTransport<S> {
 impl<S: PipeSide> Polled for PipeTransport<S> {
     fn polled(&self, py: Python<'_>) -> &PolledState {
         &self.inner.get(py).end.polled
+    }
+
+    fn connection_kind(_this: &PipeThis<'_, '_, S>) -> ConnectionKind {
+        ConnectionKind::Pipe
+    }
+
+    fn backlog(this: &PipeThis<'_, '_, S>) -> Backlog {
+        S::backlog(this)
     }
 
     #[inline]
@@ -190,6 +205,8 @@ impl<S: PipeSide> PipeTransport<S> {
             .setattr(intern!(py, "_extra"), extra_of(pipe)?)?;
         let this = transport.this(py);
         this.schedule_beginning()?;
+        let metrics = this.loop_state().metrics();
+        metrics.connection_made(ConnectionKind::Pipe, false);
         let wake = imports::set_result_unless_cancelled(py)?;
         this.soon(wake, &[waiter, &py.None().into_bound(py)])?;
         Ok(object)

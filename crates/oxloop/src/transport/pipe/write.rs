@@ -5,6 +5,7 @@
 
 use super::{FileKind, transport};
 use crate::error::os_error;
+use crate::event_loop::snapshot::Backlog;
 use crate::py::class::{Class, OfNative, Slots, create};
 use crate::py::imports;
 use crate::py::method::Methods;
@@ -96,6 +97,10 @@ impl PipeSide for Writing {
     fn bufsize(this: &WriteThis<'_, '_>) -> Option<usize> {
         Some(this.queued())
     }
+
+    fn backlog(this: &WriteThis<'_, '_>) -> Backlog {
+        this.backlog_of_queue()
+    }
 }
 
 impl FlowControlled for WritePipeTransport {
@@ -183,6 +188,8 @@ impl<'py> WriteThis<'_, 'py> {
         let sent = own.queue.borrow().send(py, &File(fd));
         match sent {
             Ok(sent) => {
+                let traffic = &self.loop_state().metrics().traffic;
+                traffic.bytes_sent.add(sent as u64);
                 let mut queue = own.queue.borrow_mut();
                 queue.advance(py, sent, drop);
                 let left = !queue.is_empty();

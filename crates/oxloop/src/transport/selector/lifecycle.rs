@@ -21,6 +21,8 @@ impl SelectorState {
     ) -> PyResult<()> {
         let this = transport.this(py);
         this.schedule_beginning()?;
+        let metrics = this.loop_state().metrics();
+        metrics.connection_made(T::connection_kind(&this), T::is_accepted(&this));
         // The handles that were just queued keep it alive until it reads.
         this.registration()
             .enter(py, this.loop_state(), this.held())

@@ -86,6 +86,11 @@ impl Deref for SelectorState {
 pub(crate) trait SelectorTransport: Polled + FlowControlled {
     fn selector_state(&self, py: Python<'_>) -> &SelectorState;
 
+    /// True if a server of the loop accepted it.
+    fn is_accepted(_this: &This<'_, '_, Self>) -> bool {
+        false
+    }
+
     fn wants_to_read(this: &This<'_, '_, Self>) -> bool {
         let flags = this.flags();
         flags.started.get() && !flags.reading.is_paused() && !flags.closing.get()

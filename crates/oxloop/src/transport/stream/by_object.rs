@@ -64,7 +64,12 @@ impl<'py> StreamThis<'_, 'py> {
             .context
             .run(py, || self.call_socket(intern!(py, "recv"), &most));
         match received {
-            Ok(Some(data)) if data.is_truthy()? => self.deliver(&data),
+            Ok(Some(data)) if data.is_truthy()? => {
+                if let Ok(bytes) = data.cast::<PyBytes>() {
+                    self.count_received(bytes.as_bytes().len());
+                }
+                self.deliver(&data)
+            }
             Ok(Some(_)) => self.on_eof(),
             Ok(None) => Ok(()),
             Err(error) => self.reading_failed_by_object(error),
@@ -85,7 +90,10 @@ impl<'py> StreamThis<'_, 'py> {
         });
         match received {
             Ok(Some(0)) => self.on_eof(),
-            Ok(Some(count)) => self.buffer_updated(count),
+            Ok(Some(count)) => {
+                self.count_received(count);
+                self.buffer_updated(count)
+            }
             Ok(None) => Ok(()),
             Err(error) => self.reading_failed_by_object(error),
         }
@@ -124,7 +132,11 @@ impl<'py> StreamThis<'_, 'py> {
         let waits = !self.own().queue.borrow().is_empty();
         if !waits {
             let sent = match self.call_socket(intern!(py, "send"), rest.as_any()) {
-                Ok(Some(sent)) => sent.extract::<usize>()?,
+                Ok(Some(sent)) => {
+                    let sent = sent.extract::<usize>()?;
+                    self.count_sent(sent.min(rest.as_bytes().len()));
+                    sent
+                }
                 Ok(None) => return Ok(()),
                 Err(error) => {
                     if !self.failed_by_object(error, WRITE_FAILED)? {

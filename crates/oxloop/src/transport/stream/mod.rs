@@ -41,6 +41,8 @@ mod room;
 mod sendfile;
 mod write;
 
+use crate::event_loop::metrics::ConnectionKind;
+use crate::event_loop::snapshot::Backlog;
 use crate::py::attached::Attached;
 use crate::py::class::{Class, Native, OfNative, Slots, This, Visit, VisitStopped, create};
 use crate::py::file::Known;
@@ -243,6 +245,17 @@ impl Polled for StreamTransport {
         &self.inner.get(py).polled
     }
 
+    fn connection_kind(this: &StreamThis<'_, '_>) -> ConnectionKind {
+        match &*this.own().peer.borrow() {
+            Some(SocketAddress::Unix(_)) => ConnectionKind::Unix,
+            _ => ConnectionKind::Tcp,
+        }
+    }
+
+    fn backlog(this: &StreamThis<'_, '_>) -> Backlog {
+        this.backlog_of_queue()
+    }
+
     #[inline]
     fn on_event(this: &StreamThis<'_, '_>, readable: bool, writable: bool) -> PyResult<()> {
         if readable && this.wants_to_read() {
@@ -319,6 +332,10 @@ impl FlowControlled for StreamTransport {
 }
 
 impl SelectorTransport for StreamTransport {
+    fn is_accepted(this: &StreamThis<'_, '_>) -> bool {
+        this.own().acceptor.borrow().is_some()
+    }
+
     #[inline]
     fn selector_state(&self, py: Python<'_>) -> &SelectorState {
         &self.inner.get(py).state

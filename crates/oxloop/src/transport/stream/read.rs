@@ -67,6 +67,7 @@ impl<'py> StreamThis<'_, 'py> {
         match received {
             Ok(data) => {
                 inner.last_read.set(data.as_bytes().len());
+                self.count_received(data.as_bytes().len());
                 Ok(if data.as_bytes().is_empty() {
                     Received::Eof
                 } else {
@@ -75,6 +76,12 @@ impl<'py> StreamThis<'_, 'py> {
             }
             Err(error) => self.read_failed(&error).map(|()| Received::Nothing),
         }
+    }
+
+    #[inline(always)]
+    pub(super) fn count_received(&self, bytes: usize) {
+        let traffic = &self.loop_state().metrics().traffic;
+        traffic.bytes_received.add(bytes as u64);
     }
 
     /// A protocol that pauses gets no more at once than in asyncio: it bounds what it keeps. For
@@ -145,7 +152,10 @@ impl<'py> StreamThis<'_, 'py> {
         };
         match received {
             Ok(0) => self.on_eof(),
-            Ok(count) => self.buffer_updated(count),
+            Ok(count) => {
+                self.count_received(count);
+                self.buffer_updated(count)
+            }
             Err(error) => self.read_failed(&error),
         }
     }
@@ -186,6 +196,7 @@ impl<'py> StreamThis<'_, 'py> {
                 Ok(count) => count,
                 Err(error) => return self.read_failed(&error),
             };
+            self.count_received(count);
             let outcome = self
                 .own()
                 .context

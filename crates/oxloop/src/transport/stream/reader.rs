@@ -21,6 +21,7 @@ pub(super) fn feed(this: &StreamThis<'_, '_>) -> PyResult<()> {
     };
     let received = this.loop_state().with_scratch(|scratch| {
         let count = socket::recv_into_slice(this.fd()?, scratch)?;
+        this.count_received(count);
         Ok((count > 0).then(|| append_to_bytearray(reader.buffer(), &scratch[..count])))
     });
     match received {

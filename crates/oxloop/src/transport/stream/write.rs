@@ -218,9 +218,16 @@ impl<'py> StreamThis<'_, 'py> {
         }
     }
 
+    #[inline(always)]
+    pub(super) fn count_sent(&self, bytes: usize) {
+        let traffic = &self.loop_state().metrics().traffic;
+        traffic.bytes_sent.add(bytes as u64);
+    }
+
     /// Removes the `sent` bytes from the queue. If some are left, only a writable event sends more.
     #[inline]
     pub(super) fn advance(&self, sent: usize) {
+        self.count_sent(sent);
         let mut queue = self.own().queue.borrow_mut();
         let memory = self.loop_state().record_memory();
         queue.advance(self.py(), sent, |sent| memory.give_back(sent));

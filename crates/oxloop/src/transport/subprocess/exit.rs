@@ -59,6 +59,7 @@ impl SubprocessThis<'_, '_> {
     /// What starting a thread raises where pidfd_open(2) is refused.
     pub(super) fn watch_exit(&self) -> PyResult<()> {
         let (py, pid) = (self.py(), self.own().pid);
+        self.loop_state().metrics().jobs.children_begun.add(1);
         let opened = imports::os(py)?.call_method1(intern!(py, "pidfd_open"), (pid,));
         let pidfd = match opened {
             Ok(pidfd) => pidfd.extract()?,
@@ -184,6 +185,7 @@ impl SubprocessThis<'_, '_> {
             imports::logger(py)?.call_method1("info", arguments)?;
         }
         own.returncode.set(Some(status));
+        self.loop_state().metrics().jobs.children_ended.add(1);
         self.call("process_exited", &[])?;
         self.try_finish()?;
         for waiter in own.exit_waiters.take() {
