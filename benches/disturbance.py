@@ -2,16 +2,20 @@
 
 Stolen time is what the host gave to other machines while this one wanted to run. The time of
 other processes is what is left of the cores' busy time without that of our own children: an
-estimate, since children of theirs may have run on other cores.
+estimate, since children of theirs may have run on other cores. A child that does not end meanwhile
+has to be named.
 """
 
 from __future__ import annotations
 
 import os
 import resource
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from stopwatch import cpu_clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,17 +28,26 @@ COLUMNS = 8
 
 @dataclass(frozen=True)
 class Reading:
-    """Ticks of each core by column, and the CPU seconds of us and our ended children."""
+    """Ticks of each core by column, and the CPU seconds of us and our children."""
 
     cores: dict[int, list[int]]
     own_seconds: float
 
     @classmethod
-    def now(cls, cores: Iterable[int]) -> Reading:
+    def now(cls, cores: Iterable[int], pids: Iterable[int] = ()) -> Reading:
         wanted = set(cores)
         ticks = {core: row for core, row in parse(STAT.read_text()).items() if core in wanted}
         used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        return cls(ticks, sum(each.ru_utime + each.ru_stime for each in used))
+        ended = sum(each.ru_utime + each.ru_stime for each in used)
+        return cls(ticks, ended + sum(map(seconds_of, pids)))
+
+
+def seconds_of(pid: int) -> float:
+    """Return the CPU time of a process, or nothing once it has ended."""
+    try:
+        return time.clock_gettime(cpu_clock(pid))
+    except OSError:
+        return 0.0
 
 
 def parse(stat: str) -> dict[int, list[int]]:
@@ -65,12 +78,13 @@ def shares(before: Reading, after: Reading, ticks_a_second: int) -> tuple[float,
 class Watch:
     """Reads before and after its block what was taken of some cores."""
 
-    def __init__(self, *cores: int) -> None:
+    def __init__(self, *cores: int, pids: Iterable[int] = ()) -> None:
         self.cores = cores
+        self.pids = tuple(pids)
         self.stolen = self.others = 0.0
 
     def __enter__(self) -> Watch:
-        self._before = Reading.now(self.cores)
+        self._before = Reading.now(self.cores, self.pids)
         return self
 
     def __exit__(
@@ -79,7 +93,7 @@ class Watch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        after = Reading.now(self.cores)
+        after = Reading.now(self.cores, self.pids)
         ticks_a_second = os.sysconf("SC_CLK_TCK")
         found = shares(self._before, after, ticks_a_second)
         self.stolen, self.others = (round(share, 4) for share in found)

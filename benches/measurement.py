@@ -22,7 +22,7 @@ import tls_files
 from disturbance import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 HERE = Path(__file__).resolve().parent
 # What the system lets a process open: rows with idle connections raise a server's limit to it.
@@ -129,11 +129,11 @@ class Bench:
         except MeasurementError as error:
             return error
 
-    def undisturbed(self, measure: Callable[[], Sample]) -> Sample:
-        """Return what is measured, with the least stolen of some tries."""
+    def undisturbed(self, measure: Callable[[], Sample], pids: Iterable[int] = ()) -> Sample:
+        """Return what is measured, with the least stolen of some tries; name who stays alive."""
         tries: list[Sample] = []
         while len(tries) < TRIES and all(sample.is_disturbed for sample in tries):
-            with Watch(self.server_core, self.client_core) as watch, reasons():
+            with Watch(self.server_core, self.client_core, pids=pids) as watch, reasons():
                 sample = measure()
             tries.append(replace(sample, stolen=watch.stolen, others=watch.others))
         return min(tries, key=lambda sample: sample.stolen)

@@ -201,7 +201,7 @@ BENCHMARKS: dict[str, tuple[Callable[[int], Awaitable[float]], int]] = {
     "connect-close": (connect_close, 1_000),
     "add_reader-query": (add_reader_query, 3_000),
     "signal": (signal_handled, 7_000),
-    "echo-beside-thread-x32": (echo_beside_thread, 640),
+    "echo-beside-thread-x32": (echo_beside_thread, 160),
     "spawn-wait": (spawn_wait, 70),
     "cat-4m": (cat_4m, 7),
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,12 +54,26 @@ def test_the_own_time_of_a_measurement_is_not_that_of_others() -> None:
     assert 0.0 <= watch.others <= 1.0
 
 
+def test_a_child_that_goes_on_is_none_of_the_others() -> None:
+    core = max(os.sched_getaffinity(0))
+    loop = f"import os\nos.sched_setaffinity(0, [{core}])\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", loop]) as child:
+        try:
+            with disturbance.Watch(core) as unnamed:
+                time.sleep(0.5)
+            with disturbance.Watch(core, pids=[child.pid]) as named:
+                time.sleep(0.5)
+        finally:
+            child.kill()
+    assert named.others < unnamed.others
+
+
 class FakeWatch:
     """Says that this part was stolen, one after the other."""
 
     parts: Iterator[float]
 
-    def __init__(self, *cores: int) -> None:
+    def __init__(self, *cores: int, pids: object = ()) -> None:
         self.stolen = next(self.parts)
         self.others = 0.0
 

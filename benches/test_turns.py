@@ -41,6 +41,7 @@ class ProcessesBench(Bench):
 
     pids: dict[str, int] = field(default_factory=dict)
     windows: list[tuple[str, list[str]]] = field(default_factory=list)
+    warm: list[str] = field(default_factory=list)
 
     @contextlib.contextmanager
     def serving(self, server: Server, spec: str) -> Iterator[tuple[int, str, Path]]:
@@ -56,6 +57,9 @@ class ProcessesBench(Bench):
                 process.kill()
 
     def load(self, server: Server, spec: str, pid: int, address: str, directory: Path) -> Sample:
+        if spec not in self.warm:
+            self.warm.append(spec)
+            return Sample(0.0, 0.5)
         self.windows.append((spec, self.running()))
         if spec == "zuvloop" and len(self.windows) > 4:
             raise MeasurementError("lost")
@@ -72,7 +76,7 @@ class ProcessesBench(Bench):
 
 
 def test_one_runs_at_a_time_and_each_has_its_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Bench, "undisturbed", lambda self, measure: measure())
+    monkeypatch.setattr(Bench, "undisturbed", lambda self, measure, pids: measure())
     bench = ProcessesBench(Path(), Path(), 0.3, 0.3, 0, 0)
     found = turns.measure(bench, ROW, ["uvloop", "zuvloop", "oxloop"])
     assert bench.windows == [

@@ -49,6 +49,8 @@ def opened(bench: Bench, row: Row, spec: str) -> Iterator[tuple[int, Callable[[]
         return
     server = row.server
     with bench.serving(server, spec) as (pid, address, directory):
+        # The first requests of a process are slow: code is compiled, memory is new.
+        bench.load(server, spec, pid, address, directory)
         yield pid, lambda: bench.load(server, spec, pid, address, directory)
 
 
@@ -78,7 +80,7 @@ class Candidate:
             return
         os.kill(self.pid, signal.SIGCONT)
         try:
-            sample = bench.undisturbed(self.measure)
+            sample = bench.undisturbed(self.measure, [self.pid])
         except MeasurementError as error:
             self.fail(error)
             return
