@@ -173,7 +173,7 @@ BENCH_LOOPS := --minutes 26
 BENCH_SCALE := --minutes 5 --loops asyncio,zuvloop,oxloop \
   --curves 'request,timer-*,queue-item,lookup,child,connections-*-tcp-*,handles-*'
 BENCH_MEMORY := --minutes 2 --loops asyncio,uvloop,zuvloop,oxloop
-BENCH_MAIN := --rows main --minutes 8
+BENCH_MAIN := --rows main --minutes 3
 else
 BENCH_DIR := .cache/bench-quick
 BENCH_TO := $(BENCH_DIR)
@@ -192,7 +192,7 @@ bench: $(STAMPS)/oxloop-$(PROFILE) ## Compare event loops and write docs/benchma
 	$(PY) benches/memory.py --json $(BENCH_DIR)/memory.json $(BENCH_MEMORY)
 	@$(MAKE) --no-print-directory bench-page
 
-bench-versions: ## The main rows on BENCH_PYTHONS too, 8 minutes each and the build; after `make bench`
+bench-versions: ## The main rows on BENCH_PYTHONS too, 3 minutes each and the build; after `make bench`
 	@for python in $(BENCH_PYTHONS); do \
 	  $(MAKE) --no-print-directory bench-main PYTHON=$$python VENV=.venv-$${python##*python} || exit; \
 	done
