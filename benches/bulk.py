@@ -47,6 +47,8 @@ class Sender(asyncio.Protocol):
         self.send()
 
     def send(self) -> None:
+        if self.transport.is_closing():
+            return  # a client that has gone: others come
         if self.transport.get_write_buffer_size() > UNSENT_MOST:
             raise SystemExit("bulk: the transport does not pause its writer")
         for _ in range(BURST):
